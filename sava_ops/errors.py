@@ -1,0 +1,5 @@
+"""The one exception that means "your input, not our code": its message is a sentence for the user."""
+
+
+class BadInput(ValueError):
+    """What was wrong, what came, what to do: one sentence, shown to the user as it is."""
