@@ -1,0 +1,66 @@
+"""Ground cost between labelled points (SAVA Eq. 1 and 8; `λ_x = 1`).
+
+    C[k,l] = ½‖x_k − x'_l‖² + λ_y · ½ W[y_k, y'_l]
+
+Both terms are one matrix product: the label term is `−⟨−½ λ_y W[y_k, :], onehot(y'_l)⟩`, so the class columns ride
+along with the features and no n × m gather of `W` is ever made.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Points:
+    """A batch of labelled points: a batch's measure is uniform on them."""
+
+    features: Float[Tensor, "n d"]
+    """Feature vectors φ(image)."""
+    labels: Int64[Tensor, " n"]
+    """Global class ids, 0..classes-1."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, rows: Int64[Tensor, " k"]) -> "Points":
+        return Points(self.features[rows], self.labels[rows])
+
+
+def feature_cost(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
+    """½‖x_k − y_l‖², never negative, in squared feature units."""
+    # Distances do not see a common shift; without it, rounding does not see the norm of the mean.
+    centre = y.mean(0)
+    x, y = x - centre, y - centre
+    cost = torch.addmm(_half_squared_norm(y)[None, :], x, y.T, alpha=-1)
+    return cost.add_(_half_squared_norm(x)[:, None]).clamp_(min=0)
+
+
+def ground_cost(
+    train: Points,
+    reference: Points,
+    *,
+    label_distances: Float[Tensor, "classes classes"],
+    label_weight: float,
+) -> Float[Tensor, "n m"]:
+    """C of Eq. 8 for two batches; `label_weight` = λ_y, `label_distances` = W (train class, reference class)."""
+    centre = reference.features.mean(0)
+    x, y = train.features - centre, reference.features - centre
+    label_rows = (0.5 * label_weight * label_distances)[train.labels]
+    one_hot = torch.nn.functional.one_hot(reference.labels, len(label_distances)).to(y.dtype)
+    cost = torch.cat([x, -label_rows], 1) @ torch.cat([y, one_hot], 1).T
+    return cost.neg_().add_(_half_squared_norm(x)[:, None]).add_(_half_squared_norm(y)[None, :]).clamp_(min=0)
+
+
+def mean_feature_cost(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> float:
+    """Mean over all pairs of ½‖x_k − y_l‖², in O((n + m) d): the scale that ε, ρ and the label weight follow."""
+    centre = y.mean(0)
+    x, y = (x - centre).double(), (y - centre).double()
+    mean = _half_squared_norm(x).mean() + _half_squared_norm(y).mean() - x.mean(0) @ y.mean(0)
+    return max(float(mean), 0.0)
+
+
+def _half_squared_norm(x: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+    return 0.5 * x.square().sum(1)

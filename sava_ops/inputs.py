@@ -1,0 +1,70 @@
+"""From what a caller has (numpy or torch, any float type) to checked `Points` on the device."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sava_ops.cost import Points
+from sava_ops.errors import BadInput
+
+Array = np.ndarray | Tensor
+
+
+def as_points(features: Array, labels: Array, *, side: str, unit_norm: bool, device: str = "cpu") -> Points:
+    """Checked points: features (n, d) float32 or float64, finite, unit norm if asked; labels (n,) int64 ≥ 0.
+
+    `side` names the points in errors ("training", "reference"). Raises BadInput.
+    """
+    x, y = torch.as_tensor(features), torch.as_tensor(labels)
+    _check_shapes(x, y, side)
+    _check_labels(y, side)
+    x = x.to(device=device, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
+    broken = (~torch.isfinite(x)).any(1)
+    if broken.any():
+        raise BadInput(
+            f"{int(broken.sum())} of {len(x)} {side} points have NaN or infinite features (first: row "
+            f"{int(broken.nonzero()[0])}): drop these rows or mend what computed them"
+        )
+    return Points(torch.nn.functional.normalize(x, dim=1) if unit_norm else x, y.to(device, torch.int64))
+
+
+def class_count(train: Points, reference: Points) -> int:
+    """Number of classes of both sides together; refuses points that cannot be compared."""
+    widths = train.features.shape[1], reference.features.shape[1]
+    if widths[0] != widths[1]:
+        raise BadInput(
+            f"training features have {widths[0]} columns and reference features {widths[1]}: embed both with the "
+            "same encoder"
+        )
+    if train.features.dtype != reference.features.dtype:
+        raise BadInput(
+            f"training features are {train.features.dtype} and reference features {reference.features.dtype}: "
+            "convert one side"
+        )
+    return int(max(train.labels.max(), reference.labels.max())) + 1
+
+
+def _check_shapes(x: Tensor, y: Tensor, side: str) -> None:
+    if x.ndim != 2 or y.ndim != 1:
+        raise BadInput(
+            f"{side} features have shape {tuple(x.shape)} and labels {tuple(y.shape)}: pass (points, width) and "
+            "(points,)"
+        )
+    if len(x) != len(y):
+        raise BadInput(f"there are {len(x)} {side} features and {len(y)} labels: pass one label a point")
+    if len(x) == 0:
+        raise BadInput(f"the {side} set is empty: pass at least one point")
+    if x.shape[1] == 0:
+        raise BadInput(f"{side} features have no columns: pass at least one")
+
+
+def _check_labels(y: Tensor, side: str) -> None:
+    if y.is_floating_point() or y.is_complex() or y.dtype == torch.bool:
+        raise BadInput(f"{side} labels are {y.dtype}: pass whole class numbers 0, 1, 2, …")
+    negative = y < 0
+    if negative.any():
+        row = int(negative.nonzero()[0])
+        raise BadInput(
+            f"{side} labels have {int(negative.sum())} values below 0 (first: {int(y[row])} at row {row}): number the "
+            "classes from 0"
+        )
