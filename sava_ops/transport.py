@@ -15,6 +15,7 @@ step per ε, unchecked).
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
@@ -62,6 +63,23 @@ def calibrate(train: Points, reference: Points, *, classes: int, config: Valuati
         scale=mean_feature_cost(train.features, reference.features) or 1.0,
         sample=train.take(chosen),
     )
+
+
+def calibration_rows(
+    labels: Int64[np.ndarray, " N"], *, size: int, per_class: int, seed: int
+) -> Int64[np.ndarray, " n"]:
+    """Rows of a seeded sample to calibrate from: `size` points of the pool, and `per_class` of every class.
+
+    A pool of at most `size` points is its own sample.
+    """
+    order = np.random.default_rng(seed).permutation(len(labels))
+    rank_in_class = np.empty(len(labels), dtype=np.int64)
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        rank_in_class[members] = np.arange(len(members))
+    chosen = rank_in_class < per_class
+    chosen[order[:size]] = True
+    return chosen.nonzero()[0]
 
 
 def starting_potentials(

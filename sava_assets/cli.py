@@ -1,0 +1,187 @@
+"""The command line: `sava`."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from sava_assets import demo as demos
+from sava_assets.resources import KNOB_FILE, Workspace, default_home
+from sava_assets.runner import curate as run_curation
+from sava_assets.runner import current, dagster_instance, prepare_home
+from sava_assets.store import table_file
+from sava_ops import BadInput, ValuationConfig, value_points
+from sava_ops.detection import auroc, found_in_top
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Find the images that pull a noisy training set away from a small clean reference set, and prune them.",
+)
+console = Console(stderr=False)
+Home = Annotated[Path, typer.Option(help="Folder for settings, results and the Dagster database.")]
+HOME = Path(default_home())
+
+
+@app.command()
+def demo(home: Home = Path("data/demo")) -> None:
+    """Try it: 1,000 handwritten digits with 25 % wrong labels, the whole chain, in about three minutes."""
+    with _sentences():
+        if not (home / KNOB_FILE).exists():
+            demos.write_digits(home)
+        _run_planted(home, demos.DIGITS_SETTINGS)
+
+
+@app.command()
+def cifar10(
+    source: Annotated[Path, typer.Argument(help="Folder that holds cifar10/ and cifar10_encoder/.")],
+    home: Home = Path("data/cifar10"),
+) -> None:
+    """The same on 20,000 CIFAR-10 images with 30 % wrong labels."""
+    with _sentences():
+        if not (home / KNOB_FILE).exists():
+            demos.write_cifar10(home, source)
+        _run_planted(home, demos.CIFAR10_SETTINGS)
+
+
+@app.command()
+def curate(
+    landing: Annotated[str | None, typer.Option(help="Folder with one Parquet file or folder per shard.")] = None,
+    reference: Annotated[str | None, typer.Option(help="Clean images that judge.")] = None,
+    test: Annotated[str | None, typer.Option(help="Clean images on which accuracy is reported.")] = None,
+    home: Home = HOME,
+) -> None:
+    """Curate your own images. Folders that are not given come from sava.yaml in the home folder.
+
+    Every folder of images holds Parquet files in the Hugging Face layout, or one folder per class.
+    """
+    given = {"landing": landing, "reference": reference, "test": test}
+    with _sentences():
+        settings = {name: _absolute(path) for name, path in given.items() if path is not None}
+        workspace = prepare_home(home, settings)
+        run_curation(workspace, console)
+        _print_outcome(workspace)
+
+
+@app.command()
+def value(
+    train: Annotated[Path, typer.Argument(help="Parquet with columns `features` (lists of numbers) and `label`.")],
+    reference: Annotated[Path, typer.Argument(help="The same for the clean reference points.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Parquet to write: the other columns and `value`.")],
+    paper: Annotated[bool, typer.Option(help="The published method instead of the default.")] = False,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+) -> None:
+    """Value points you have embedded yourself: features in, values out. High value = prune first."""
+    with _sentences():
+        sides = [_read_features(path) for path in (train, reference)]
+        names = sorted({label for _, labels, _ in sides for label in labels}, key=str)
+        number = {name: i for i, name in enumerate(names)}
+        (x, y, table), (rx, ry, _) = sides
+        config = ValuationConfig.paper() if paper else ValuationConfig()
+        labels, reference_labels = (np.array([number[label] for label in side], dtype=np.int64) for side in (y, ry))
+        result = value_points(x, labels, rx, reference_labels, config=config, device=device)
+        partial = output.with_name(f".{output.name}.partial")
+        table_file(table.append_column("value", pa.array(result.values)))(partial)
+        partial.replace(output)
+        missed = int((~result.converged).sum())
+        console.print(
+            f"{len(table):,} values in {output}" + (f"; {missed} batch pairs not converged" if missed else "")
+        )
+
+
+@app.command()
+def ui(home: Home = HOME, port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 3000) -> None:
+    """Open the Dagster UI of a home folder on this machine."""
+    with _sentences():
+        if not home.is_dir():
+            raise BadInput(f"the home folder {home} does not exist: run `sava demo` or `sava curate` first")
+        with dagster_instance(home):
+            environment = os.environ | {"SAVA_HOME": str(home.absolute())}
+        command = [sys.executable, "-m", "dagster", "dev", "-m", "sava_assets.definitions"]
+        raise typer.Exit(subprocess.run([*command, "-h", "127.0.0.1", "-p", str(port)], env=environment).returncode)
+
+
+@contextmanager
+def _sentences() -> Iterator[None]:
+    """What the user can mend is one sentence and exit code 1, not a stack trace."""
+    try:
+        yield
+    except BadInput as problem:
+        Console(stderr=True, soft_wrap=True).print(f"[red]error:[/red] {problem}", highlight=False)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        Console(stderr=True).print("stopped; finished results are kept, the same command goes on from there")
+        raise typer.Exit(130) from None
+
+
+def _run_planted(home: Path, settings: dict) -> None:
+    workspace = prepare_home(home, settings)
+    run_curation(workspace, console)
+    planted = demos.planted_errors(home)
+    points = current(workspace, "pruned_dataset").table("points.parquet")
+    bad = np.array([name in planted for name in points["id"].to_pylist()])
+    values, keep = points["value"].to_numpy(), points["keep"].to_numpy(zero_copy_only=False)
+    pruned = int((~keep).sum())
+    table = Table(title="planted wrong labels", title_justify="left")
+    for column in ("", "found by value", "expected at random"):
+        table.add_column(column, justify="left" if not column else "right")
+    table.add_row("AUROC", f"{auroc(values, bad):.3f}", "0.500")
+    top, chance = found_in_top(values, bad, count=int(bad.sum())), bad.sum() ** 2 / len(bad)
+    table.add_row(f"in the {bad.sum():,} highest of {len(bad):,} values", f"{top:,}", f"{chance:,.0f}")
+    table.add_row(f"left after pruning {pruned:,}", f"{bad[keep].sum():,}", f"{bad.sum() * keep.mean():,.0f}")
+    console.print(table)
+    _print_outcome(workspace)
+
+
+def _print_outcome(workspace: Workspace) -> None:
+    accuracy = current(workspace, "classifier_accuracy").numbers
+    pruned = current(workspace, "pruned_dataset").numbers
+    table = Table(title=f"test accuracy of ResNet18, {accuracy['seeds']} seeds, equal steps", title_justify="left")
+    for name in ("all", "random", "pruned"):
+        table.add_column(name, justify="right")
+    table.add_row(*(f"{accuracy[f'{n}_mean']:.3f} ± {accuracy[f'{n}_std']:.3f}" for n in ("all", "random", "pruned")))
+    console.print(table)
+    home = Path(workspace.home)
+    console.print(f"{pruned['points']:,} points valued, {pruned['kept']:,} kept")
+    console.print(f"values and decisions  {home / 'curated' / 'points.parquet'}")
+    console.print(f"kept images           {home / 'curated' / 'images'}")
+    console.print(f"every asset in the UI sava ui --home {home}")
+
+
+def _read_features(path: Path) -> tuple[np.ndarray, list, pa.Table]:
+    """Features, labels and the other columns of a Parquet file."""
+    if not path.is_file():
+        raise BadInput(f"{path} does not exist: name a Parquet file")
+    try:
+        table = pq.read_table(path)
+    except pa.ArrowInvalid as error:
+        raise BadInput(f"{path} is not a readable Parquet file ({error}): write it again") from error
+    for column in ("features", "label"):
+        if column not in table.column_names:
+            raise BadInput(f"{path} has no `{column}` column (it has {', '.join(table.column_names)}): add one")
+    lists = table["features"].to_pylist()
+    widths = {len(row) if row is not None else None for row in lists}
+    if len(widths) > 1:
+        raise BadInput(
+            f"`features` of {path} has rows of different width ({sorted(map(str, widths))}): embed all alike"
+        )
+    labels = table["label"].to_pylist()
+    if None in labels:
+        raise BadInput(f"`label` of {path} is empty at row {labels.index(None)}: fill it or drop the row")
+    features = np.array(lists, dtype=np.float32).reshape(len(lists), -1)
+    return features, labels, table.drop_columns(["features"])
+
+
+def _absolute(path: str) -> str:
+    return path if "://" in path else str(Path(path).absolute())

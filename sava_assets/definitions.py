@@ -1,0 +1,16 @@
+"""Wiring: which assets, checks and resources there are."""
+
+import dagster as dg
+
+from sava_assets import checks, curation, features, ingest, transport
+from sava_assets.resources import Workspace, default_home
+
+ASSETS = dg.load_assets_from_modules([ingest, features, transport, curation])
+CHECKS = dg.load_asset_checks_from_modules([checks])
+
+defs = dg.Definitions(
+    assets=ASSETS,
+    asset_checks=CHECKS,
+    resources={"workspace": Workspace(home=default_home())},
+    executor=dg.in_process_executor,
+)

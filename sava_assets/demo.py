@@ -1,0 +1,121 @@
+"""Data sets with planted wrong labels, to see what curation finds: scikit-learn's digits, and CIFAR-10."""
+
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from sava_ops.corruptions import noisy_labels
+from sava_ops.errors import BadInput
+
+PLANTED = "planted.parquet"
+"""Which ids carry a wrong label; beside the landing folder, where the pipeline never looks."""
+
+DIGITS_SETTINGS = {
+    "encoder": {
+        "source": "train",
+        "image_size": 8,
+        "training": {"steps": 100, "batch_size": 64, "learning_rate": 0.05},
+    },
+    "prune": {"fraction": 0.25},
+    "classifier": {"seeds": 2, "training": {"steps": 100, "batch_size": 64, "learning_rate": 0.05}},
+}
+CIFAR10_SETTINGS = {
+    "encoder": {
+        "source": "encoder.safetensors",
+        "image_size": 32,
+        "mean": [125.3, 123.0, 113.9],
+        "std": [63.0, 62.1, 66.7],
+    },
+    "prune": {"fraction": 0.3},
+    "classifier": {
+        "seeds": 2,
+        "training": {"steps": 250, "batch_size": 128, "learning_rate": 0.1, "augmentation": "crop+flip"},
+    },
+}
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Encoded images, class numbers, and the names of the classes."""
+
+    images: Sequence[bytes]
+    labels: np.ndarray
+    names: Sequence[str]
+
+    def take(self, rows: np.ndarray) -> "Labelled":
+        return Labelled([self.images[row] for row in rows], self.labels[rows], self.names)
+
+
+def write_digits(home: Path, *, seed: int = 0) -> None:
+    """1,797 scans: 4 landing shards of 250 with 25 % wrong labels, 400 reference images, 397 test images."""
+    digits = load_digits()
+    images = [_png((image * (255 / 16)).round().astype(np.uint8)) for image in digits.images]
+    everything = Labelled(images, digits.target.astype(np.int64), [str(name) for name in digits.target_names])
+    order = np.random.default_rng(seed).permutation(len(images))
+    reference, test, pool = np.split(order, [400, 797])
+    write_set(home / "reference" / "digits.parquet", everything.take(reference))
+    write_set(home / "test" / "digits.parquet", everything.take(test))
+    shards = {f"digits-{k}": everything.take(rows) for k, rows in enumerate(np.array_split(pool, 4), start=1)}
+    write_noisy_shards(home, shards, share=0.25, seed=seed)
+
+
+def write_cifar10(home: Path, source: Path, *, seed: int = 0) -> None:
+    """Shards 3-4 with 30 % wrong labels, the test images halved into reference and test, and the encoder."""
+    folder, encoder = source / "cifar10", source / "cifar10_encoder" / "resnet18_cifar10_first30k.safetensors"
+    if not folder.is_dir() or not encoder.is_file():
+        raise BadInput(f"{source} does not hold cifar10/ and {encoder.relative_to(source)}: name the folder that does")
+    clean = _read(folder / "test-00000-of-00001.parquet")
+    half = len(clean.labels) // 2
+    write_set(home / "reference" / "cifar10.parquet", clean.take(np.arange(half)))
+    write_set(home / "test" / "cifar10.parquet", clean.take(np.arange(half, len(clean.labels))))
+    shards = {f"train-{k}": _read(folder / f"train-{k:05d}-of-00005.parquet") for k in (3, 4)}
+    write_noisy_shards(home, shards, share=0.3, seed=seed)
+    (home / "encoder.safetensors").write_bytes(encoder.read_bytes())
+
+
+def write_noisy_shards(home: Path, shards: dict[str, Labelled], *, share: float, seed: int) -> None:
+    """Landing shards in which this share of the labels is wrong, and the list of which."""
+    planted = []
+    for number, (name, shard) in enumerate(shards.items()):
+        labels, wrong = noisy_labels(shard.labels, share=share, classes=len(shard.names), seed=seed + number)
+        write_set(home / "landing" / f"{name}.parquet", Labelled(shard.images, labels, shard.names))
+        planted += [f"{name}/{row}" for row in wrong.nonzero()[0]]
+    pq.write_table(pa.table({"id": planted}), home / PLANTED)
+
+
+def planted_errors(home: Path) -> set[str]:
+    """Ids of the training images whose label was made wrong."""
+    return set(pq.read_table(home / PLANTED)["id"].to_pylist())
+
+
+def write_set(path: Path, points: Labelled) -> None:
+    """An image set in the Hugging Face Parquet layout."""
+    features = {"image": {"_type": "Image"}, "label": {"names": list(points.names), "_type": "ClassLabel"}}
+    rows = [{"bytes": image, "path": None} for image in points.images]
+    schema = pa.schema(
+        {"image": pa.struct({"bytes": pa.binary(), "path": pa.string()}), "label": pa.int64()},
+        {"huggingface": json.dumps({"info": {"features": features}})},
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table([pa.array(rows, schema.field("image").type), pa.array(points.labels)], schema=schema), path)
+
+
+def _read(file: Path) -> Labelled:
+    table = pq.read_table(file)
+    features = json.loads(table.schema.metadata[b"huggingface"])["info"]["features"]
+    images = [image["bytes"] for image in table["image"].to_pylist()]
+    return Labelled(images, table["label"].to_numpy(), features["label"]["names"])
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, format="png")
+    return data.getvalue()

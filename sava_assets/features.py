@@ -1,0 +1,93 @@
+"""From images to features."""
+
+from functools import partial
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from sava_assets.computation import Run, computed
+from sava_assets.resources import EncoderKnobs
+from sava_assets.store import Output, Result, table_file, tensor_file
+from sava_ops.encoder import Encoder, embed, load_encoder, save_encoder, train_encoder
+from sava_ops.errors import BadInput
+from sava_ops.images import decode_all
+
+IMAGES_AT_ONCE = 4_096
+
+
+@computed(group="reference", kinds={"pytorch"})
+def encoder(run: Run) -> Output:
+    """ResNet18 without its last layer: ImageNet's, a checkpoint's, or trained on clean images that judge nothing."""
+    made = _make_encoder(run, run.knobs.encoder)
+    return Output(
+        files={"encoder.safetensors": partial(save_encoder, made)},
+        numbers={"source": run.knobs.encoder.source, "image_size": made.input_format.image_size},
+        data_version=run.content_version,
+    )
+
+
+@computed(group="training", kinds={"pytorch"})
+def embeddings(run: Run) -> Output:
+    """Features of the images of one shard, each image embedded once."""
+    return _embed_set(run, run.read("raw_images"))
+
+
+@computed(group="reference", kinds={"pytorch"})
+def reference_embeddings(run: Run) -> Output:
+    """Features of the reference images that judge."""
+    return _embed_set(run, run.read("reference_images"), role="valuation")
+
+
+def _make_encoder(run: Run, knobs: EncoderKnobs) -> Encoder:
+    if knobs.source != "train":
+        source = "imagenet" if knobs.source == "imagenet" else str(run.workspace.folder(knobs.source))
+        return load_encoder(source, image_size=knobs.image_size, mean=knobs.mean, std=knobs.std)
+    points, images = _of_role(run.read("reference_images"), "encoder")
+    names, labels = np.unique(points["label"].to_pylist(), return_inverse=True)
+    return train_encoder(
+        decode_all(images.to_pylist(), size=knobs.image_size),
+        torch.from_numpy(labels),
+        classes=len(names),
+        config=knobs.training,
+        seed=knobs.seed,
+        device=run.workspace.device,
+        progress=run.progress,
+    )
+
+
+def _stored_encoder(result: Result) -> Encoder:
+    result.check()
+    return load_encoder(str(result.files["encoder.safetensors"].path))
+
+
+def _embed_set(run: Run, images: Result, role: str | None = None) -> Output:
+    """Features (n, 512) in half precision, and the ids and labels that belong to them."""
+    made = _stored_encoder(run.read("encoder"))
+    points, encoded = _of_role(images, role)
+    blocks = []
+    for start in range(0, len(encoded), IMAGES_AT_ONCE):
+        pixels = decode_all(encoded.slice(start, IMAGES_AT_ONCE).to_pylist(), size=made.input_format.image_size)
+        blocks.append(embed(made, pixels, device=run.workspace.device).half())
+        run.progress(start + len(pixels), len(encoded))
+    features = torch.cat(blocks)
+    broken = int((~torch.isfinite(features)).any(1).sum())
+    if broken:
+        raise BadInput(f"{run.title}: the encoder gives NaN or infinite features for {broken} images: use another one")
+    return Output(
+        files={
+            "features.safetensors": tensor_file({"features": features}),
+            "points.parquet": table_file(points.select(["id", "label"])),
+        },
+        numbers={"points": len(points), "classes": sorted(points["label"].unique().to_pylist())},
+        data_version=run.content_version,
+    )
+
+
+def _of_role(images: Result, role: str | None) -> tuple[pa.Table, pa.ChunkedArray]:
+    """Points and encoded images of a set, of one role where the set has roles."""
+    points, encoded = images.table("points.parquet"), images.table("images.parquet", ["image"])["image"]
+    if role is None:
+        return points, encoded
+    chosen = np.equal(points["role"].to_pylist(), role)
+    return points.filter(chosen), encoded.filter(chosen)

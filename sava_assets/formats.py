@@ -1,0 +1,144 @@
+"""Image sets as they lie on disk: which shards have landed, what is in one, and has it changed?
+
+A set is a Parquet file in the Hugging Face image layout (`image: struct<bytes, path>`, `label`, class names in the
+schema metadata), a folder of such files, or a folder of class folders. The landing folder holds one set per shard.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from upath import UPath
+
+from sava_ops.errors import BadInput
+
+ROWS_AT_ONCE = 1_000
+
+
+@dataclass(frozen=True)
+class EncodedImage:
+    """One image as it arrived."""
+
+    name: str
+    """Unique within its set: the path inside it, or the row."""
+    label: str | None
+    """Class name; the number in words where the set names no classes; None where the row has none."""
+    data: bytes
+
+
+def find_shards(landing: UPath) -> dict[str, UPath]:
+    """Shard name → its file or folder. Hidden and unfinished names (`.x`, `_x`, `x.tmp`) are passed over."""
+    if not landing.exists():
+        raise BadInput(f"the landing folder {landing} does not exist: create it, or name another one")
+    shards: dict[str, UPath] = {}
+    for path in sorted(landing.iterdir(), key=lambda p: p.name):
+        if path.name.startswith((".", "_")) or not (path.is_dir() or path.suffix == ".parquet"):
+            continue
+        name = path.stem if path.suffix == ".parquet" else path.name
+        if name in shards:
+            raise BadInput(f"{shards[name].name} and {path.name} in {landing} both name the shard {name!r}: rename one")
+        shards[name] = path
+    return shards
+
+
+def fingerprint(path: UPath) -> str:
+    """Hash of the names and contents of a set's files; time stamps do not matter."""
+    content = hashlib.sha256()
+    for file in _files(path):
+        with file.open("rb") as stream:
+            file_hash = hashlib.file_digest(stream, "sha256").hexdigest()  # pyright: ignore[reportArgumentType]
+        name = file.name if file == path else _inside(file, path)
+        content.update(f"{name}\0{file_hash}\n".encode())
+    return content.hexdigest()[:32]
+
+
+def read_images(path: UPath, classes: Sequence[str] | None = None) -> Iterator[EncodedImage]:
+    """All images of a set, in a fixed order. `classes` names the labels of files that give only numbers.
+
+    Raises BadInput for a layout that cannot be read, a missing label column or labels out of range.
+    """
+    if not path.exists():
+        raise BadInput(f"the image set {path} does not exist: create it, or name another one")
+    files = _files(path)
+    tables = [file for file in files if file.suffix == ".parquet"]
+    if tables:
+        for file in tables:
+            yield from _read_table(file, classes, prefix=f"{file.stem}/" if len(tables) > 1 else "")
+        return
+    for file in files:
+        parts = _inside(file, path).split("/")
+        if len(parts) != 2:
+            raise BadInput(
+                f"{file} is not inside a class folder: lay the set {path} out as <class>/<image>, or as Parquet files"
+            )
+        yield EncodedImage("/".join(parts), parts[0], file.read_bytes())
+
+
+def _files(path: UPath) -> list[UPath]:
+    if path.is_file():
+        return [path]
+    files = [p for p in path.rglob("*") if p.is_file() and not p.name.startswith((".", "_"))]
+    return sorted(files, key=lambda p: _inside(p, path))
+
+
+def _inside(file: UPath, folder: UPath) -> str:
+    return file.relative_to(folder).as_posix()
+
+
+def _read_table(file: UPath, classes: Sequence[str] | None, *, prefix: str) -> Iterator[EncodedImage]:
+    with file.open("rb") as stream:
+        try:
+            table = pq.ParquetFile(stream)
+        except pa.ArrowInvalid as error:
+            raise BadInput(f"{file} is not a readable Parquet file ({error}): write it again") from error
+        columns = table.schema_arrow.names
+        for column in ("image", "label"):
+            if column not in columns:
+                raise BadInput(f"{file} has no `{column}` column (it has {', '.join(columns)}): add one")
+        names = _class_names(table.schema_arrow) or (list(classes) if classes else None)
+        by_path = _paths_identify(table)
+        row = 0
+        for batch in table.iter_batches(batch_size=ROWS_AT_ONCE, columns=["image", "label"]):
+            labels = _label_names(batch.column("label"), names, file=file, first_row=row)
+            for image, label in zip(batch.column("image").to_pylist(), labels, strict=True):
+                path, data = (image["path"], image["bytes"]) if isinstance(image, dict) else (None, image)
+                yield EncodedImage(f"{prefix}{path if by_path else row}", label, data or b"")
+                row += 1
+
+
+def _paths_identify(table: pq.ParquetFile) -> bool:
+    """Whether every image has a path of its own, so that rows may be named by it."""
+    image = table.schema_arrow.field("image").type
+    if not pa.types.is_struct(image):
+        return False
+    paths = table.read(columns=["image.path"])["image"].combine_chunks().field("path")
+    return paths.null_count == 0 and len(paths.unique()) == len(paths)
+
+
+def _class_names(schema: pa.Schema) -> list[str] | None:
+    """Class names from the Hugging Face schema metadata."""
+    info = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    return info.get("info", {}).get("features", {}).get("label", {}).get("names")
+
+
+def _label_names(labels: pa.Array, names: list[str] | None, *, file: UPath, first_row: int) -> list[str | None]:
+    values = labels.to_pylist()
+    if pa.types.is_string(labels.type) or pa.types.is_large_string(labels.type):
+        return values
+    if not pa.types.is_integer(labels.type):
+        raise BadInput(f"`label` of {file} is {labels.type}: store class numbers or class names")
+    upper = len(names) if names else None
+    outside = [
+        row for row, value in enumerate(values) if value is not None and (value < 0 or (upper and value >= upper))
+    ]
+    if outside:
+        allowed = f"0..{upper - 1}" if upper else "0 and above"
+        first = outside[0]
+        raise BadInput(
+            f"`label` of {file} has {len(outside)} values outside {allowed} (first: {values[first]} at row "
+            f"{first_row + first}): mend the column or name all classes"
+        )
+    return [None if value is None else names[value] if names else str(value) for value in values]

@@ -1,0 +1,151 @@
+"""What a result's inputs are. The one place that says what each asset depends on.
+
+A result is named by the digest of its inputs: code version, knobs, and the data versions of what it reads. The asset
+uses `inputs` to name its result; whatever asks "is it due?" compares the same name with the current one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sava_assets.formats import find_shards, fingerprint
+from sava_assets.resources import Workspace
+from sava_assets.store import Result, digest
+from sava_ops.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What an asset reads."""
+
+    code_version: str
+    upstream: tuple[str, ...] = ()
+    """Assets whose content names the result. A sharded asset reads one shard of a sharded one, any other all."""
+    pinned: tuple[str, ...] = ()
+    """Assets that are read but do not name the result: new content there does not make it stale."""
+    knobs: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    """Knobs that name folders whose content is read."""
+    sharded: bool = False
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return self.upstream + self.pinned
+
+
+_LABELS = ("valuation.label_metric", "valuation.class_sample", "valuation.calibration_sample")
+_BATCHING = ("valuation.batch_size", "valuation.batching", "valuation.seed")
+_PAIR = ("label_weight", "epsilon", "rho", "tolerance", "max_sweeps", "unit_norm")
+
+RULES = {
+    "raw_images": Rule("1", knobs=("classes",), sources=("landing",), sharded=True),
+    "reference_images": Rule("1", knobs=("classes", "encoder.seed"), sources=("reference", "clean_train")),
+    "test_images": Rule("1", knobs=("classes",), sources=("test",)),
+    "encoder": Rule("1", upstream=("reference_images",), knobs=("encoder",)),
+    "embeddings": Rule("1", upstream=("raw_images", "encoder"), sharded=True),
+    "reference_embeddings": Rule("1", upstream=("reference_images", "encoder")),
+    "batches": Rule("1", upstream=("embeddings",), knobs=_BATCHING, sharded=True),
+    "reference_batches": Rule("1", upstream=("reference_embeddings",), knobs=_BATCHING),
+    "label_distances": Rule(
+        "1",
+        upstream=("reference_embeddings",),
+        pinned=("embeddings",),
+        knobs=(*_LABELS, "valuation.unit_norm", "valuation.seed"),
+    ),
+    "batch_ot": Rule(
+        "1",
+        upstream=("batches", "embeddings", "reference_batches", "reference_embeddings", "label_distances"),
+        pinned=("raw_images", "reference_images"),
+        knobs=tuple(f"valuation.{name}" for name in _PAIR),
+    ),
+    "batch_plan": Rule(
+        "1",
+        upstream=("batch_ot", "reference_batches"),
+        knobs=("valuation.plan_epsilon", "valuation.rho", "valuation.batch_weights", "valuation.hierarchical"),
+    ),
+    "point_values": Rule(
+        "1", upstream=("raw_images", "batches", "batch_ot", "batch_plan"), knobs=("valuation.gradient",)
+    ),
+    "pruned_dataset": Rule("1", upstream=("point_values", "raw_images"), knobs=("prune.fraction",)),
+    "classifier_accuracy": Rule(
+        "1",
+        upstream=("pruned_dataset", "raw_images", "test_images"),
+        pinned=("reference_images",),
+        knobs=("classifier", "encoder.image_size", "prune.fraction"),
+    ),
+}
+
+
+def key(inputs_of_result: dict[str, Any]) -> str:
+    """The name of the result with these inputs."""
+    return digest(inputs_of_result)
+
+
+def inputs(asset: str, workspace: Workspace, shards: Sequence[str], shard: str | None = None) -> dict[str, Any]:
+    """Everything that names the asset's result, as JSON. Raises BadInput if something it reads does not exist yet."""
+    rule, knobs = RULES[asset], workspace.knobs
+    named: dict[str, Any] = {"code_version": rule.code_version}
+    named["knobs"] = {name: knobs.value(name) for name in rule.knobs}
+    named["sources"] = {name: _source_version(workspace, name, shard) for name in rule.sources if knobs.value(name)}
+    # A finished encoder does not look at the reference set; only one that is trained here does.
+    upstream = () if asset == "encoder" and knobs.encoder.source != "train" else rule.upstream
+    for name in upstream:
+        named[name] = {
+            s or "": r.data_version for s, r in upstream_results(asset, name, workspace, shards, shard).items()
+        }
+    if asset == "reference_images":
+        named["split"] = knobs.encoder.source == "train"
+    if asset == "encoder" and knobs.encoder.source not in ("train", "imagenet"):
+        named["checkpoint"] = fingerprint(workspace.folder(knobs.encoder.source))
+    if asset == "label_distances":
+        named["classes"] = class_names(workspace, shards)
+    return named
+
+
+def upstream_results(
+    asset: str, upstream: str, workspace: Workspace, shards: Sequence[str], shard: str | None = None
+) -> dict[str | None, Result]:
+    """What `upstream` produced last, by shard (None for what has no shards): all that `asset` reads of it.
+
+    A collecting asset takes the shards that are there: one broken shard must not stop the others.
+    """
+    wanted: Sequence[str | None] = [None]
+    if RULES[upstream].sharded:
+        wanted = [shard] if RULES[asset].sharded else sorted(shards)
+    found = {s: workspace.store.current(upstream, s) for s in wanted}
+    results = {s: result for s, result in found.items() if result is not None}
+    if not results:
+        missing = upstream if shard is None else f"{upstream}[{shard}]"
+        raise BadInput(f"{asset} needs {missing}, which has no result yet: materialize {upstream} first")
+    return results
+
+
+def class_names(workspace: Workspace, shards: Sequence[str]) -> list[str]:
+    """Global class ids: the classes of the reference set by name, then those that only training data has."""
+    reference = upstream_results("label_distances", "reference_embeddings", workspace, shards)
+    training = upstream_results("label_distances", "embeddings", workspace, shards)
+    known = sorted({name for result in reference.values() for name in result.numbers["classes"]})
+    seen = {name for result in training.values() for name in result.numbers["classes"]}
+    if not seen & set(known):
+        raise BadInput(
+            f"training and reference set have no class in common (training: {_some(seen)}; reference: {_some(known)}): "
+            "name the classes alike, or list them as `classes` in sava.yaml"
+        )
+    return known + sorted(seen - set(known))
+
+
+def _source_version(workspace: Workspace, name: str, shard: str | None) -> str:
+    folder = workspace.folder(workspace.knobs.value(name))
+    if shard is None:
+        if not folder.exists():
+            raise BadInput(f"the {name} set {folder} does not exist: create it, or set `{name}` in sava.yaml")
+        return fingerprint(folder)
+    shards = find_shards(folder)
+    if shard not in shards:
+        raise BadInput(f"the shard {shard!r} is not in {folder}: put it there, or delete its partition")
+    return fingerprint(shards[shard])
+
+
+def _some(names: Sequence[str] | set[str]) -> str:
+    listed = sorted(names)
+    return ", ".join(listed[:5]) + (", …" if len(listed) > 5 else "")

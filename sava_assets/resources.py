@@ -1,0 +1,138 @@
+"""The home of a deployment: its folders, its knobs (`sava.yaml`), its store."""
+
+import math
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import dagster as dg
+import torch
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass as validated
+from upath import UPath
+
+from sava_assets.store import Store
+from sava_ops.classifier import TrainingConfig
+from sava_ops.config import ValuationConfig
+from sava_ops.errors import BadInput
+
+KNOB_FILE = "sava.yaml"
+STRICT = ConfigDict(extra="forbid")
+# The same classes, with unknown keys refused and types checked when they come from YAML.
+ValuationKnobs = validated(ValuationConfig, config=STRICT, frozen=True)
+TrainingKnobs = validated(TrainingConfig, config=STRICT, frozen=True)
+
+
+class EncoderKnobs(BaseModel):
+    model_config = STRICT
+    source: str = "imagenet"
+    """"imagenet", "train" (on the clean set), or a checkpoint's path or URL."""
+    image_size: Annotated[int, Field(ge=8, le=1024)] = 224
+    """Images are fitted to this many px before they are embedded and classified."""
+    mean: tuple[float, float, float] | None = None
+    """Per channel on 0..255; for checkpoints that do not say it."""
+    std: tuple[float, float, float] | None = None
+    training: TrainingKnobs = TrainingKnobs()  # pyright: ignore[reportInvalidTypeForm]
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+class PruneKnobs(BaseModel):
+    model_config = STRICT
+    fraction: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    """Share of the training points to prune."""
+    export_images: bool = True
+    """Write the kept images to `curated/images/`, not only the table."""
+
+
+class ClassifierKnobs(BaseModel):
+    model_config = STRICT
+    training: TrainingKnobs = TrainingKnobs()  # pyright: ignore[reportInvalidTypeForm]
+    seeds: Annotated[int, Field(ge=1)] = 3
+
+
+class Knobs(BaseModel):
+    """Everything that may be set in `sava.yaml`; folders are relative to the home folder."""
+
+    model_config = STRICT
+    landing: str = "landing"
+    reference: str = "reference"
+    test: str = "test"
+    clean_train: str | None = None
+    """Clean images that train the encoder; without them half of the reference set does."""
+    classes: list[str] | None = None
+    """Names of the classes, for files whose labels are bare numbers."""
+    device: str = "auto"
+    """"auto" (CUDA if there is one), "cpu" or "cuda"."""
+    encoder: EncoderKnobs = EncoderKnobs()
+    valuation: ValuationKnobs = ValuationKnobs()  # pyright: ignore[reportInvalidTypeForm]
+    prune: PruneKnobs = PruneKnobs()
+    classifier: ClassifierKnobs = ClassifierKnobs()
+
+    def value(self, dotted: str) -> Any:
+        """The knob of this dotted name, as JSON."""
+        value: Any = self.model_dump(mode="python")
+        for name in dotted.split("."):
+            value = value[name]
+        return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+class Workspace(dg.ConfigurableResource):
+    """A home folder: `sava.yaml`, `landing/`, `reference/`, `test/`, `store/`, `curated/`."""
+
+    home: str
+
+    @property
+    def root(self) -> UPath:
+        return UPath(self.home)
+
+    @property
+    def store(self) -> Store:
+        return Store(self.root / "store")
+
+    @property
+    def knobs(self) -> Knobs:
+        return read_knobs(self.root / KNOB_FILE)
+
+    def folder(self, path: str) -> UPath:
+        """A knob's folder: absolute and remote paths as they are, others below the home folder."""
+        return UPath(path) if "://" in path or Path(path).is_absolute() else self.root / path
+
+    @property
+    def device(self) -> str:
+        device = self.knobs.device
+        if device == "auto":
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise BadInput(f"`device` is {device!r} and there is no CUDA device: set it to 'auto' or 'cpu'")
+        return device
+
+
+def read_knobs(path: UPath) -> Knobs:
+    """The knobs of a home folder; defaults where the file is silent. Raises BadInput naming key and allowed range."""
+    if not path.exists():
+        return Knobs()
+    try:
+        content = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise BadInput(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise BadInput(f"{path} holds a {type(content).__name__}: write `key: value` lines")
+    try:
+        return Knobs.model_validate(content)
+    except ValidationError as error:
+        problems = [_problem(problem) for problem in error.errors()]
+        raise BadInput(f"{path}: " + "; ".join(problems)) from error
+
+
+def default_home() -> str:
+    return os.environ.get("SAVA_HOME", "data")
+
+
+def _problem(error: Any) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"`{key}` is not a knob: remove it or correct its name"
+    if error["type"] == "value_error":
+        return f"`{key}`: {error['ctx']['error']}"
+    return f"`{key}` is {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"

@@ -1,0 +1,142 @@
+"""From bytes as they arrived to uint8 pixels, or a named reason for quarantine."""
+
+import hashlib
+import io
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+MAX_PIXELS = 100_000_000
+Pixels = UInt8[np.ndarray, "height width 3"]
+
+
+class Undecodable(Exception):
+    """Why an image goes to quarantine, in a few plain words."""
+
+
+def decode(data: bytes) -> Pixels:
+    """RGB pixels of an encoded image: upright (EXIF), first frame, transparency on white, 16-bit grey scaled to 8.
+
+    Safe to call from many threads. Raises Undecodable with the reason.
+    """
+    if not data:
+        raise Undecodable("empty file")
+    with _without_warnings():
+        image = _open(data)
+        if image.width * image.height > MAX_PIXELS:  # known from the header, before memory is spent on it
+            raise Undecodable(_too_large())
+        if image.mode == "F":
+            raise Undecodable("pixels are floating-point numbers")
+        try:
+            return np.array(_to_rgb(ImageOps.exif_transpose(image)))
+        except MemoryError:
+            raise
+        except Exception as error:  # Pillow's plugins raise whatever their parser met
+            raise Undecodable("truncated or damaged") from error
+
+
+def pixel_hash(pixels: Pixels) -> str:
+    """SHA-256 of shape and pixels, in hex: equal for equal pixels, whatever file they came in."""
+    return hashlib.sha256(repr(pixels.shape).encode() + np.ascontiguousarray(pixels).tobytes()).hexdigest()
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    width: int
+    height: int
+    pixel_hash: str
+
+
+def inspect_all(blobs: Sequence[bytes]) -> list[ImageFacts | str]:
+    """Of each image its facts, or the reason why it goes to quarantine; in order, on threads."""
+    with ThreadPoolExecutor() as pool:
+        return list(pool.map(_inspect, blobs))
+
+
+def fit(pixels: Pixels, size: int) -> UInt8[np.ndarray, "{size} {size} 3"]:
+    """Shorter side to `size` px (bilinear, antialiased), then the centre square."""
+    if pixels.shape[:2] == (size, size):
+        return pixels
+    return np.array(ImageOps.fit(Image.fromarray(pixels), (size, size), method=Image.Resampling.BILINEAR))
+
+
+def decode_all(blobs: Sequence[bytes], *, size: int) -> UInt8[Tensor, "n 3 {size} {size}"]:
+    """Decode and fit images, in order, on threads (Pillow releases the interpreter lock).
+
+    Raises Undecodable for the first that does not decode: meant for images that `decode` has accepted before.
+    """
+    images = np.empty((len(blobs), size, size, 3), dtype=np.uint8)
+    with ThreadPoolExecutor() as pool:
+        for row, pixels in enumerate(pool.map(lambda blob: fit(decode(blob), size), blobs)):
+            images[row] = pixels
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+
+
+def _open(data: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data))
+    except UnidentifiedImageError as error:
+        raise Undecodable("not an image") from error
+    except Image.DecompressionBombError as error:  # Pillow's own limit, at twice its MAX_IMAGE_PIXELS
+        raise Undecodable(_too_large()) from error
+    except Exception as error:  # a broken header: likewise whatever the plugin's parser met
+        raise Undecodable("truncated or damaged") from error
+
+
+def _too_large() -> str:
+    return f"larger than {MAX_PIXELS // 1_000_000} megapixels"
+
+
+def _inspect(data: bytes) -> ImageFacts | str:
+    try:
+        pixels = decode(data)
+    except Undecodable as reason:
+        return str(reason)
+    height, width = pixels.shape[:2]
+    return ImageFacts(width, height, pixel_hash(pixels))
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip at 255
+        wide = np.asarray(image, dtype=np.int64).clip(0, 65535)
+        return Image.fromarray(((wide + 128) // 257).astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
+    return image.convert("RGB")
+
+
+_lock = threading.Lock()
+_filters = ExitStack()
+_threads_inside = 0
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Pillow warns of what we check ourselves (size) and of harmless metadata.
+
+    `warnings.catch_warnings` belongs to the process and not to a thread, so the first thread in opens it and the last
+    one out closes it: each opening its own would leave the filters of another in place.
+    """
+    global _threads_inside
+    with _lock:
+        if _threads_inside == 0:
+            _filters.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")
+        _threads_inside += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _threads_inside -= 1
+            if _threads_inside == 0:
+                _filters.close()
