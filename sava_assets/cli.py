@@ -6,13 +6,15 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import typer
+from dagster import DagsterExecutionInterruptedError
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from sava_assets import demo as demos
@@ -32,6 +34,7 @@ app = typer.Typer(
 console = Console(stderr=False)
 Home = Annotated[Path, typer.Option(help="Folder for settings, results and the Dagster database.")]
 HOME = Path(default_home())
+QUARANTINE_SHOWN = 10
 
 
 @app.command()
@@ -60,6 +63,10 @@ def curate(
     landing: Annotated[str | None, typer.Option(help="Folder with one Parquet file or folder per shard.")] = None,
     reference: Annotated[str | None, typer.Option(help="Clean images that judge.")] = None,
     test: Annotated[str | None, typer.Option(help="Clean images on which accuracy is reported.")] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="'imagenet', 'train' (on half of the reference), or a checkpoint's path or URL.")
+    ] = None,
+    image_size: Annotated[int | None, typer.Option(help="Pixels to which images are fitted.")] = None,
     home: Home = HOME,
 ) -> None:
     """Curate your own images. Folders that are not given come from sava.yaml in the home folder.
@@ -68,10 +75,12 @@ def curate(
     """
     given = {"landing": landing, "reference": reference, "test": test}
     with _sentences():
-        settings = {name: _absolute(path) for name, path in given.items() if path is not None}
+        settings: dict[str, Any] = {name: _absolute(path) for name, path in given.items() if path is not None}
+        source = encoder if encoder in (None, "imagenet", "train") else _absolute(encoder)
+        made = {name: v for name, v in {"source": source, "image_size": image_size}.items() if v is not None}
+        settings |= {"encoder": made} if made else {}
         workspace = prepare_home(home, settings)
-        run_curation(workspace, console)
-        _print_outcome(workspace)
+        _print_outcome(workspace, run_curation(workspace, console))
 
 
 @app.command()
@@ -118,16 +127,16 @@ def _sentences() -> Iterator[None]:
     try:
         yield
     except BadInput as problem:
-        Console(stderr=True, soft_wrap=True).print(f"[red]error:[/red] {problem}", highlight=False)
+        Console(stderr=True, soft_wrap=True).print(f"[red]error:[/red] {escape(str(problem))}", highlight=False)
         raise typer.Exit(1) from None
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, DagsterExecutionInterruptedError):
         Console(stderr=True).print("stopped; finished results are kept, the same command goes on from there")
         raise typer.Exit(130) from None
 
 
 def _run_planted(home: Path, settings: dict) -> None:
     workspace = prepare_home(home, settings)
-    run_curation(workspace, console)
+    shards = run_curation(workspace, console)
     planted = demos.planted_errors(home)
     points = current(workspace, "pruned_dataset").table("points.parquet")
     bad = np.array([name in planted for name in points["id"].to_pylist()])
@@ -141,10 +150,10 @@ def _run_planted(home: Path, settings: dict) -> None:
     table.add_row(f"in the {bad.sum():,} highest of {len(bad):,} values", f"{top:,}", f"{chance:,.0f}")
     table.add_row(f"left after pruning {pruned:,}", f"{bad[keep].sum():,}", f"{bad.sum() * keep.mean():,.0f}")
     console.print(table)
-    _print_outcome(workspace)
+    _print_outcome(workspace, shards)
 
 
-def _print_outcome(workspace: Workspace) -> None:
+def _print_outcome(workspace: Workspace, shards: list[str]) -> None:
     accuracy = current(workspace, "classifier_accuracy").numbers
     pruned = current(workspace, "pruned_dataset").numbers
     table = Table(title=f"test accuracy of ResNet18, {accuracy['seeds']} seeds, equal steps", title_justify="left")
@@ -154,9 +163,23 @@ def _print_outcome(workspace: Workspace) -> None:
     console.print(table)
     home = Path(workspace.home)
     console.print(f"{pruned['points']:,} points valued, {pruned['kept']:,} kept")
+    _print_quarantine(workspace, shards)
     console.print(f"values and decisions  {home / 'curated' / 'points.parquet'}")
     console.print(f"kept images           {home / 'curated' / 'images'}")
     console.print(f"every asset in the UI sava ui --home {home}")
+
+
+def _print_quarantine(workspace: Workspace, shards: list[str]) -> None:
+    """Which images were set aside, and why."""
+    sets = [("raw_images", shard) for shard in shards] + [("reference_images", None), ("test_images", None)]
+    tables = [current(workspace, asset, shard).table("quarantine.parquet") for asset, shard in sets]
+    aside = pa.concat_tables(tables).to_pylist()
+    if aside:
+        console.print(f"{len(aside):,} images quarantined:")
+    for row in aside[:QUARANTINE_SHOWN]:
+        console.print(f"  {row['id']}: {row['reason']}", markup=False, highlight=False)
+    if len(aside) > QUARANTINE_SHOWN:
+        console.print(f"  … and {len(aside) - QUARANTINE_SHOWN:,} more, in quarantine.parquet of each set's result")
 
 
 def _read_features(path: Path) -> tuple[np.ndarray, list, pa.Table]:

@@ -1,11 +1,14 @@
 """Wiring: which assets, checks and resources there are."""
 
+from collections.abc import Sequence
+from typing import cast
+
 import dagster as dg
 
 from sava_assets import checks, curation, features, ingest, transport
 from sava_assets.resources import Workspace, default_home
 
-ASSETS = dg.load_assets_from_modules([ingest, features, transport, curation])
+ASSETS = cast("Sequence[dg.AssetsDefinition]", dg.load_assets_from_modules([ingest, features, transport, curation]))
 CHECKS = dg.load_asset_checks_from_modules([checks])
 
 defs = dg.Definitions(

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,13 +9,14 @@ from pathlib import Path
 import dagster as dg
 import yaml
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from sava_assets.computation import SHARDS_NAME, reporting
 from sava_assets.definitions import ASSETS, CHECKS
 from sava_assets.formats import find_shards
 from sava_assets.ingest import refuse_shared_images
-from sava_assets.resources import KNOB_FILE, Knobs, Workspace, read_knobs
+from sava_assets.resources import KNOB_FILE, Knobs, Workspace
 from sava_assets.store import Result
 from sava_ops.errors import BadInput
 
@@ -30,19 +30,22 @@ QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 def prepare_home(home: Path, settings: dict) -> Workspace:
     """Create the home folder, with these settings in `sava.yaml`; refuse to change what an existing one says."""
-    file = home / KNOB_FILE
-    Knobs.model_validate(settings)
+    file, workspace, asked = home / KNOB_FILE, Workspace(home=str(home)), Knobs.model_validate(settings)
     if file.exists():
-        known = read_knobs(Workspace(home=str(home)).root / KNOB_FILE)
-        for name, value in settings.items():
-            if known.value(name) != Knobs.model_validate(settings).value(name):
+        known = workspace.knobs
+        for name in _leaves(settings):
+            if known.value(name) != asked.value(name):
                 raise BadInput(
-                    f"{file} says {name}: {known.value(name)}, not {value}: edit the file or choose another --home"
+                    f"{file} says {name}: {known.value(name)}, not {asked.value(name)}: edit the file or choose "
+                    "another --home"
                 )
-    else:
-        home.mkdir(parents=True, exist_ok=True)
-        file.write_text(yaml.safe_dump(settings, sort_keys=False))
-    return Workspace(home=str(home))
+        return workspace
+    for name in ("landing", "reference", "test"):
+        if not (folder := workspace.folder(asked.value(name))).exists():
+            raise BadInput(f"the {name} folder {folder} does not exist: create it, or name another one")
+    home.mkdir(parents=True, exist_ok=True)
+    file.write_text(yaml.safe_dump(settings, sort_keys=False))
+    return workspace
 
 
 @contextmanager
@@ -65,18 +68,21 @@ def curate(workspace: Workspace, console: Console) -> list[str]:
     if not shards:
         raise BadInput(f"no shard has landed in {landing}: put a Parquet file or a folder of class folders there")
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
-    with dagster_instance(Path(workspace.home)) as instance, _bars(console) as step, warnings.catch_warnings():
-        warnings.simplefilter("ignore", dg.BetaWarning)
-        warnings.simplefilter("ignore", dg.PreviewWarning)
+    with dagster_instance(Path(workspace.home)) as instance, _bars(console):
         _register(instance, shards)
-        _run(instance, workspace, CLEAN_SETS, step)
+
+        def run(assets: list[str], shard: str | None = None) -> None:
+            for failure in _materialize(instance, workspace, assets, shard):
+                console.print(f"[yellow]check failed:[/yellow] {escape(failure)}", highlight=False)
+
+        run(CLEAN_SETS)
         for shard in shards:
-            _run(instance, workspace, ["raw_images"], step, shard)
+            run(["raw_images"], shard)
         refuse_overlap(workspace, shards)
-        _run(instance, workspace, REFERENCE, step)
+        run(REFERENCE)
         for shard in shards:
-            _run(instance, workspace, SHARD, step, shard)
-        _run(instance, workspace, VALUATION, step)
+            run(SHARD, shard)
+        run(VALUATION)
     return shards
 
 
@@ -103,10 +109,9 @@ def _register(instance: dg.DagsterInstance, shards: Sequence[str]) -> None:
         instance.delete_dynamic_partition(SHARDS_NAME, gone)
 
 
-def _run(
-    instance: dg.DagsterInstance, workspace: Workspace, assets: list[str], step: "Progress", shard: str | None = None
-) -> None:
-    dg.materialize(
+def _materialize(instance: dg.DagsterInstance, workspace: Workspace, assets: list[str], shard: str | None) -> list[str]:
+    """Run these assets and their checks; what did not hold, in words."""
+    done = dg.materialize(
         [*ASSETS, *CHECKS],
         selection=dg.AssetSelection.assets(*assets),
         instance=instance,
@@ -114,14 +119,29 @@ def _run(
         resources={"workspace": workspace},
         run_config=QUIET,
     )
+    return [
+        f"{check.asset_key.to_user_string()} {check.check_name}: "
+        + ", ".join(f"{name} {value.value}" for name, value in check.metadata.items())
+        for check in done.get_asset_check_evaluations()
+        if not check.passed
+    ]
+
+
+def _leaves(settings: dict, prefix: str = "") -> Iterator[str]:
+    """Dotted names of all settings."""
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name
 
 
 @contextmanager
-def _bars(console: Console) -> Iterator[Progress]:
+def _bars(console: Console) -> Iterator[None]:
     """One bar for each computation that reports progress."""
     columns = [
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -135,4 +155,4 @@ def _bars(console: Console) -> Iterator[Progress]:
             bars.update(tasks[title], completed=done, total=total)  # pyright: ignore[reportArgumentType]
 
         with reporting(report):
-            yield bars
+            yield

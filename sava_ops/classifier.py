@@ -210,8 +210,8 @@ def _check_labels(labels: Tensor, *, classes: int) -> None:
     if len(outside):
         first = int(outside[0])
         raise BadInput(
-            f"`labels` has {len(outside)} values outside 0..{classes - 1} (first: {int(labels[first])} at row {first}): "
-            "raise `classes` or mend the labels"
+            f"`labels` has {len(outside)} values outside 0..{classes - 1} (first: {int(labels[first])} at row "
+            f"{first}): raise `classes` or mend the labels"
         )
 
 

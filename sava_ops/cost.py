@@ -48,7 +48,8 @@ def ground_cost(
     """C of Eq. 8 for two batches; `label_weight` = λ_y, `label_distances` = W (train class, reference class)."""
     centre = reference.features.mean(0)
     x, y = train.features - centre, reference.features - centre
-    label_rows = (0.5 * label_weight * label_distances)[train.labels]
+    # A class that a side lacks has NaN there; nothing selects it, but in a product 0 · NaN would spread.
+    label_rows = (0.5 * label_weight * label_distances.nan_to_num(0.0))[train.labels]
     one_hot = torch.nn.functional.one_hot(reference.labels, len(label_distances)).to(y.dtype)
     cost = torch.cat([x, -label_rows], 1) @ torch.cat([y, one_hot], 1).T
     return cost.neg_().add_(_half_squared_norm(x)[:, None]).add_(_half_squared_norm(y)[None, :]).clamp_(min=0)

@@ -145,7 +145,7 @@ def _described(asked: Mapping[str, Any], weights: Mapping[str, Tensor], source: 
     if missing:
         raise BadInput(f"{source} does not say what images it was trained on: pass {', '.join(missing)} (0..255 units)")
     kernel = weights["conv1.weight"].shape[-1] if "conv1.weight" in weights else 7
-    return InputFormat(**({"stem": "imagenet" if kernel == 7 else "small"} | asked))
+    return InputFormat(**{"stem": "imagenet" if kernel == 7 else "small", **asked})
 
 
 def _download_imagenet() -> Mapping[str, Tensor]:
@@ -201,9 +201,8 @@ def _from_weights(weights: Mapping[str, Tensor], form: InputFormat, source: str)
     encoder = _without_classifier(model, form)
     wanted = encoder.network.network.state_dict()
     own = {name: tensor for name, tensor in weights.items() if not name.startswith("fc.")}
-    counters = {
-        name for name in wanted if name.endswith("num_batches_tracked")
-    }  # old files lack them; nothing uses them
+    # Old files lack the counters, and nothing here uses them.
+    counters = {name for name in wanted if name.endswith("num_batches_tracked")}
     faults = {
         "are missing": sorted(wanted.keys() - own.keys() - counters),
         "are unexpected": sorted(own.keys() - wanted.keys()),
