@@ -37,8 +37,8 @@ CIFAR10_SETTINGS = {
     },
     "prune": {"fraction": 0.3},
     "classifier": {
-        "seeds": 2,
-        "training": {"steps": 250, "batch_size": 128, "learning_rate": 0.1, "augmentation": "crop+flip"},
+        "seeds": 3,
+        "training": {"steps": 300, "batch_size": 128, "learning_rate": 0.1, "augmentation": "crop+flip"},
     },
 }
 

@@ -1,0 +1,40 @@
+# Each target sets up what it needs; a fresh machine needs Python 3.11 or later and make.
+PYTHON ?= python3
+CIFAR10 ?= ../shared/data
+HOME_FOLDER ?= data/demo
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo cifar10 ui test lint clean
+
+help:            ## list the targets
+	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):[^#]*## /make \1\t/' | expand -t 16
+
+setup: .venv/installed  ## create .venv and install everything
+
+demo: setup      ## the whole chain on 1,000 handwritten digits with planted errors
+	.venv/bin/sava demo --home data/demo
+
+cifar10: setup   ## the same on 20,000 CIFAR-10 images; CIFAR10=folder with cifar10/ and cifar10_encoder/
+	.venv/bin/sava cifar10 $(CIFAR10) --home data/cifar10
+
+ui: setup        ## Dagster UI on 127.0.0.1:3000; HOME_FOLDER=data/demo
+	.venv/bin/sava ui --home $(HOME_FOLDER)
+
+test: setup      ## the fast test suite
+	.venv/bin/pytest
+
+lint: setup      ## formatting, lint rules, types
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/pyright
+
+clean:           ## remove the environment; data/ stays
+	rm -rf .venv
+
+# uv installs in seconds what pip takes minutes for.
+.venv/installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "SAVA Assets needs Python 3.11 or later")'
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install --quiet --disable-pip-version-check uv
+	.venv/bin/uv pip install --quiet --python .venv/bin/python --editable '.[dev]'
+	touch $@

@@ -1,0 +1,292 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sava_ops import BadInput, ValuationConfig, value_points
+from sava_ops.cost import Points
+from sava_ops.detection import auroc
+from sava_ops.transport import calibrate, calibration_rows, starting_potentials, transport_row
+from sava_ops.valuation import calibrated_gradient, plan_batches
+from tests.toy import clouds, mislabelled
+
+DEFAULT = ValuationConfig(tolerance=1e-8)
+PAPER = replace(ValuationConfig.paper(), tolerance=1e-7, epsilon=0.5)
+BOTH = pytest.mark.parametrize("config", [DEFAULT, PAPER], ids=["default", "paper"])
+TRAIN, REFERENCE = clouds(60, seed=0), clouds(40, seed=1)
+
+
+@pytest.mark.parametrize(
+    ("config", "bound"),
+    # Balanced transport pays for class shares that differ between two batches, so it finds fewer.
+    [(ValuationConfig(batch_size=50), 0.99), (replace(ValuationConfig.paper(), batch_size=50, epsilon=0.1), 0.9)],
+    ids=["default", "paper"],
+)
+def test_planted_label_errors_rank_first(config, bound):
+    features, labels = clouds(300, seed=2)
+    noisy, wrong = mislabelled(labels, share=0.3, classes=3)
+    assert auroc(value_points(features, noisy, *REFERENCE, config=config).values, wrong) > bound
+
+
+@BOTH
+def test_result_has_the_promised_shapes(config):
+    valuation = value_points(*TRAIN, *REFERENCE, config=replace(config, batch_size=25))
+    assert valuation.values.shape == (60,)
+    assert valuation.batch_costs.shape == valuation.batch_plan.shape == valuation.converged.shape == (3, 2)
+    assert valuation.label_distances.shape == (3, 3)
+    assert valuation.converged.all()
+    assert sorted(np.concatenate(valuation.train_batches)) == list(range(60))
+    assert sorted(np.concatenate(valuation.reference_batches)) == list(range(40))
+
+
+def test_batch_plan_has_the_masses_of_the_batches_as_marginals():
+    config = replace(PAPER, batch_size=25)
+    valuation = value_points(*TRAIN, *clouds(70, seed=1), config=config)
+    sizes = [np.array([len(rows) for rows in side]) for side in (valuation.train_batches, valuation.reference_batches)]
+    np.testing.assert_allclose(valuation.batch_plan.sum(1), sizes[0] / 60, rtol=1e-9)
+    np.testing.assert_allclose(valuation.batch_plan.sum(0), sizes[1] / 70, atol=1e-6)
+
+
+def test_lava_is_sava_with_one_batch_a_side():
+    lava = value_points(*TRAIN, *REFERENCE, config=replace(ValuationConfig.lava(), epsilon=0.1))
+    sava = value_points(*TRAIN, *REFERENCE, config=replace(ValuationConfig.paper(), epsilon=0.1, batch_size=60))
+    np.testing.assert_array_equal(lava.values, sava.values)
+    assert lava.batch_plan.tolist() == [[1.0]]
+
+
+def test_batchwise_lava_is_the_mean_over_reference_batches():
+    config = replace(ValuationConfig.batchwise_lava(), batch_size=20, epsilon=0.1)
+    valuation = value_points(*TRAIN, *REFERENCE, config=config)
+    train, reference = (Points(*map(torch.from_numpy, side)) for side in (TRAIN, REFERENCE))
+    calibration = calibrate(train, reference, classes=3, config=config)
+    batches = [reference.take(torch.from_numpy(rows)) for rows in valuation.reference_batches]
+    starts = starting_potentials(batches, calibration, config)
+    for rows in valuation.train_batches:
+        row = transport_row(train.take(torch.from_numpy(rows)), batches, starts, calibration, config)
+        expected = calibrated_gradient(row.potentials).mean(1).numpy()
+        np.testing.assert_allclose(valuation.values[rows], expected, rtol=1e-12)
+
+
+def test_hierarchical_value_adds_the_gradient_of_the_batch():
+    config = replace(PAPER, batch_size=20)
+    plain = value_points(*TRAIN, *REFERENCE, config=config)
+    full = value_points(*TRAIN, *REFERENCE, config=replace(config, hierarchical=True))
+    plan = plan_batches(full.batch_costs, [20, 20, 20], [20, 20], replace(config, hierarchical=True))
+    assert plan.batch_gradient.sum() == pytest.approx(0.0, abs=1e-9)
+    for batch, rows in enumerate(full.train_batches):
+        np.testing.assert_allclose(full.values[rows] - plain.values[rows], plan.batch_gradient[batch], atol=1e-9)
+
+
+def test_calibrated_gradient_is_equation_6():
+    potentials = torch.rand(5, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    gradient = calibrated_gradient(potentials)
+    for k in range(5):
+        others = potentials[[i for i in range(5) if i != k]].mean(0)
+        torch.testing.assert_close(gradient[k], potentials[k] - others)
+    torch.testing.assert_close(calibrated_gradient(potentials + 7), gradient)
+    assert torch.equal(calibrated_gradient(potentials[:1]), torch.zeros(1, 2, dtype=torch.float64))
+
+
+@BOTH
+def test_scaling_all_features_changes_no_ranking(config):
+    config = replace(config, batch_size=20)
+    one = value_points(*TRAIN, *REFERENCE, config=config).values
+    ten = value_points(10 * TRAIN[0], TRAIN[1], 10 * REFERENCE[0], REFERENCE[1], config=config).values
+    np.testing.assert_array_equal(one.argsort(), ten.argsort())
+    np.testing.assert_allclose(ten, one * (1 if config.unit_norm else 100), rtol=1e-5, atol=1e-7)
+
+
+@BOTH
+def test_permuting_points_permutes_values(config):
+    config = replace(config, batch_size=None, class_sample=1_000, tolerance=1e-10)
+    order = np.random.default_rng(0).permutation(60)
+    straight = value_points(*TRAIN, *REFERENCE, config=config).values
+    permuted = value_points(TRAIN[0][order], TRAIN[1][order], *REFERENCE, config=config).values
+    # Under "published" the sample of a class is its whole, so only the last digits of the sums differ.
+    np.testing.assert_allclose(permuted, straight[order], rtol=1e-5, atol=1e-6)
+
+
+@BOTH
+def test_numpy_and_torch_give_the_same_bytes_every_time(config):
+    numpy_values = value_points(*TRAIN, *REFERENCE, config=config).values
+    tensors = [torch.from_numpy(array) for side in (TRAIN, REFERENCE) for array in side]
+    for _ in range(2):
+        assert value_points(*tensors, config=config).values.tobytes() == numpy_values.tobytes()
+
+
+@BOTH
+def test_float32_agrees_with_float64(config):
+    config = replace(config, tolerance=1e-5, batch_size=20)
+    wide = value_points(*TRAIN, *REFERENCE, config=config).values
+    narrow = value_points(
+        TRAIN[0].astype(np.float32), TRAIN[1], REFERENCE[0].astype(np.float32), REFERENCE[1], config=config
+    ).values
+    np.testing.assert_allclose(narrow, wide, rtol=1e-3, atol=1e-3)
+
+
+@BOTH
+def test_half_precision_and_small_integers_are_accepted(config):
+    features, labels = TRAIN[0].astype(np.float16), TRAIN[1].astype(np.int8)
+    reference = REFERENCE[0].astype(np.float32), REFERENCE[1].astype(np.int32)
+    assert np.isfinite(value_points(features, labels, *reference, config=replace(config, tolerance=1e-3)).values).all()
+
+
+@BOTH
+@given(
+    count=st.integers(1, 30),
+    size=st.sampled_from([1, 2, 7, None]),
+    train_classes=st.sets(st.integers(0, 3), min_size=1),
+    reference_classes=st.sets(st.integers(0, 3), min_size=1),
+    seed=st.integers(0, 100),
+)
+def test_missing_classes_and_tiny_batches_give_finite_values(
+    config, count, size, train_classes, reference_classes, seed
+):
+    generator = np.random.default_rng(seed)
+    train, reference = clouds(count, classes=4, seed=seed)[0], clouds(20, classes=4, seed=seed + 1)[0]
+    labels = generator.choice(sorted(train_classes), count)
+    reference_labels = generator.choice(sorted(reference_classes), 20)
+    config = replace(config, batch_size=size, tolerance=1e-2)
+    valuation = value_points(train, labels, reference, reference_labels, config=config)
+    assert np.isfinite(valuation.values).all()
+    assert np.isfinite(valuation.batch_costs).all()
+    assert np.isfinite(valuation.batch_plan).all()
+
+
+def test_a_batch_of_one_point_has_no_gradient_and_an_absolute_value():
+    paper = value_points(*TRAIN, *REFERENCE, config=replace(PAPER, batch_size=1))
+    assert (paper.values == 0).all()
+    absolute = value_points(*TRAIN, *REFERENCE, config=replace(DEFAULT, batch_size=1))
+    assert len(np.unique(absolute.values)) == 60
+
+
+@BOTH
+def test_duplicate_points_have_equal_values(config):
+    features, labels = np.concatenate([TRAIN[0], TRAIN[0]]), np.concatenate([TRAIN[1], TRAIN[1]])
+    values = value_points(features, labels, *REFERENCE, config=replace(config, batch_size=None)).values
+    np.testing.assert_allclose(values[:60], values[60:], rtol=1e-9, atol=1e-12)
+
+
+@BOTH
+def test_identical_points_have_no_value(config):
+    features, labels = np.ones((8, 3)), np.zeros(8, dtype=int)
+    values = value_points(features, labels, features, labels, config=config).values
+    np.testing.assert_allclose(values, 0.0, atol=1e-9)
+
+
+def test_inputs_are_not_written_to():
+    before = [array.copy() for side in (TRAIN, REFERENCE) for array in side]
+    value_points(*TRAIN, *REFERENCE)
+    for array, old in zip([array for side in (TRAIN, REFERENCE) for array in side], before, strict=True):
+        np.testing.assert_array_equal(array, old)
+
+
+def test_too_few_sweeps_are_reported_and_not_an_error():
+    valuation = value_points(*TRAIN, *REFERENCE, config=replace(PAPER, tolerance=1e-12, max_sweeps=1))
+    assert not valuation.converged.any()
+    assert np.isfinite(valuation.values).all()
+
+
+def test_a_row_is_a_function_of_its_batch_the_reference_and_the_calibration():
+    """Whatever else is in the pool: what makes a new shard add rows and touch none."""
+    config = replace(DEFAULT, batch_size=20)
+    train, reference = (Points(*map(torch.from_numpy, side)) for side in (TRAIN, REFERENCE))
+    calibration = calibrate(train, reference, classes=3, config=config)
+    batches = [reference.take(torch.arange(20)), reference.take(torch.arange(20, 40))]
+    starts = starting_potentials(batches, calibration, config)
+    first, second = (train.take(torch.arange(s, s + 20)) for s in (0, 20))
+    alone = transport_row(second, batches, starts, calibration, config)
+    transport_row(first, batches, starts, calibration, config)
+    after = transport_row(second, batches, starts, calibration, config)
+    assert all(torch.equal(getattr(alone, name), getattr(after, name)) for name in vars(alone))
+
+
+def test_calibration_sample_holds_every_class_and_a_share_of_the_pool():
+    labels = np.array([0] * 500 + [1] * 3 + [2] * 50)
+    rows = calibration_rows(labels, size=40, per_class=5, seed=0)
+    counts = np.bincount(labels[rows])
+    assert counts[1] == 3
+    assert counts.min() >= 3
+    assert 40 <= len(rows) <= 40 + 15
+    np.testing.assert_array_equal(rows, calibration_rows(labels, size=40, per_class=5, seed=0))
+    np.testing.assert_array_equal(calibration_rows(labels, size=600, per_class=5, seed=0), np.arange(553))
+
+
+X, Y = TRAIN
+BAD = {
+    "NaN or infinite": (
+        np.where(np.arange(60)[:, None] == 7, np.nan, X),
+        Y,
+        "1 of 60 training points have NaN or infinite features \\(first: row 7\\)",
+    ),
+    "one-dimensional": (
+        X[:, 0],
+        Y,
+        "training features have shape \\(60,\\) and labels \\(60,\\): pass \\(points, width\\)",
+    ),
+    "another count": (X, Y[:-1], "there are 60 training features and 59 labels: pass one label a point"),
+    "empty": (X[:0], Y[:0], "the training set is empty: pass at least one point"),
+    "no columns": (X[:, :0], Y, "training features have no columns: pass at least one"),
+    "labels that are no numbers of classes": (
+        X,
+        Y.astype(float),
+        "training labels are torch.float64: pass whole class numbers",
+    ),
+    "boolean labels": (X, Y > 0, "training labels are torch.bool: pass whole class numbers"),
+    "negative labels": (
+        X,
+        np.where(np.arange(60) == 3, -1, Y),
+        "1 values below 0 \\(first: -1 at row 3\\): number the classes from 0",
+    ),
+    "another width": (
+        X[:, :4],
+        Y,
+        "training features have 4 columns and reference features 5: embed both with the same encoder",
+    ),
+    "another precision": (
+        X.astype(np.float32),
+        Y,
+        "training features are torch.float32 and reference features torch.float64: convert one side",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_points_get_one_clear_sentence(case):
+    features, labels, message = BAD[case]
+    with pytest.raises(BadInput, match=message):
+        value_points(features, labels, *REFERENCE)
+
+
+def test_an_empty_reference_set_is_refused():
+    with pytest.raises(BadInput, match="the reference set is empty: pass at least one point"):
+        value_points(*TRAIN, REFERENCE[0][:0], REFERENCE[1][:0])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("batch_size", 0, "at least 1, or null"),
+        ("class_sample", 0, "at least 1"),
+        ("calibration_sample", 0, "at least 1"),
+        ("max_sweeps", 0, "at least 1"),
+        ("epsilon", 0.0, "above 0"),
+        ("epsilon", float("inf"), "finite"),
+        ("rho", -1.0, "above 0"),
+        ("tolerance", 0.0, "above 0"),
+        ("plan_epsilon", 0.0, "above 0"),
+        ("label_weight", -0.1, "0 or above"),
+        ("seed", -1, "0 or above"),
+        ("batching", "sorted", "'stratified' or 'random'"),
+        ("label_metric", "cosine", "'published' or 'divergence'"),
+        ("gradient", "raw", "'absolute' or 'calibrated'"),
+        ("batch_weights", "none", "'plan' or 'uniform'"),
+    ],
+)
+@pytest.mark.usefixtures("untyped")
+def test_knobs_out_of_range_name_themselves_and_the_range(name, value, allowed):
+    with pytest.raises(BadInput, match=f"`{name}` is {value!r}: it must be {allowed}"):
+        ValuationConfig(**{name: value})
