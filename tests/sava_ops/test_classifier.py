@@ -1,0 +1,133 @@
+import numpy as np
+import pytest
+import torch
+
+from sava_ops import BadInput
+from sava_ops.classifier import (
+    Comparison,
+    LabelledImages,
+    TrainingConfig,
+    accuracy,
+    compare_training_sets,
+    predict,
+    resnet18,
+    stem_for,
+    train,
+)
+from tests.pictures import scan
+
+SHORT = TrainingConfig(steps=2, batch_size=4, learning_rate=0.01)
+
+
+def scans(count: int, *, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    labels = np.arange(count) % 4
+    images = np.stack([scan(label, seed * 10_000 + k) for k, label in enumerate(labels)])
+    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels)
+
+
+def weights(model: torch.nn.Module) -> bytes:
+    return b"".join(t.numpy().tobytes() for t in model.state_dict().values())
+
+
+def test_training_learns_what_the_pictures_show():
+    images, labels = scans(64)
+    model = resnet18(4, stem="tiny", seed=0)
+    train(model, images, labels, config=TrainingConfig(steps=12, batch_size=32, learning_rate=0.02), seed=0)
+    assert not model.training
+    assert accuracy(model, *scans(40, seed=1)) > 0.9
+
+
+def test_equal_seeds_give_equal_bytes_and_leave_the_global_generator_alone():
+    images, labels = scans(8)
+    before = torch.random.get_rng_state()
+    runs = [train(resnet18(4, stem="tiny", seed=s), images, labels, config=SHORT, seed=s) for s in (0, 0, 1)]
+    assert weights(runs[0]) == weights(runs[1])
+    assert weights(runs[0]) != weights(runs[2])
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+@pytest.mark.parametrize("augmentation", ["none", "crop", "crop+flip"])
+def test_augmentation_reaches_training(augmentation):
+    images, labels = scans(8)
+    config = TrainingConfig(steps=1, batch_size=4, learning_rate=0.01, augmentation=augmentation)
+    assert train(resnet18(4, stem="tiny", seed=0), images, labels, config=config, seed=0)
+
+
+def test_progress_counts_every_step():
+    seen: list[tuple[int, int]] = []
+    train(resnet18(4, stem="tiny", seed=0), *scans(5), config=SHORT, seed=0, progress=lambda *at: seen.append(at))
+    assert seen == [(1, 2), (2, 2)]
+
+
+def test_predictions_do_not_depend_on_the_batch_size():
+    model, (images, _) = resnet18(4, stem="tiny", seed=0), scans(7)
+    torch.testing.assert_close(
+        predict(model, images, batch_size=2), predict(model, images, batch_size=7), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_comparison_gives_one_accuracy_per_set_and_seed_with_equal_steps():
+    images, labels = scans(12)
+    seen: list[tuple[int, int]] = []
+    sets = {"all": torch.arange(12), "some": torch.arange(4), "all again": torch.arange(12)}
+    comparison = Comparison(4, SHORT, seeds=(0, 1))
+    found = compare_training_sets(
+        LabelledImages(images, labels),
+        sets,
+        LabelledImages(*scans(8, seed=1)),
+        comparison=comparison,
+        progress=lambda *at: seen.append(at),
+    )
+    assert {name: len(values) for name, values in found.items()} == {"all": 2, "some": 2, "all again": 2}
+    assert found["all"] == found["all again"]
+    assert seen == [(step, 12) for step in range(1, 13)]
+
+
+@pytest.mark.parametrize(("size", "stem"), [(8, "tiny"), (16, "tiny"), (32, "small"), (64, "small"), (65, "imagenet")])
+def test_stem_follows_the_image_size(size, stem):
+    assert stem_for(size) == stem
+
+
+@pytest.mark.parametrize(("stem", "size"), [("tiny", 8), ("small", 32), ("imagenet", 64)])
+def test_every_stem_gives_logits(stem, size):
+    model = resnet18(3, stem=stem, seed=0)
+    assert predict(model, torch.zeros(2, 3, size, size, dtype=torch.uint8)).shape == (2, 3)
+
+
+BAD_TRAINING = {
+    "steps": (0, "at least 1"),
+    "batch_size": (1, "at least 2"),
+    "learning_rate": (0.0, "above 0"),
+    "weight_decay": (-1.0, "0 or above"),
+    "label_smoothing": (1.0, "0 or above and below 1"),
+    "augmentation": ("mixup", "'none', 'crop' or 'crop\\+flip'"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_TRAINING)
+@pytest.mark.usefixtures("untyped")
+def test_training_knobs_out_of_range_name_themselves(name):
+    value, allowed = BAD_TRAINING[name]
+    with pytest.raises(BadInput, match=f"`{name}` is {value!r}: it must be {allowed}"):
+        TrainingConfig(**{name: value})
+
+
+def test_bad_sets_get_one_clear_sentence():
+    model, (images, labels) = resnet18(4, stem="tiny", seed=0), scans(4)
+    with pytest.raises(BadInput, match="the image set is empty: pass at least one image"):
+        train(model, images[:0], labels[:0], config=SHORT, seed=0)
+    wrong = torch.tensor([0, 1, 7, -1])
+    with pytest.raises(BadInput, match=r"`labels` has 2 values outside 0..3 \(first: 7 at row 2\): raise `classes`"):
+        train(model, images, wrong, config=SHORT, seed=0)
+    with pytest.raises(BadInput, match="there are no images to predict: pass at least one"):
+        predict(model, images[:0])
+    with pytest.raises(BadInput, match="`batch_size` is 0: it must be at least 1"):
+        predict(model, images, batch_size=0)
+    with pytest.raises(BadInput, match="`classes` is 0: it must be at least 1"):
+        resnet18(0, stem="tiny", seed=0)
+
+
+def test_divergence_is_said_and_not_trained_on():
+    config = TrainingConfig(steps=20, batch_size=4, learning_rate=1e20)
+    with pytest.raises(BadInput, match=r"training diverged at step \d+ of 20: lower `learning_rate`"):
+        train(resnet18(4, stem="tiny", seed=0), *scans(8), config=config, seed=0)
