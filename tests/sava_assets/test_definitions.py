@@ -1,0 +1,64 @@
+import dagster as dg
+
+from sava_assets.definitions import defs
+from sava_assets.freshness import RULES
+
+EDGES = {
+    "raw_images": set(),
+    "reference_images": set(),
+    "test_images": set(),
+    "encoder": {"reference_images"},
+    "embeddings": {"raw_images", "encoder"},
+    "reference_embeddings": {"reference_images", "encoder"},
+    "batches": {"embeddings"},
+    "reference_batches": {"reference_embeddings"},
+    "label_distances": {"embeddings", "reference_embeddings"},
+    "batch_ot": {
+        "batches",
+        "embeddings",
+        "reference_batches",
+        "reference_embeddings",
+        "label_distances",
+        "raw_images",
+        "reference_images",
+    },
+    "batch_plan": {"batch_ot", "reference_batches"},
+    "point_values": {"raw_images", "batches", "batch_ot", "batch_plan"},
+    "pruned_dataset": {"point_values", "raw_images"},
+    "classifier_accuracy": {"pruned_dataset", "raw_images", "test_images", "reference_images"},
+}
+SHARDED = {"raw_images", "embeddings", "batches"}
+CHECKS = {
+    ("raw_images", "images_disjoint"),
+    ("embeddings", "embeddings_finite"),
+    ("batches", "class_shares_kept"),
+    ("batch_ot", "all_pairs_converged"),
+    ("batch_plan", "plan_marginals"),
+    ("point_values", "values_aligned"),
+}
+
+
+def test_assets_edges_and_partitions_are_exactly_these():
+    graph = defs.resolve_asset_graph()
+    keys = graph.get_all_asset_keys()
+    edges = {key.to_user_string(): {p.to_user_string() for p in graph.get(key).parent_keys} for key in keys}
+    assert edges == EDGES
+    assert {key.to_user_string() for key in keys if graph.get(key).is_partitioned} == SHARDED
+    assert set(RULES) == set(EDGES)
+
+
+def test_checks_are_exactly_these():
+    keys = defs.resolve_asset_graph().asset_check_keys
+    assert {(key.asset_key.to_user_string(), key.name) for key in keys} == CHECKS
+
+
+def test_every_asset_says_what_it_is():
+    graph = defs.resolve_asset_graph()
+    assert all(graph.get(key).description for key in graph.get_all_asset_keys())
+    assert {graph.get(key).group_name for key in graph.get_all_asset_keys()} == {
+        "training", "reference", "test", "valuation", "curation"
+    }  # fmt: skip
+
+
+def test_definitions_load():
+    dg.Definitions.validate_loadable(defs)
