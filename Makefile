@@ -4,7 +4,7 @@ CIFAR10 ?= ../shared/data
 HOME_FOLDER ?= data/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo cifar10 ui test lint clean
+.PHONY: help setup demo cifar10 benchmark ui test lint clean
 
 help:            ## list the targets
 	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):[^#]*## /make \1\t/' | expand -t 16
@@ -16,6 +16,9 @@ demo: setup      ## the whole chain on 1,000 handwritten digits with planted err
 
 cifar10: setup   ## the same on 20,000 CIFAR-10 images; CIFAR10=folder with cifar10/ and cifar10_encoder/
 	.venv/bin/sava cifar10 $(CIFAR10) --home data/cifar10
+
+benchmark: setup  ## wrong labels found on CIFAR-10, beside the published method
+	.venv/bin/python benchmarks/detection.py $(CIFAR10)
 
 ui: setup        ## Dagster UI on 127.0.0.1:3000; HOME_FOLDER=data/demo
 	.venv/bin/sava ui --home $(HOME_FOLDER)

@@ -93,6 +93,8 @@ def value(
 ) -> None:
     """Value points you have embedded yourself: features in, values out. High value = prune first."""
     with _sentences():
+        if not output.absolute().parent.is_dir():
+            raise BadInput(f"the folder {output.parent} does not exist: create it")
         sides = [_read_features(path) for path in (train, reference)]
         names = sorted({label for _, labels, _ in sides for label in labels}, key=str)
         number = {name: i for i, name in enumerate(names)}
@@ -161,12 +163,16 @@ def _print_outcome(workspace: Workspace, shards: list[str]) -> None:
         table.add_column(name, justify="right")
     table.add_row(*(f"{accuracy[f'{n}_mean']:.3f} ± {accuracy[f'{n}_std']:.3f}" for n in ("all", "random", "pruned")))
     console.print(table)
-    home = Path(workspace.home)
     console.print(f"{pruned['points']:,} points valued, {pruned['kept']:,} kept")
     _print_quarantine(workspace, shards)
-    console.print(f"values and decisions  {home / 'curated' / 'points.parquet'}")
-    console.print(f"kept images           {home / 'curated' / 'images'}")
-    console.print(f"every asset in the UI sava ui --home {home}")
+    home = Path(workspace.home)
+    places = {
+        "values and decisions": home / "curated" / "points.parquet",
+        "kept images": home / "curated" / "images",
+        "every asset in the UI": f"sava ui --home {home}",
+    }
+    for what, where in places.items():
+        console.print(f"{what:<22} {where}", soft_wrap=True, markup=False, highlight=False)
 
 
 def _print_quarantine(workspace: Workspace, shards: list[str]) -> None:
@@ -177,7 +183,7 @@ def _print_quarantine(workspace: Workspace, shards: list[str]) -> None:
     if aside:
         console.print(f"{len(aside):,} images quarantined:")
     for row in aside[:QUARANTINE_SHOWN]:
-        console.print(f"  {row['id']}: {row['reason']}", markup=False, highlight=False)
+        console.print(f"  {row['id']}: {row['reason']}", soft_wrap=True, markup=False, highlight=False)
     if len(aside) > QUARANTINE_SHOWN:
         console.print(f"  … and {len(aside) - QUARANTINE_SHOWN:,} more, in quarantine.parquet of each set's result")
 
@@ -194,17 +200,27 @@ def _read_features(path: Path) -> tuple[np.ndarray, list, pa.Table]:
         if column not in table.column_names:
             raise BadInput(f"{path} has no `{column}` column (it has {', '.join(table.column_names)}): add one")
     lists = table["features"].to_pylist()
-    widths = {len(row) if row is not None else None for row in lists}
+    if None in lists:
+        raise BadInput(f"`features` of {path} is empty at row {lists.index(None)}: fill it or drop the row")
+    widths = sorted({len(row) for row in lists})
     if len(widths) > 1:
-        raise BadInput(
-            f"`features` of {path} has rows of different width ({sorted(map(str, widths))}): embed all alike"
-        )
+        raise BadInput(f"`features` of {path} has rows of different width ({widths}): embed all alike")
     labels = table["label"].to_pylist()
     if None in labels:
         raise BadInput(f"`label` of {path} is empty at row {labels.index(None)}: fill it or drop the row")
-    features = np.array(lists, dtype=np.float32).reshape(len(lists), -1)
+    negative = [row for row, label in enumerate(labels) if isinstance(label, int) and label < 0]
+    if negative:
+        raise BadInput(
+            f"`label` of {path} has {len(negative)} values below 0 (first: {labels[negative[0]]} at row "
+            f"{negative[0]}): number the classes from 0, or name them"
+        )
+    features = np.array(lists, dtype=np.float32).reshape(len(lists), *(widths or [0]))
     return features, labels, table.drop_columns(["features"])
 
 
 def _absolute(path: str) -> str:
     return path if "://" in path else str(Path(path).absolute())
+
+
+if __name__ == "__main__":
+    app()

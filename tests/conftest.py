@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from pathlib import Path
 
 import jaxtyping
 import pytest
@@ -14,3 +15,20 @@ def untyped() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="session")
+def curated(tmp_path_factory) -> tuple[Path, set[str]]:
+    """A toy home after a whole run, and the ids of its wrong labels. Look at it; change only a copy."""
+    # Imported here: the tests of `sava_ops` run where there is no Dagster.
+    from rich.console import Console
+
+    from sava_assets.resources import Workspace
+    from sava_assets.runner import curate
+    from tests.sava_assets.homes import write_home
+
+    home = tmp_path_factory.mktemp("curated") / "home"
+    home.mkdir()
+    wrong = write_home(home)
+    curate(Workspace(home=str(home)), Console(quiet=True))
+    return home, wrong
