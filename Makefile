@@ -4,7 +4,7 @@ CIFAR10 ?= ../shared/data
 HOME_FOLDER ?= data/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo cifar10 benchmark ui test lint clean
+.PHONY: help setup demo cifar10 benchmark ui lineage test lint clean
 
 help:            ## list the targets
 	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):[^#]*## /make \1\t/' | expand -t 16
@@ -22,6 +22,9 @@ benchmark: setup  ## wrong labels found on CIFAR-10, beside the published method
 
 ui: setup        ## Dagster UI on 127.0.0.1:3000; HOME_FOLDER=data/demo
 	.venv/bin/sava ui --home $(HOME_FOLDER)
+
+lineage: setup  ## draw docs/lineage.png from the demo's home; needs chromium
+	.venv/bin/python docs/lineage.py $(HOME_FOLDER)
 
 test: setup      ## the fast test suite
 	.venv/bin/pytest

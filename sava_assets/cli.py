@@ -1,7 +1,7 @@
 """The command line: `sava`."""
 
 import os
-import subprocess
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -120,7 +120,8 @@ def ui(home: Home = HOME, port: Annotated[int, typer.Option(help="Port on 127.0.
         with dagster_instance(home):
             environment = os.environ | {"SAVA_HOME": str(home.absolute())}
         command = [sys.executable, "-m", "dagster", "dev", "-m", "sava_assets.definitions"]
-        raise typer.Exit(subprocess.run([*command, "-h", "127.0.0.1", "-p", str(port)], env=environment).returncode)
+        # In place of this process, so that whatever stops this one stops Dagster.
+        os.execve(sys.executable, [*command, "-h", "127.0.0.1", "-p", str(port)], environment)
 
 
 @contextmanager
@@ -169,7 +170,7 @@ def _print_outcome(workspace: Workspace, shards: list[str]) -> None:
     places = {
         "values and decisions": home / "curated" / "points.parquet",
         "kept images": home / "curated" / "images",
-        "every asset in the UI": f"sava ui --home {home}",
+        "every asset in the UI": f"{'sava' if shutil.which('sava') else sys.argv[0]} ui --home {home}",
     }
     for what, where in places.items():
         console.print(f"{what:<22} {where}", soft_wrap=True, markup=False, highlight=False)
