@@ -170,10 +170,15 @@ def _print_outcome(workspace: Workspace, shards: list[str]) -> None:
     places = {
         "values and decisions": home / "curated" / "points.parquet",
         "kept images": home / "curated" / "images",
-        "every asset in the UI": f"{'sava' if shutil.which('sava') else sys.argv[0]} ui --home {home}",
+        "every asset in the UI": f"{_own_command()} ui --home {home}",
     }
     for what, where in places.items():
         console.print(f"{what:<22} {where}", soft_wrap=True, markup=False, highlight=False)
+
+
+def _own_command() -> str:
+    """What to type for `sava` here: an environment that is not activated needs its path."""
+    return "sava" if shutil.which("sava") else os.path.relpath(Path(sys.executable).with_name("sava"))
 
 
 def _print_quarantine(workspace: Workspace, shards: list[str]) -> None:
