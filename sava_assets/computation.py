@@ -1,22 +1,27 @@
 """How every asset runs: name the result, look in the store, compute only if it is not there, report."""
 
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
-from sava_assets.freshness import RULES, inputs, key, upstream_results
+from sava_assets.condition import automation_condition
+from sava_assets.freshness import RULES, SHARDS_NAME, inputs, key, upstream_results
 from sava_assets.resources import Knobs, Workspace
 from sava_assets.store import DamagedResult, Output, Result
+from sava_ops.errors import BadInput
 
 Reporter = Callable[[str, int, int], None]
 """Called with (what, done, total)."""
 
-SHARDS_NAME = "shards"
+COMPUTE = {"encoder", "embeddings", "reference_embeddings", "label_distances", "batch_ot", "classifier_accuracy"}
+"""Assets that want the processor or GPU for themselves; Dagster runs one such run at a time."""
 SHARDS = dg.DynamicPartitionsDefinition(name=SHARDS_NAME)
 _LOG_SECONDS = 10
 _reporter: ContextVar[Reporter | None] = ContextVar("reporter", default=None)
@@ -32,8 +37,13 @@ class Run:
     """All shards of the deployment."""
     workspace: Workspace
     knobs: Knobs
-    key: str
+    inputs: Mapping[str, Any]
+    """What names the result."""
     log: Any
+
+    @property
+    def key(self) -> str:
+        return key(self.inputs)
 
     @property
     def title(self) -> str:
@@ -75,6 +85,13 @@ class Run:
 _last_log: dict[str, float] = {}
 
 
+def log_work(what: str) -> None:
+    """Real work, as opposed to reuse: one line each in the file that SAVA_WORK_LOG names."""
+    if path := os.environ.get("SAVA_WORK_LOG"):
+        with Path(path).open("a") as log:
+            log.write(f"{what}\n")
+
+
 @contextmanager
 def reporting(reporter: Reporter) -> Iterator[None]:
     """Send the progress of computations in this process to `reporter`."""
@@ -102,28 +119,80 @@ def computed(
             kinds=kinds,
             code_version=rule.code_version,
             partitions_def=SHARDS if rule.sharded else None,
+            automation_condition=automation_condition(),
+            pool="compute" if name in COMPUTE else None,
+            owners=["team:curation"],
             backfill_policy=dg.BackfillPolicy.single_run() if rule.sharded else None,
         )
         def asset(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
             shards = list(context.instance.get_dynamic_partitions(SHARDS_NAME))
-            report: dict[str, Any] = {}
-            versions = []
-            for shard in context.partition_keys if rule.sharded else [None]:
-                run = _run(name, shard, shards, workspace, context.log)
-                result, notes = _result(run, compute)
-                if publish:
-                    publish(run, result)
-                report |= _metadata(result, notes)
-                versions.append(result.data_version)
-            return dg.MaterializeResult(metadata=report, data_version=dg.DataVersion("+".join(versions)))
+
+            def materialize(shard: str | None) -> tuple[Result, dict[str, Any]]:
+                with _failures_recorded(workspace, name) as attempt:
+                    attempt.shard = shard
+                    run = _run(name, shard, shards, workspace, context.log)
+                    attempt.key = run.key
+                    result, notes = _result(run, compute)
+                    if publish:
+                        publish(run, result)
+                return result, _metadata(result, notes)
+
+            if rule.sharded:
+                return _materialize_shards(context, materialize)
+            result, report = materialize(None)
+            return dg.MaterializeResult(metadata=report, data_version=dg.DataVersion(result.data_version))
 
         return asset
 
     return decorate
 
 
+def _materialize_shards(
+    context: dg.AssetExecutionContext, materialize: Callable[[str], tuple[Result, dict[str, Any]]]
+) -> dg.MaterializeResult:
+    """All shards of a run, one after the other; one that fails does not stop the others, but fails the run."""
+    done: dict[str, tuple[Result, dict[str, Any]]] = {}
+    failed: dict[str, Exception] = {}
+    for shard in context.partition_keys:
+        try:
+            done[shard] = materialize(shard)
+        except Exception as error:
+            if len(context.partition_keys) == 1:
+                raise
+            context.log.error(f"{context.asset_key.to_user_string()}[{shard}] failed: {error}")
+            failed[shard] = error
+    if failed:
+        for shard, (_, report) in done.items():
+            context.log_event(dg.AssetMaterialization(context.asset_key, partition=shard, metadata=report))
+        first, error = next(iter(failed.items()))
+        total = len(context.partition_keys)
+        raise BadInput(
+            f"{len(failed)} of {total} shards failed, the others are done (first: {first}: {error})"
+        ) from error
+    report = {name: value for _, own in done.values() for name, value in own.items()}
+    versions = "+".join(result.data_version for result, _ in done.values())
+    return dg.MaterializeResult(metadata=report, data_version=dg.DataVersion(versions))
+
+
+@dataclass
+class _Attempt:
+    shard: str | None = None
+    key: str | None = None
+
+
+@contextmanager
+def _failures_recorded(workspace: Workspace, name: str) -> Iterator[_Attempt]:
+    """Whoever asks what is due must know that this was tried, or it would be tried again at every look."""
+    attempt = _Attempt()
+    try:
+        yield attempt
+    except Exception as error:
+        workspace.store.set_failure(name, attempt.shard, attempt.key, str(error))
+        raise
+
+
 def _run(name: str, shard: str | None, shards: list[str], workspace: Workspace, log: Any) -> Run:
-    named = key(inputs(name, workspace, shards, shard))
+    named = inputs(name, workspace, shards, shard)
     return Run(name, shard, shards, workspace, workspace.knobs, named, log)
 
 
@@ -136,7 +205,8 @@ def _result(run: Run, compute: Callable[[Run], Output]) -> tuple[Result, dict[st
     else:
         output = compute(run)
         notes = dict(output.notes)
-        result = store.save(run.asset, run.key, output)
+        result = store.save(run.asset, run.key, output, run.inputs)
+        log_work(run.title)
     store.set_current(result, run.shard)
     return result, notes | {"reused": reused, "seconds": round(time.monotonic() - started, 2)}
 

@@ -1,4 +1,4 @@
-"""Wiring: which assets, checks and resources there are."""
+"""Wiring: which assets, checks, sensors, schedules and resources there are."""
 
 from collections.abc import Sequence
 from typing import cast
@@ -7,6 +7,7 @@ import dagster as dg
 
 from sava_assets import checks, curation, features, ingest, transport
 from sava_assets.resources import Workspace, default_home
+from sava_assets.sensors import automation, landing, recurate, recurate_job
 
 ASSETS = cast("Sequence[dg.AssetsDefinition]", dg.load_assets_from_modules([ingest, features, transport, curation]))
 CHECKS = dg.load_asset_checks_from_modules([checks])
@@ -14,6 +15,9 @@ CHECKS = dg.load_asset_checks_from_modules([checks])
 defs = dg.Definitions(
     assets=ASSETS,
     asset_checks=CHECKS,
+    jobs=[recurate_job],
+    sensors=[landing, automation],
+    schedules=[recurate],
     resources={"workspace": Workspace(home=default_home())},
     executor=dg.in_process_executor,
 )

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from sava_assets.formats import MARKER
 from sava_ops.corruptions import noisy_labels
 from sava_ops.errors import BadInput
 
@@ -64,6 +65,8 @@ def write_digits(home: Path, *, seed: int = 0) -> None:
     reference, test, pool = np.split(order, [400, 797])
     write_set(home / "reference" / "digits.parquet", everything.take(reference))
     write_set(home / "test" / "digits.parquet", everything.take(test))
+    _finished(home / "reference")
+    _finished(home / "test")
     shards = {f"digits-{k}": everything.take(rows) for k, rows in enumerate(np.array_split(pool, 4), start=1)}
     write_noisy_shards(home, shards, share=0.25, seed=seed)
 
@@ -77,6 +80,8 @@ def write_cifar10(home: Path, source: Path, *, seed: int = 0) -> None:
     half = len(clean.labels) // 2
     write_set(home / "reference" / "cifar10.parquet", clean.take(np.arange(half)))
     write_set(home / "test" / "cifar10.parquet", clean.take(np.arange(half, len(clean.labels))))
+    _finished(home / "reference")
+    _finished(home / "test")
     shards = {f"train-{k}": _read(folder / f"train-{k:05d}-of-00005.parquet") for k in (3, 4)}
     write_noisy_shards(home, shards, share=0.3, seed=seed)
     (home / "encoder.safetensors").write_bytes(encoder.read_bytes())
@@ -90,6 +95,11 @@ def write_noisy_shards(home: Path, shards: dict[str, Labelled], *, share: float,
         write_set(home / "landing" / f"{name}.parquet", Labelled(shard.images, labels, shard.names))
         planted += [f"{name}/{row}" for row in wrong.nonzero()[0]]
     pq.write_table(pa.table({"id": planted}), home / PLANTED)
+
+
+def _finished(folder: Path) -> None:
+    """Say that nothing more comes, so that nobody waits for it."""
+    (folder / MARKER).touch()
 
 
 def planted_errors(home: Path) -> set[str]:

@@ -16,6 +16,8 @@ from upath import UPath
 from sava_ops.errors import BadInput
 
 ROWS_AT_ONCE = 1_000
+MARKER = "_SUCCESS"
+PARQUET_END = b"PAR1"
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,31 @@ def find_shards(landing: UPath) -> dict[str, UPath]:
             raise BadInput(f"{shards[name].name} and {path.name} in {landing} both name the shard {name!r}: rename one")
         shards[name] = path
     return shards
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What a look at a set's files tells without reading them."""
+
+    digest: str
+    """Of names, sizes and time stamps: equal digests, equal content."""
+    newest: float
+    """Last change, seconds since the epoch."""
+    finished: bool
+    """Whether its writer says that it is complete: a `_SUCCESS` marker, or the end of a Parquet file."""
+
+
+def listing(path: UPath) -> Listing:
+    """Look at the files of a set."""
+    stats = [(file, file.stat()) for file in _files(path)]
+    named = [(file.name if file == path else _inside(file, path), s.st_size, s.st_mtime) for file, s in stats]
+    newest = max([s.st_mtime for _, s in stats], default=path.stat().st_mtime)
+    whole_file = path.is_file() and path.suffix == ".parquet" and _tail(path) == PARQUET_END
+    return Listing(
+        hashlib.sha256(json.dumps(named).encode()).hexdigest()[:32],
+        newest,
+        whole_file or (path.is_dir() and (path / MARKER).exists()),
+    )
 
 
 def fingerprint(path: UPath) -> str:
@@ -82,6 +109,12 @@ def _files(path: UPath) -> list[UPath]:
         return [path]
     files = [p for p in path.rglob("*") if p.is_file() and not p.name.startswith((".", "_"))]
     return sorted(files, key=lambda p: _inside(p, path))
+
+
+def _tail(file: UPath) -> bytes:
+    with file.open("rb") as stream:
+        stream.seek(max(0, file.stat().st_size - len(PARQUET_END)))
+        return stream.read()
 
 
 def _inside(file: UPath, folder: UPath) -> str:

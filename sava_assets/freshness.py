@@ -1,17 +1,36 @@
 """What a result's inputs are. The one place that says what each asset depends on.
 
 A result is named by the digest of its inputs: code version, knobs, and the data versions of what it reads. The asset
-uses `inputs` to name its result; whatever asks "is it due?" compares the same name with the current one.
+uses `inputs` to name its result; whatever asks "is it due?" (`sava_assets.survey`) compares the same name with the
+current one.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from sava_assets.formats import find_shards, fingerprint
-from sava_assets.resources import Workspace
-from sava_assets.store import Result, digest
+from upath import UPath
+
+from sava_assets.formats import find_shards, fingerprint, listing
+from sava_assets.resources import Knobs
+from sava_assets.store import Result, Store, digest
 from sava_ops.errors import BadInput
+
+SHARDS_NAME = "shards"
+"""Of the dynamic partitions in Dagster."""
+CHANGING_SECONDS = 2.0
+"""A file that changed this recently may change again within the resolution of its time stamp."""
+
+
+class Home(Protocol):
+    """What naming a result needs of a `Workspace`."""
+
+    @property
+    def knobs(self) -> Knobs: ...
+    @property
+    def store(self) -> Store: ...
+    def folder(self, path: str) -> UPath: ...
 
 
 @dataclass(frozen=True)
@@ -76,34 +95,44 @@ RULES = {
 }
 
 
-def key(inputs_of_result: dict[str, Any]) -> str:
+def key(inputs_of_result: Mapping[str, Any]) -> str:
     """The name of the result with these inputs."""
     return digest(inputs_of_result)
 
 
-def inputs(asset: str, workspace: Workspace, shards: Sequence[str], shard: str | None = None) -> dict[str, Any]:
+def inputs(asset: str, home: Home, shards: Sequence[str], shard: str | None = None) -> dict[str, Any]:
     """Everything that names the asset's result, as JSON. Raises BadInput if something it reads does not exist yet."""
-    rule, knobs = RULES[asset], workspace.knobs
+    rule, knobs = RULES[asset], home.knobs
     named: dict[str, Any] = {"code_version": rule.code_version}
     named["knobs"] = {name: knobs.value(name) for name in rule.knobs}
-    named["sources"] = {name: _source_version(workspace, name, shard) for name in rule.sources if knobs.value(name)}
-    # A finished encoder does not look at the reference set; only one that is trained here does.
-    upstream = () if asset == "encoder" and knobs.encoder.source != "train" else rule.upstream
-    for name in upstream:
-        named[name] = {
-            s or "": r.data_version for s, r in upstream_results(asset, name, workspace, shards, shard).items()
-        }
+    named["sources"] = {
+        name: _source_version(home, _source(home, name, shard)) for name in rule.sources if knobs.value(name)
+    }
+    for name in named_upstream(asset, knobs):
+        named[name] = {s or "": r.data_version for s, r in upstream_results(asset, name, home, shards, shard).items()}
     if asset == "reference_images":
         named["split"] = knobs.encoder.source == "train"
     if asset == "encoder" and knobs.encoder.source not in ("train", "imagenet"):
-        named["checkpoint"] = fingerprint(workspace.folder(knobs.encoder.source))
+        named["checkpoint"] = _checkpoint_version(home, knobs.encoder.source)
     if asset == "label_distances":
-        named["classes"] = class_names(workspace, shards)
+        named["classes"] = class_names(home, shards)
     return named
 
 
+def named_upstream(asset: str, knobs: Knobs) -> tuple[str, ...]:
+    """Upstream assets whose content names the result, under these knobs."""
+    # A finished encoder does not look at the reference set; only one that is trained here does.
+    return () if asset == "encoder" and knobs.encoder.source != "train" else RULES[asset].upstream
+
+
+def sources(asset: str, home: Home, shard: str | None) -> list[UPath]:
+    """Files and folders outside the store that the asset reads. Raises BadInput for what is not there."""
+    knobs = home.knobs
+    return [_source(home, name, shard) for name in RULES[asset].sources if knobs.value(name)]
+
+
 def upstream_results(
-    asset: str, upstream: str, workspace: Workspace, shards: Sequence[str], shard: str | None = None
+    asset: str, upstream: str, home: Home, shards: Sequence[str], shard: str | None = None
 ) -> dict[str | None, Result]:
     """What `upstream` produced last, by shard (None for what has no shards): all that `asset` reads of it.
 
@@ -112,7 +141,7 @@ def upstream_results(
     wanted: Sequence[str | None] = [None]
     if RULES[upstream].sharded:
         wanted = [shard] if RULES[asset].sharded else sorted(shards)
-    found = {s: workspace.store.current(upstream, s) for s in wanted}
+    found = {s: home.store.current(upstream, s) for s in wanted}
     results = {s: result for s, result in found.items() if result is not None}
     if not results:
         missing = upstream if shard is None else f"{upstream}[{shard}]"
@@ -120,10 +149,10 @@ def upstream_results(
     return results
 
 
-def class_names(workspace: Workspace, shards: Sequence[str]) -> list[str]:
+def class_names(home: Home, shards: Sequence[str]) -> list[str]:
     """Global class ids: the classes of the reference set by name, then those that only training data has."""
-    reference = upstream_results("label_distances", "reference_embeddings", workspace, shards)
-    training = upstream_results("label_distances", "embeddings", workspace, shards)
+    reference = upstream_results("label_distances", "reference_embeddings", home, shards)
+    training = upstream_results("label_distances", "embeddings", home, shards)
     known = sorted({name for result in reference.values() for name in result.numbers["classes"]})
     seen = {name for result in training.values() for name in result.numbers["classes"]}
     if not seen & set(known):
@@ -134,16 +163,33 @@ def class_names(workspace: Workspace, shards: Sequence[str]) -> list[str]:
     return known + sorted(seen - set(known))
 
 
-def _source_version(workspace: Workspace, name: str, shard: str | None) -> str:
-    folder = workspace.folder(workspace.knobs.value(name))
+def _source(home: Home, name: str, shard: str | None) -> UPath:
+    folder = home.folder(home.knobs.value(name))
     if shard is None:
         if not folder.exists():
             raise BadInput(f"the {name} set {folder} does not exist: create it, or set `{name}` in sava.yaml")
-        return fingerprint(folder)
+        return folder
     shards = find_shards(folder)
     if shard not in shards:
         raise BadInput(f"the shard {shard!r} is not in {folder}: put it there, or delete its partition")
-    return fingerprint(shards[shard])
+    return shards[shard]
+
+
+def _source_version(home: Home, path: UPath) -> str:
+    """Fingerprint of a set; its files are read again only when a name, a size or a time stamp changed."""
+    seen, name = listing(path), f"fingerprints/{digest(str(path))}.json"
+    known = home.store.read_json(name)
+    if known and known["listing"] == seen.digest:
+        return known["fingerprint"]
+    made = fingerprint(path)
+    if time.time() - seen.newest > CHANGING_SECONDS:
+        home.store.put_json(name, {"listing": seen.digest, "fingerprint": made})
+    return made
+
+
+def _checkpoint_version(home: Home, source: str) -> str:
+    """Of a local file its content; a URL stands for itself, so that no look costs a download."""
+    return source if "://" in source else _source_version(home, home.folder(source))
 
 
 def _some(names: Sequence[str] | set[str]) -> str:

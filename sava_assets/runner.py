@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,19 +13,28 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from sava_assets.computation import SHARDS_NAME, reporting
+from sava_assets.computation import reporting
 from sava_assets.definitions import ASSETS, CHECKS
 from sava_assets.formats import find_shards
+from sava_assets.freshness import RULES, SHARDS_NAME
 from sava_assets.ingest import refuse_shared_images
 from sava_assets.resources import KNOB_FILE, Knobs, Workspace
+from sava_assets.runs import bury_dead_runs, own_tags
 from sava_assets.store import Result
+from sava_assets.survey import State, Survey
 from sava_ops.errors import BadInput
 
-CLEAN_SETS = ["reference_images", "test_images"]
-REFERENCE = ["encoder", "reference_embeddings", "reference_batches"]
-SHARD = ["embeddings", "batches"]
-VALUATION = ["label_distances", "batch_ot", "batch_plan", "point_values", "pruned_dataset", "classifier_accuracy"]
-DAGSTER_YAML = {"telemetry": {"enabled": False}, "nux": {"enabled": False}}
+SHARDED = tuple(name for name, rule in RULES.items() if rule.sharded)
+SETS = ("raw_images", "reference_images", "test_images")
+DAGSTER_YAML = {
+    "telemetry": {"enabled": False},
+    "nux": {"enabled": False},
+    # A run whose process died is run again; one that failed by itself is tried again later by the automation.
+    "run_monitoring": {"enabled": True, "poll_interval_seconds": 30},
+    "run_retries": {"enabled": True, "max_retries": 2, "retry_on_asset_or_op_failure": False},
+    # Counted in the run queue, so that a killed process holds no place.
+    "concurrency": {"pools": {"default_limit": 1, "granularity": "run"}, "runs": {"max_concurrent_runs": 4}},
+}
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -60,30 +70,73 @@ def dagster_instance(home: Path) -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-def curate(workspace: Workspace, console: Console) -> list[str]:
-    """Bring every asset of the home up to date; returns the shards. Raises BadInput."""
-    knobs = workspace.knobs
-    landing = workspace.folder(knobs.landing)
-    shards = list(find_shards(landing))
-    if not shards:
-        raise BadInput(f"no shard has landed in {landing}: put a Parquet file or a folder of class folders there")
+def curate(workspace: Workspace, console: Console, *, only: Sequence[str] | None = None) -> list[str]:
+    """Run what is due, in this process, and nothing else; returns the shards.
+
+    `only` restricts the work to these assets. A shard that fails does not stop the others; in the end BadInput says
+    what failed.
+    """
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
     with dagster_instance(Path(workspace.home)) as instance, _bars(console):
-        _register(instance, shards)
-
-        def run(assets: list[str], shard: str | None = None) -> None:
-            for failure in _materialize(instance, workspace, assets, shard):
-                console.print(f"[yellow]check failed:[/yellow] {escape(failure)}", highlight=False)
-
-        run(CLEAN_SETS)
-        for shard in shards:
-            run(["raw_images"], shard)
-        refuse_overlap(workspace, shards)
-        run(REFERENCE)
-        for shard in shards:
-            run(SHARD, shard)
-        run(VALUATION)
+        bury_dead_runs(instance)
+        shards = _settled_shards(workspace, instance, console)
+        failed: dict[str, BadInput] = {}
+        disjoint = False
+        while units := _next_units(Survey(workspace, shards), only or tuple(RULES), failed):
+            if units[0].asset not in SETS and not disjoint:
+                refuse_overlap(workspace, shards)
+                disjoint = True
+            for unit in units:
+                try:
+                    for failure in _materialize(instance, workspace, unit.asset, unit.shard):
+                        console.print(f"[yellow]check failed:[/yellow] {escape(failure)}", highlight=False)
+                except BadInput as problem:
+                    failed[unit.title] = problem
+        blocked = [s for s in Survey(workspace, shards).all() if s.status == "failed" and s.title not in failed]
+    if failed:
+        raise BadInput("; ".join(f"{title}: {problem}" for title, problem in failed.items()))
+    if blocked and only is None:
+        raise BadInput("; ".join(f"{state.title}: {state.reason}" for state in blocked))
     return shards
+
+
+def register(instance: dg.DagsterInstance, shards: Sequence[str]) -> None:
+    """Make the partitions these shards."""
+    known = set(instance.get_dynamic_partitions(SHARDS_NAME))
+    instance.add_dynamic_partitions(SHARDS_NAME, [shard for shard in shards if shard not in known])
+    for gone in known - set(shards):
+        instance.delete_dynamic_partition(SHARDS_NAME, gone)
+
+
+def _settled_shards(workspace: Workspace, instance: dg.DagsterInstance, console: Console) -> list[str]:
+    """Register what has landed, after giving what is still being written the time to finish."""
+    landing, deadline = workspace.folder(workspace.knobs.landing), time.monotonic() + workspace.knobs.settle_seconds
+    told = False
+    while True:
+        shards = list(find_shards(landing))
+        if not shards:
+            raise BadInput(f"no shard has landed in {landing}: put a Parquet file or a folder of class folders there")
+        register(instance, shards)
+        survey = Survey(workspace, shards)
+        unsettled = [s for name in SETS for s in survey.of(name) if s.status == "waiting"]
+        if not unsettled or time.monotonic() > deadline:
+            for state in unsettled:
+                console.print(f"left alone: {escape(state.reason)}", highlight=False)
+            return shards
+        if not told:
+            console.print(f"waiting, for {escape(unsettled[0].reason)}", highlight=False)
+            told = True
+        time.sleep(1.0)
+
+
+def _next_units(survey: Survey, assets: Sequence[str], failed: Mapping[str, object]) -> list[State]:
+    """The shards of the first asset of which something is due, or failed before this command."""
+    for asset in assets:
+        tried_before = [s for s in survey.of(asset) if s.status == "failed" and s.retry_at > 0]
+        due = [s for s in survey.of(asset) if s.status == "due"] + tried_before
+        if units := [s for s in due if s.title not in failed]:
+            return units
+    return []
 
 
 def current(workspace: Workspace, asset: str, shard: str | None = None) -> Result:
@@ -95,29 +148,26 @@ def current(workspace: Workspace, asset: str, shard: str | None = None) -> Resul
 
 def refuse_overlap(workspace: Workspace, shards: Sequence[str]) -> None:
     """Raise BadInput if two of training, reference and test set share an image, before any work is spent on them."""
-    training = {shard: current(workspace, "raw_images", shard) for shard in shards}
-    reference, test = current(workspace, "reference_images"), current(workspace, "test_images")
-    refuse_shared_images(training, "reference", reference)
-    refuse_shared_images(training | {"the reference set": reference}, "test", test)
+    store = workspace.store
+    found = {shard: store.current("raw_images", shard) for shard in shards}
+    training = {shard: result for shard, result in found.items() if result}
+    reference, test = store.current("reference_images"), store.current("test_images")
+    if reference:
+        refuse_shared_images(training, "reference", reference)
+    if test:
+        refuse_shared_images(training | ({"the reference set": reference} if reference else {}), "test", test)
 
 
-def _register(instance: dg.DagsterInstance, shards: Sequence[str]) -> None:
-    """Make the partitions those that are in the landing folder."""
-    known = set(instance.get_dynamic_partitions(SHARDS_NAME))
-    instance.add_dynamic_partitions(SHARDS_NAME, [shard for shard in shards if shard not in known])
-    for gone in known - set(shards):
-        instance.delete_dynamic_partition(SHARDS_NAME, gone)
-
-
-def _materialize(instance: dg.DagsterInstance, workspace: Workspace, assets: list[str], shard: str | None) -> list[str]:
-    """Run these assets and their checks; what did not hold, in words."""
+def _materialize(instance: dg.DagsterInstance, workspace: Workspace, asset: str, shard: str | None) -> list[str]:
+    """Run one asset and its checks; what did not hold, in words."""
     done = dg.materialize(
         [*ASSETS, *CHECKS],
-        selection=dg.AssetSelection.assets(*assets),
+        selection=dg.AssetSelection.assets(asset),
         instance=instance,
         partition_key=shard,
         resources={"workspace": workspace},
         run_config=QUIET,
+        tags=own_tags(),
     )
     return [
         f"{check.asset_key.to_user_string()} {check.check_name}: "

@@ -3,6 +3,7 @@
     results/<asset>/<key>/<digest>.<file>      the files, named by their own content
     results/<asset>/<key>/manifest.json        written last: a result without it does not exist
     current/<asset>[/<shard>].json             which key the asset last produced
+    failures/<asset>[/<shard>].json            its last attempt, if that failed
 
 A key names the inputs of a result (see `sava_assets.freshness`), so equal keys mean equal results. Every file appears
 under its final name in one step (rename, or one PUT on object stores), so nothing half-written is ever read.
@@ -11,6 +12,7 @@ under its final name in one step (rename, or one PUT on object stores), so nothi
 import hashlib
 import json
 import tempfile
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +49,19 @@ class Output:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """The last attempt at a result, when it failed."""
+
+    key: str | None
+    """Which result; None if it failed before that was known."""
+    message: str
+    attempts: int
+    """How often in a row, for this key."""
+    time: float
+    """Seconds since the epoch."""
+
+
+@dataclass(frozen=True)
 class StoredFile:
     path: UPath
     sha256: str
@@ -62,6 +77,8 @@ class Result:
     files: Mapping[str, StoredFile]
     numbers: Mapping[str, Any]
     pictures: Mapping[str, str]
+    inputs: Mapping[str, Any]
+    """What the key is the digest of."""
 
     def read(self, name: str) -> bytes:
         """The content of a file, checked against its checksum; raises DamagedResult."""
@@ -113,9 +130,10 @@ class Store:
         if manifest is None:
             return None
         files = {name: StoredFile(folder / f["file"], f["sha256"]) for name, f in manifest["files"].items()}
-        return Result(asset, key, manifest["data_version"], files, manifest["numbers"], manifest["pictures"])
+        stored = (manifest[name] for name in ("numbers", "pictures", "inputs"))
+        return Result(asset, key, manifest["data_version"], files, *stored)
 
-    def save(self, asset: str, key: str, output: Output) -> Result:
+    def save(self, asset: str, key: str, output: Output, inputs: Mapping[str, Any] | None = None) -> Result:
         """Write the files, then the manifest."""
         folder = self.root / "results" / asset / key
         files = {name: self._save_file(folder, name, writer) for name, writer in output.files.items()}
@@ -124,6 +142,7 @@ class Store:
             "files": files,
             "numbers": dict(output.numbers),
             "pictures": dict(output.pictures),
+            "inputs": dict(inputs or {}),
         }
         self.put(f"results/{asset}/{key}/manifest.json", _json_file(manifest))
         result = self.find(asset, key)
@@ -132,11 +151,30 @@ class Store:
 
     def current(self, asset: str, shard: str | None = None) -> Result | None:
         """What the asset produced last."""
-        pointer = _read_json(self.root / _pointer(asset, shard))
+        pointer = _read_json(self.root / _pointer("current", asset, shard))
         return self.find(asset, pointer["key"]) if pointer else None
 
     def set_current(self, result: Result, shard: str | None = None) -> None:
-        self.put(_pointer(result.asset, shard), _json_file({"key": result.key}))
+        self.put(_pointer("current", result.asset, shard), _json_file({"key": result.key}))
+        (self.root / _pointer("failures", result.asset, shard)).unlink(missing_ok=True)
+
+    def failure(self, asset: str, shard: str | None = None) -> Failure | None:
+        """The last attempt, if it failed."""
+        stored = _read_json(self.root / _pointer("failures", asset, shard))
+        return Failure(**stored) if stored else None
+
+    def set_failure(self, asset: str, shard: str | None, key: str | None, message: str) -> None:
+        before = self.failure(asset, shard)
+        attempts = before.attempts + 1 if before and before.key == key else 1
+        failure = Failure(key, message, attempts, time.time())
+        self.put(_pointer("failures", asset, shard), _json_file(vars(failure)))
+
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """A small file below the root, if it is there."""
+        return _read_json(self.root / name)
+
+    def put_json(self, name: str, value: Mapping[str, Any]) -> None:
+        self.put(name, _json_file(dict(value)))
 
     def _save_file(self, folder: UPath, name: str, writer: Writer) -> dict[str, str]:
         with self._scratch() as scratch:
@@ -179,8 +217,8 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def _pointer(asset: str, shard: str | None) -> str:
-    return f"current/{asset}.json" if shard is None else f"current/{asset}/{shard}.json"
+def _pointer(kind: str, asset: str, shard: str | None) -> str:
+    return f"{kind}/{asset}.json" if shard is None else f"{kind}/{asset}/{shard}.json"
 
 
 def _json_file(value: Any) -> Writer:

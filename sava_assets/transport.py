@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sava_assets import plots
-from sava_assets.computation import Run, computed
+from sava_assets.computation import Run, computed, log_work
 from sava_assets.freshness import class_names
 from sava_assets.ingest import refuse_shared_images
 from sava_assets.store import DamagedResult, Output, Result, digest, table_file, tensor_file
@@ -148,13 +148,13 @@ class _Grid:
                 raise BadInput(f"batches[{shard}] are older than embeddings[{shard}]: materialize batches first")
             points = _as_points(self.run, features, self.classes, side=f"training ({shard})")
             for rows in _batch_rows(members[shard]):
-                yield self._row(points.take(rows))
+                yield self._row(shard, points.take(rows))
 
     @cached_property
     def starts(self) -> list[Tensor]:
         return starting_potentials(self.reference_batches, self.calibration, self.run.knobs.valuation)
 
-    def _row(self, batch: Points) -> tuple[str, BatchRow]:
+    def _row(self, shard: str, batch: Points) -> tuple[str, BatchRow]:
         key = digest([self.name, _content(batch)])
         stored = read_row(self.run, key)
         if stored is None:
@@ -162,6 +162,7 @@ class _Grid:
                 batch, self.reference_batches, self.starts, self.calibration, self.run.knobs.valuation
             )
             self.run.workspace.store.save(ROWS, key, Output({"row.safetensors": tensor_file(vars(stored))}))
+            log_work(f"batch_row[{shard}]")
             self.computed += 1
         return key, BatchRow(**{name: tensor.cpu() for name, tensor in vars(stored).items()})
 

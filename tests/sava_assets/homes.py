@@ -19,6 +19,7 @@ from tests.toy import mislabelled
 NAMES = ["east", "north", "south", "west"]
 SHORT = {"steps": 12, "batch_size": 16, "learning_rate": 0.02}
 SETTINGS = {
+    "settle_seconds": 0,
     "encoder": {"source": "train", "image_size": 8, "training": SHORT},
     "valuation": {"batch_size": 16},
     "prune": {"fraction": 0.25},
