@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,10 +19,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from sava_assets import demo as demos
+from sava_assets.drift import calibration_drift
+from sava_assets.formats import find_shards
+from sava_assets.history import collect_garbage, snapshots
 from sava_assets.resources import KNOB_FILE, Workspace, default_home
+from sava_assets.runner import backfill as run_backfill
 from sava_assets.runner import curate as run_curation
 from sava_assets.runner import current, dagster_instance, prepare_home
+from sava_assets.sensors import AUTOMATION
 from sava_assets.store import table_file
+from sava_assets.survey import Survey
 from sava_ops import BadInput, ValuationConfig, value_points
 from sava_ops.detection import auroc, found_in_top
 
@@ -112,16 +119,95 @@ def value(
 
 
 @app.command()
-def ui(home: Home = HOME, port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 3000) -> None:
-    """Open the Dagster UI of a home folder on this machine."""
+def status(home: Home = HOME) -> None:
+    """What is fresh, what is due, and why. Looks only; `sava curate` runs what is due."""
     with _sentences():
-        if not home.is_dir():
-            raise BadInput(f"the home folder {home} does not exist: run `sava demo` or `sava curate` first")
-        with dagster_instance(home):
-            environment = os.environ | {"SAVA_HOME": str(home.absolute())}
-        command = [sys.executable, "-m", "dagster", "dev", "-m", "sava_assets.definitions"]
-        # In place of this process, so that whatever stops this one stops Dagster.
-        os.execve(sys.executable, [*command, "-h", "127.0.0.1", "-p", str(port)], environment)
+        workspace = _existing(home)
+        shards = list(find_shards(workspace.folder(workspace.knobs.landing)))
+        states = list(Survey(workspace, shards).all())
+        for state in states:
+            if state.status != "fresh":
+                _print(f"{state.status:<8} {state.title}: {state.reason}")
+        fresh = sum(state.status == "fresh" for state in states)
+        _print(f"{fresh:,} of {len(states):,} results are fresh")
+        if drift := calibration_drift(workspace, shards):
+            _print(drift)
+
+
+@app.command()
+def backfill(
+    shards: Annotated[list[str] | None, typer.Argument(help="Shards; all that have landed without it.")] = None,
+    home: Home = HOME,
+) -> None:
+    """Ingest, embed and batch many shards in one process, without valuing them yet."""
+    with _sentences():
+        workspace = _existing(home)
+        done = run_backfill(workspace, console, shards)
+        _print(f"{len(done):,} shards are embedded; `sava curate` values them")
+
+
+@app.command()
+def history(home: Home = HOME) -> None:
+    """Every curation so far: what went in, what came out, what changed since the one before."""
+    with _sentences():
+        table = Table()
+        for column in ("", "when", "shards", "points", "pruned", "new", "gone", "dropped", "rescued", "accuracy"):
+            table.add_column(column, justify="right", no_wrap=True)
+        for past in snapshots(_existing(home).store):
+            numbers, changes = past.numbers, past.changes
+            when = datetime.fromtimestamp(past.time).strftime("%Y-%m-%d %H:%M")
+            counts = [len(numbers["shards"]), numbers["points"], numbers["pruned"]]
+            counts += [changes[name] for name in ("new", "gone", "dropped", "rescued")]
+            accuracy = f"{numbers['accuracy_pruned']:.3f} (all: {numbers['accuracy_all']:.3f})"
+            table.add_row(str(past.number), when, *(f"{count:,}" for count in counts), accuracy)
+        console.print(table)
+
+
+@app.command()
+def gc(
+    keep: Annotated[int | None, typer.Option(min=0, help="Forget all but the last so many curations first.")] = None,
+    home: Home = HOME,
+) -> None:
+    """Delete stored results that no curation in the history uses."""
+    with _sentences():
+        workspace = _existing(home)
+        shards = list(find_shards(workspace.folder(workspace.knobs.landing)))
+        count, size = collect_garbage(workspace, shards, keep=keep)
+        _print(f"{count:,} results deleted, {size / 1e6:,.1f} MB")
+
+
+@app.command()
+def ui(home: Home = HOME, port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 3000) -> None:
+    """Open the Dagster UI of a home folder on this machine; nothing runs unless you start it there."""
+    with _sentences():
+        _become_dagster(home, port, {})
+
+
+@app.command()
+def serve(home: Home = HOME, port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 3000) -> None:
+    """The UI, and the automation: new shards are curated as they arrive, and all is looked at again every night."""
+    with _sentences():
+        _become_dagster(home, port, {AUTOMATION: "1"})
+
+
+def _become_dagster(home: Path, port: int, extra: dict[str, str]) -> None:
+    """Run `dagster dev` in place of this process, so that whatever stops this one stops Dagster."""
+    _existing(home)
+    with dagster_instance(home):
+        environment = os.environ | {"SAVA_HOME": str(home.absolute())} | extra
+    command = [sys.executable, "-m", "dagster", "dev", "-m", "sava_assets.definitions"]
+    os.execve(sys.executable, [*command, "-h", "127.0.0.1", "-p", str(port)], environment)
+
+
+def _existing(home: Path) -> Workspace:
+    if not home.is_dir():
+        raise BadInput(f"the home folder {home} does not exist: run `sava demo` or `sava curate` first")
+    return Workspace(home=str(home))
+
+
+def _print(line: str) -> None:
+    """One line, whole, as it is."""
+    console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
 @contextmanager
@@ -173,7 +259,7 @@ def _print_outcome(workspace: Workspace, shards: list[str]) -> None:
         "every asset in the UI": f"{_own_command()} ui --home {home}",
     }
     for what, where in places.items():
-        console.print(f"{what:<22} {where}", soft_wrap=True, markup=False, highlight=False)
+        _print(f"{what:<22} {where}")
 
 
 def _own_command() -> str:
@@ -189,7 +275,7 @@ def _print_quarantine(workspace: Workspace, shards: list[str]) -> None:
     if aside:
         console.print(f"{len(aside):,} images quarantined:")
     for row in aside[:QUARANTINE_SHOWN]:
-        console.print(f"  {row['id']}: {row['reason']}", soft_wrap=True, markup=False, highlight=False)
+        _print(f"  {row['id']}: {row['reason']}")
     if len(aside) > QUARANTINE_SHOWN:
         console.print(f"  … and {len(aside) - QUARANTINE_SHOWN:,} more, in quarantine.parquet of each set's result")
 

@@ -9,6 +9,7 @@ import torch
 
 from sava_assets import plots
 from sava_assets.computation import Run, computed
+from sava_assets.history import record
 from sava_assets.ingest import refuse_shared_images
 from sava_assets.store import Output, Result, Store, bytes_file, table_file
 from sava_assets.transport import read_row
@@ -87,7 +88,12 @@ def pruned_dataset(run: Run) -> Output:
     )
 
 
-@computed(group="curation", kinds={"pytorch"})
+def _remember(run: Run, _: Result) -> None:
+    """The chain is through: keep what it came to."""
+    record(run.workspace, run.shards)
+
+
+@computed(group="curation", kinds={"pytorch"}, publish=_remember)
 def classifier_accuracy(run: Run) -> Output:
     """Test accuracy of ResNet18 trained on all data, on a random subset and on the pruned set, with equal steps."""
     training, test = run.read_shards("raw_images"), run.read("test_images")

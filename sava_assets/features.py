@@ -9,6 +9,7 @@ import torch
 from sava_assets.computation import Run, computed
 from sava_assets.resources import EncoderKnobs
 from sava_assets.store import Output, Result, table_file, tensor_file
+from sava_ops.cost import moments
 from sava_ops.encoder import Encoder, embed, load_encoder, save_encoder, train_encoder
 from sava_ops.errors import BadInput
 from sava_ops.images import decode_all
@@ -56,9 +57,17 @@ def _make_encoder(run: Run, knobs: EncoderKnobs) -> Encoder:
     )
 
 
+_encoders: dict[str, Encoder] = {}
+
+
 def _stored_encoder(result: Result) -> Encoder:
-    result.check()
-    return load_encoder(str(result.files["encoder.safetensors"].path))
+    """The encoder of a result; many shards in one process load it once."""
+    stored = result.files["encoder.safetensors"]
+    if stored.sha256 not in _encoders:
+        result.check()
+        _encoders.clear()
+        _encoders[stored.sha256] = load_encoder(str(stored.path))
+    return _encoders[stored.sha256]
 
 
 def _embed_set(run: Run, images: Result, role: str | None = None) -> Output:
@@ -78,6 +87,7 @@ def _embed_set(run: Run, images: Result, role: str | None = None) -> Output:
         files={
             "features.safetensors": tensor_file({"features": features}),
             "points.parquet": table_file(points.select(["id", "label"])),
+            "moments.safetensors": tensor_file(moments(features)),
         },
         numbers={"points": len(points), "classes": sorted(points["label"].unique().to_pylist())},
         data_version=run.content_version,

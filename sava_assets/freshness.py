@@ -189,7 +189,11 @@ def _source_version(home: Home, path: UPath) -> str:
 
 def _checkpoint_version(home: Home, source: str) -> str:
     """Of a local file its content; a URL stands for itself, so that no look costs a download."""
-    return source if "://" in source else _source_version(home, home.folder(source))
+    if "://" in source:
+        return source
+    if not (path := home.folder(source)).exists():
+        raise BadInput(f"the checkpoint {path} does not exist: correct `encoder.source` in sava.yaml")
+    return _source_version(home, path)
 
 
 def _some(names: Sequence[str] | set[str]) -> str:

@@ -24,7 +24,7 @@ from sava_assets.store import Result
 from sava_assets.survey import State, Survey
 from sava_ops.errors import BadInput
 
-SHARDED = tuple(name for name, rule in RULES.items() if rule.sharded)
+BACKFILLED = ("raw_images", "reference_images", "encoder", "embeddings", "batches")
 SETS = ("raw_images", "reference_images", "test_images")
 DAGSTER_YAML = {
     "telemetry": {"enabled": False},
@@ -70,34 +70,61 @@ def dagster_instance(home: Path) -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
-def curate(workspace: Workspace, console: Console, *, only: Sequence[str] | None = None) -> list[str]:
+def curate(workspace: Workspace, console: Console) -> list[str]:
     """Run what is due, in this process, and nothing else; returns the shards.
 
-    `only` restricts the work to these assets. A shard that fails does not stop the others; in the end BadInput says
-    what failed.
+    A shard that fails does not stop the others; in the end BadInput says what failed.
     """
+    with _session(workspace, console) as (instance, shards):
+        failed = _run_due(workspace, instance, console, tuple(RULES), shards)
+        blocked = [s for s in Survey(workspace, shards).all() if s.status == "failed" and s.title not in failed]
+    _raise(failed | {state.title: state.reason for state in blocked})
+    return shards
+
+
+def backfill(workspace: Workspace, console: Console, wanted: Sequence[str] | None = None) -> list[str]:
+    """Bring these shards (all without it) as far as batches; returns them. Raises BadInput like `curate`."""
+    with _session(workspace, console) as (instance, shards):
+        if unknown := sorted(set(wanted or ()) - set(shards)):
+            raise BadInput(f"{', '.join(unknown)} has not landed: name shards of {', '.join(shards)}")
+        chosen = [shard for shard in shards if not wanted or shard in wanted]
+        failed = _run_due(workspace, instance, console, BACKFILLED, chosen)
+    _raise(failed)
+    return chosen
+
+
+@contextmanager
+def _session(workspace: Workspace, console: Console) -> Iterator[tuple[dg.DagsterInstance, list[str]]]:
+    """The home's Dagster instance with the landed shards registered, and progress on the console."""
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
     with dagster_instance(Path(workspace.home)) as instance, _bars(console):
         bury_dead_runs(instance)
-        shards = _settled_shards(workspace, instance, console)
-        failed: dict[str, BadInput] = {}
-        disjoint = False
-        while units := _next_units(Survey(workspace, shards), only or tuple(RULES), failed):
-            if units[0].asset not in SETS and not disjoint:
-                refuse_overlap(workspace, shards)
-                disjoint = True
-            for unit in units:
-                try:
-                    for failure in _materialize(instance, workspace, unit.asset, unit.shard):
-                        console.print(f"[yellow]check failed:[/yellow] {escape(failure)}", highlight=False)
-                except BadInput as problem:
-                    failed[unit.title] = problem
-        blocked = [s for s in Survey(workspace, shards).all() if s.status == "failed" and s.title not in failed]
+        yield instance, _settled_shards(workspace, instance, console)
+
+
+def _run_due(
+    workspace: Workspace, instance: dg.DagsterInstance, console: Console, assets: Sequence[str], chosen: Sequence[str]
+) -> dict[str, str]:
+    """Run what is due until nothing is; what failed, with its reason."""
+    shards = list(instance.get_dynamic_partitions(SHARDS_NAME))
+    failed: dict[str, str] = {}
+    disjoint = False
+    while units := _next_units(Survey(workspace, shards), assets, chosen, failed):
+        if units[0].asset not in SETS and not disjoint:
+            refuse_overlap(workspace, shards)
+            disjoint = True
+        for unit in units:
+            try:
+                for failure in _materialize(instance, workspace, unit.asset, unit.shard):
+                    console.print(f"[yellow]check failed:[/yellow] {escape(failure)}", highlight=False)
+            except BadInput as problem:
+                failed[unit.title] = str(problem)
+    return failed
+
+
+def _raise(failed: Mapping[str, str]) -> None:
     if failed:
         raise BadInput("; ".join(f"{title}: {problem}" for title, problem in failed.items()))
-    if blocked and only is None:
-        raise BadInput("; ".join(f"{state.title}: {state.reason}" for state in blocked))
-    return shards
 
 
 def register(instance: dg.DagsterInstance, shards: Sequence[str]) -> None:
@@ -129,11 +156,12 @@ def _settled_shards(workspace: Workspace, instance: dg.DagsterInstance, console:
         time.sleep(1.0)
 
 
-def _next_units(survey: Survey, assets: Sequence[str], failed: Mapping[str, object]) -> list[State]:
+def _next_units(survey: Survey, assets: Sequence[str], chosen: Sequence[str], failed: Mapping[str, str]) -> list[State]:
     """The shards of the first asset of which something is due, or failed before this command."""
     for asset in assets:
-        tried_before = [s for s in survey.of(asset) if s.status == "failed" and s.retry_at > 0]
-        due = [s for s in survey.of(asset) if s.status == "due"] + tried_before
+        states = [s for s in survey.of(asset) if s.shard is None or s.shard in chosen]
+        tried_before = [s for s in states if s.status == "failed" and s.retry_at > 0]
+        due = [s for s in states if s.status == "due"] + tried_before
         if units := [s for s in due if s.title not in failed]:
             return units
     return []

@@ -1,4 +1,5 @@
-"""Is it due, and why? One look at a home: every asset and shard is fresh, due, waiting for another, or failed.
+"""Is it due, and why? One look at a home: every asset and shard is fresh, due, waiting for another, failed, or blocked
+by one that failed.
 
 Stateless: the answer follows from the inputs of each result and from what the store holds, so nothing that happened
 between two looks is lost, whoever ran it.
@@ -17,7 +18,8 @@ from sava_assets.resources import Knobs, Workspace
 from sava_assets.store import Failure, Result, Store
 from sava_ops.errors import BadInput
 
-Status = Literal["fresh", "due", "waiting", "failed"]
+Status = Literal["fresh", "due", "waiting", "failed", "blocked"]
+PENDING = ("due", "waiting")
 RETRY_SECONDS = 600.0
 """After the first failure; doubled by each further one."""
 LONGEST_RETRY_SECONDS = 86_400.0
@@ -99,9 +101,7 @@ class Survey:
                 return State(asset, shard, "waiting", unsettled)
             wanted = inputs(asset, self, self.shards, shard)
         except BadInput as problem:
-            if pending := pending or self._pending(RULES[asset].reads, asset, shard):
-                return State(asset, shard, "waiting", f"waits for {pending[0].title}")
-            return State(asset, shard, "failed", str(problem))
+            return self._without_inputs(asset, shard, problem)
         result = self.store.current(asset, shard)
         if pending:
             return State(asset, shard, "waiting", f"waits for {pending[0].title}")
@@ -113,8 +113,17 @@ class Survey:
             return State(asset, shard, "failed", failure.message, _retry_at(failure))
         return State(asset, shard, "due", _why(result, wanted))
 
+    def _without_inputs(self, asset: str, shard: str | None, problem: BadInput) -> State:
+        """Something it reads is not there: because it is still to come, because it failed, or for good."""
+        reads = [s for name in RULES[asset].reads for s in self._upstream(asset, name, shard)]
+        for culprit in (s for s in reads if s.status in PENDING):
+            return State(asset, shard, "waiting", f"waits for {culprit.title}")
+        for culprit in (s for s in reads if s.status in ("failed", "blocked")):
+            return State(asset, shard, "blocked", f"needs {culprit.title}")
+        return State(asset, shard, "failed", str(problem))
+
     def _pending(self, names: Sequence[str], asset: str, shard: str | None) -> list[State]:
-        return [s for name in names for s in self._upstream(asset, name, shard) if s.status in ("due", "waiting")]
+        return [s for name in names for s in self._upstream(asset, name, shard) if s.status in PENDING]
 
     def _upstream(self, asset: str, name: str, shard: str | None) -> Iterator[State]:
         """States of what a result reads: one shard of a sharded asset if it has shards itself, else all."""

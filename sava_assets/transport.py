@@ -65,7 +65,12 @@ def label_distances(run: Run) -> Output:
     }
     return Output(
         files={"calibration.safetensors": tensor_file(tensors)},
-        numbers={"classes": classes, "sampled_points": len(train), "mean_feature_cost": made.scale},
+        numbers={
+            "classes": classes,
+            "sampled_points": len(train),
+            "mean_feature_cost": made.scale,
+            "shards": {shard: result.data_version for shard, result in run.read_shards("embeddings").items()},
+        },
         pictures={"distances": plots.matrix(made.label_distances, "training class", "reference class", classes)},
         data_version=run.content_version,
     )

@@ -63,5 +63,16 @@ def mean_feature_cost(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> float
     return max(float(mean), 0.0)
 
 
+def moments(features: Float[Tensor, "n d"]) -> dict[str, Tensor]:
+    """Mean (d,) and mean squared norm (), of the features as they are ("raw") and at unit length ("unit").
+
+    From them the mean feature cost between any unions of sets follows without their points.
+    """
+    x = features.double()
+    sides = {"raw": x, "unit": torch.nn.functional.normalize(x, dim=1)}
+    means = {f"{kind}_mean": side.mean(0) for kind, side in sides.items()}
+    return means | {f"{kind}_square": side.square().sum(1).mean() for kind, side in sides.items()}
+
+
 def _half_squared_norm(x: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
     return 0.5 * x.square().sum(1)

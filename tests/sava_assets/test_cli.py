@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from typer.testing import CliRunner
 from upath import UPath
 
@@ -37,8 +38,7 @@ def sava(*arguments: object) -> tuple[int, str]:
 def refused(*arguments: object) -> str:
     code, output = sava(*arguments)
     assert code == 1
-    assert output.startswith("error: ")
-    return output.removeprefix("error: ")
+    return output[output.index("error: ") :].removeprefix("error: ")
 
 
 # -- sava value ---------------------------------------------------------------------------------------------------
@@ -183,8 +183,12 @@ def test_curate_refuses_a_shard_without_labels_and_labels_out_of_range(tmp_path)
     write_set(shard, Labelled(images, np.array([0, 9, 1]), ["a", "b"]))
     assert "has 1 values outside 0..1 (first: 9 at row 1): mend the column" in refused("curate", "--home", home)
     pq.write_table(pa.table({"image": images}), shard)
-    assert "first.parquet has no `label` column (it has image): add one" in refused("curate", "--home", home)
-    assert not (home / "curated").exists()
+    text = refused("curate", "--home", home)
+    assert "raw_images[first]: " in text
+    assert "first.parquet has no `label` column (it has image): add one" in text
+    assert text.count("first") == 2  # the cause, and not what follows from it
+    # The other shard is curated nevertheless.
+    assert set(pq.read_table(home / "curated" / "points.parquet")["shard"].to_pylist()) == {"second"}
 
 
 def test_curate_names_a_bad_knob(tmp_path):
@@ -194,8 +198,13 @@ def test_curate_names_a_bad_knob(tmp_path):
 
 def test_curate_takes_the_encoder_as_an_option(tmp_path):
     arguments = [*folders(tmp_path), "--encoder", tmp_path / "absent.pt", "--image-size", 8]
+    (tmp_path / "home").mkdir()
+    settings = {arguments[k][2:].replace("-", "_"): str(arguments[k + 1]) for k in (0, 2, 4)}
+    encoder = {"source": str(arguments[7]), "image_size": 8}
+    text = yaml.safe_dump(settings | {"encoder": encoder, "settle_seconds": 0})
+    (tmp_path / "home" / "sava.yaml").write_text(text)
     text = refused("curate", *arguments, "--home", tmp_path / "home")
-    assert "absent.pt" in text
+    assert text.startswith(f"encoder: the checkpoint {tmp_path / 'absent.pt'} does not exist: correct `encoder.source`")
 
 
 def test_ctrl_c_stops_with_a_sentence_and_the_same_command_goes_on(tmp_path):

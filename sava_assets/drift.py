@@ -1,0 +1,44 @@
+"""How old the pinned calibration is, and how far the data have moved since.
+
+Label distances and the scale of the costs come from a sample of the shards that were there when they were computed.
+The mean feature cost of the whole pool, ½E‖x‖² + ½E‖x'‖² − ⟨E x, E x'⟩, follows exactly from each shard's first two
+moments, which `embeddings` keeps; where it has moved, so has the unit of ε, ρ and the label weight.
+"""
+
+import time
+from collections.abc import Sequence
+
+from sava_assets.resources import Workspace
+
+
+def calibration_drift(workspace: Workspace, shards: Sequence[str]) -> str | None:
+    """One sentence; None before there is a calibration."""
+    store = workspace.store
+    calibrated, reference = store.current("label_distances"), store.current("reference_embeddings")
+    embedded = {s: result for s in shards if (result := store.current("embeddings", s))}
+    if not calibrated or not reference or not embedded:
+        return None
+    manifest = store.root / "results" / "label_distances" / calibrated.key / "manifest.json"
+    days = (time.time() - manifest.stat().st_mtime) / 86_400
+    seen = calibrated.numbers["shards"]
+    total = sum(result.numbers["points"] for result in embedded.values())
+    later = sum(r.numbers["points"] for s, r in embedded.items() if seen.get(s) != r.data_version)
+    kind = "unit" if workspace.knobs.valuation.unit_norm else "raw"
+    cost = _mean_cost([_moments(r, kind) for r in embedded.values()], _moments(reference, kind))
+    moved = cost / calibrated.numbers["mean_feature_cost"] - 1
+    return (
+        f"label_distances: {days:.1f} days old; {later / total:.0%} of the points are from shards that arrived or "
+        f"changed since; mean feature cost {moved:+.1%}"
+    )
+
+
+def _moments(result, kind: str):
+    tensors = result.tensors("moments.safetensors")
+    return result.numbers["points"], tensors[f"{kind}_mean"].double(), float(tensors[f"{kind}_square"])
+
+
+def _mean_cost(training: Sequence, reference) -> float:
+    total = sum(count for count, _, _ in training)
+    mean = sum(count * mean for count, mean, _ in training) / total
+    square = sum(count * square for count, _, square in training) / total
+    return float(0.5 * square + 0.5 * reference[2] - mean @ reference[1])
