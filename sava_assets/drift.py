@@ -28,7 +28,7 @@ def calibration_drift(workspace: Workspace, shards: Sequence[str]) -> str | None
     moved = cost / calibrated.numbers["mean_feature_cost"] - 1
     return (
         f"label_distances: {days:.1f} days old; {later / total:.0%} of the points are from shards that arrived or "
-        f"changed since; mean feature cost {moved:+.1%}"
+        f"changed since; mean feature cost {round(moved, 3) + 0.0:+.1%}"
     )
 
 

@@ -1,86 +1,122 @@
-"""The real Dagster webserver and daemon, as `sava ui` starts them."""
+"""What a person finds in the UI of a curated home."""
 
-import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
-import urllib.request
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
 from sava_assets.freshness import RULES
+from tests.e2e.server import WAIT_SECONDS, Server, serving, wait_for
 
-QUERY = "{ assetNodes { assetKey { path } groupName latest: assetMaterializations(limit: 1) { partition } } }"
-WAIT = 120
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def ask(port: int, query: str) -> dict:
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/graphql",
-        data=json.dumps({"query": query}).encode(),
-        headers={"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        return json.load(answer)["data"]
+NODES = "{ assetNodes { assetKey { path } latest: assetMaterializations(limit: 1) { partition } } }"
+SENSORS = """
+query ($where: RepositorySelector!) {
+  sensorsOrError(repositorySelector: $where) { ... on Sensors { results { name sensorState { status } } } }
+  schedulesOrError(repositorySelector: $where) { ... on Schedules { results { name scheduleState { status } } } }
+}
+"""
+WHERE = {"repositoryName": "__repository__", "repositoryLocationName": "sava_assets.definitions"}
+RUNS = "{ runsOrError(limit: 1) { ... on Runs { results { status assetSelection { path } } } } }"
+GROUPS = ("reference", "test", "training", "valuation", "curation")
+CHROMIUM = shutil.which("chromium")
 
 
-def children(pid: int) -> list[int]:
-    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True).stdout.split()
-    own = [int(child) for child in listed]
-    return own + [grandchild for child in own for grandchild in children(child)]
+@pytest.fixture(scope="module")
+def ui(curated, tmp_path_factory):
+    home = tmp_path_factory.mktemp("ui") / "home"
+    shutil.copytree(curated[0], home)
+    with serving("ui", home) as server:
+        yield server
 
 
-@pytest.fixture
-def ui(curated):
-    port = free_port()
-    command = [sys.executable, "-m", "sava_assets.cli", "ui", "--home", str(curated[0]), "--port", str(port)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
-    deadline = time.monotonic() + WAIT
-    while True:
-        assert process.poll() is None, process.stderr.read().decode()
-        assert time.monotonic() < deadline, "the webserver did not answer"
-        try:
-            ask(port, "{ version }")
-            break
-        except OSError:
-            time.sleep(0.5)
-    yield port, process
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-    process.stderr.close()
-    process.wait()
-
-
-def test_ui_shows_every_asset_of_the_home_and_stops_on_ctrl_c(ui):
-    port, process = ui
-    nodes = ask(port, QUERY)["assetNodes"]
+def test_ui_shows_every_asset_of_the_home(ui):
+    nodes = ui.ask(NODES)["assetNodes"]
     assert {node["assetKey"]["path"][0] for node in nodes} == set(RULES)
     assert all(node["latest"] for node in nodes)
-    started = [process.pid, *children(process.pid)]
-    assert len(started) > 2
-    # A terminal's Ctrl-C reaches the whole group.
-    os.killpg(process.pid, signal.SIGINT)
-    process.wait(timeout=WAIT)
-    deadline = time.monotonic() + WAIT
-    while running := [pid for pid in started if Path(f"/proc/{pid}").exists()]:
-        assert time.monotonic() < deadline, f"still running: {running}"
-        time.sleep(0.2)
+
+
+def test_ui_starts_nothing_by_itself(ui):
+    answer = ui.ask(SENSORS, where=WHERE)
+    states = {s["name"]: s["sensorState"]["status"] for s in answer["sensorsOrError"]["results"]}
+    states |= {s["name"]: s["scheduleState"]["status"] for s in answer["schedulesOrError"]["results"]}
+    assert states == {"landing": "STOPPED", "automation": "STOPPED", "recurate": "STOPPED"}
 
 
 def test_ui_listens_on_loopback_alone(ui):
-    port, _ = ui
     others = {info[4][0] for info in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)} - {"127.0.0.1"}
     for address in others:
         with pytest.raises(OSError, match=r"refused|unreachable|timed out"):
-            socket.create_connection((address, port), timeout=2)
-    assert ask(port, "{ version }")["version"]
+            socket.create_connection((address, ui.port), timeout=2)
+
+
+@pytest.fixture(scope="module")
+def page():
+    if CHROMIUM is None:
+        pytest.skip("needs chromium (Debian: apt-get install chromium)")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-background-networking"]
+        )
+        yield browser.new_page(viewport={"width": 2_000, "height": 1_500})
+        browser.close()
+
+
+def test_lineage_shows_every_asset(ui, page):
+    page.goto(f"{ui.address}/asset-groups?expanded={quote(','.join(f'global@global:{g}' for g in GROUPS))}")
+    page.locator("foreignObject").nth(len(RULES) - 1).wait_for(timeout=WAIT_SECONDS * 1_000)
+    drawn = {text.replace("…", "") for text in page.locator("svg").all_inner_texts()}
+    text = " ".join(drawn)
+    # Long names are shortened in the middle.
+    assert all(asset in text or asset[-8:] in text for asset in RULES)
+
+
+def test_point_values_shows_its_pictures(ui, page):
+    page.goto(f"{ui.address}/assets/point_values")
+    picture = page.locator("img[src^='data:image/png']").first
+    if not picture.is_visible():
+        button = page.get_by_text("Show Markdown").or_(page.get_by_text("Show markdown")).first
+        button.wait_for(timeout=WAIT_SECONDS * 1_000)
+        button.click()
+    picture.wait_for(timeout=WAIT_SECONDS * 1_000)
+    assert picture.evaluate("image => image.naturalWidth") > 100
+
+
+def test_a_materialization_started_by_click_succeeds(ui, page):
+    page.goto(f"{ui.address}/assets/batch_plan")
+    page.get_by_role("button", name="Materialize").first.click(timeout=WAIT_SECONDS * 1_000)
+
+    def succeeded() -> bool:
+        runs = ui.ask(RUNS)["runsOrError"]["results"]
+        newest = runs[0] if runs else None
+        assert newest is None or newest["status"] != "FAILURE"
+        return bool(newest and newest["status"] == "SUCCESS" and newest["assetSelection"] == [{"path": ["batch_plan"]}])
+
+    wait_for(succeeded, "the run's success", ui)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_nothing_is_left_running(curated, tmp_path, how):
+    shutil.copytree(curated[0] / "store", tmp_path / "home" / "store")
+    with serving("ui", tmp_path / "home") as server:
+        started = server.processes()
+        assert len(started) > 2
+        # A terminal's Ctrl-C reaches the whole group, a supervisor's SIGTERM the one process it knows.
+        os.killpg(server.process.pid, how) if how == signal.SIGINT else os.kill(server.process.pid, how)
+        server.process.wait(timeout=WAIT_SECONDS)
+        _wait_until_gone(started, server)
+
+
+def _wait_until_gone(pids: list[int], server: Server) -> None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while running := [pid for pid in pids if Path(f"/proc/{pid}").exists()]:
+        assert time.monotonic() < deadline, subprocess.run(["ps", "-fp", ",".join(map(str, running))]).stdout
+        time.sleep(0.2)
+    assert server.process.returncode is not None

@@ -1,0 +1,88 @@
+"""The real Dagster webserver, daemon and code server, as `sava ui` and `sava serve` start them."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+WAIT_SECONDS = 180
+
+
+@dataclass(frozen=True)
+class Server:
+    process: subprocess.Popen
+    port: int
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def ask(self, query: str, **variables: object) -> dict:
+        """Data of a GraphQL query."""
+        request = urllib.request.Request(
+            f"{self.address}/graphql",
+            data=json.dumps({"query": query, "variables": variables}).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            content = json.load(answer)
+        assert "errors" not in content, content["errors"]
+        return content["data"]
+
+    def processes(self) -> list[int]:
+        return [self.process.pid, *_children(self.process.pid)]
+
+
+@contextmanager
+def serving(command: str, home: Path, **environment: str) -> Iterator[Server]:
+    """`sava ui` or `sava serve` on a free port, stopped at the end by its own process group."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = home.parent / f"{command}.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "sava_assets.cli", command, "--home", str(home), "--port", str(port)],
+            stdout=output, stderr=output, start_new_session=True, env=os.environ | environment,
+        )  # fmt: skip
+    server = Server(process, port)
+    try:
+        wait_for(lambda: _answers(server), "the webserver's answer", server, log)
+        yield server
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGINT)
+        try:
+            process.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def wait_for(holds: Callable[[], object], what: str, server: Server, log: Path | None = None) -> None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while not holds():
+        assert server.process.poll() is None, log.read_text()[-2_000:] if log else "the server ended"
+        assert time.monotonic() < deadline, f"waited {WAIT_SECONDS} s for {what}"
+        time.sleep(0.5)
+
+
+def _answers(server: Server) -> bool:
+    try:
+        return bool(server.ask("{ version }"))
+    except OSError:
+        return False
+
+
+def _children(pid: int) -> list[int]:
+    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True).stdout.split()
+    own = [int(child) for child in listed]
+    return own + [grandchild for child in own for grandchild in _children(child)]

@@ -1,0 +1,83 @@
+"""The main events again, with the real webserver, daemon and code server: the same exact lists of work."""
+
+import json
+import shutil
+import time
+
+import pytest
+import yaml
+
+from tests.e2e.server import serving, wait_for
+from tests.sava_assets.homes import noisy, pictures, write_set
+from tests.sava_assets.test_automation import FROM_BATCH_OT, filled, shard_work
+
+__all__ = ["filled"]
+LOOK_SECONDS = 3
+IN_PROGRESS = "{ runsOrError(filter: {statuses: [QUEUED, NOT_STARTED, STARTING, STARTED]}) { ... on Runs { count } } }"
+TICKS = """
+query ($sensor: SensorSelector!) {
+  sensorOrError(sensorSelector: $sensor) {
+    ... on Sensor { sensorState { ticks(limit: 20) { status error { message } } } }
+  }
+}
+"""
+SENSOR = {"repositoryName": "__repository__", "repositoryLocationName": "sava_assets.definitions"}
+
+
+@pytest.fixture(scope="module")
+def served(filled, tmp_path_factory):
+    """A filled home under `sava serve`, and the log of real work."""
+    home = tmp_path_factory.mktemp("serve") / "home"
+    shutil.copytree(filled[0], home)
+    log = home.parent / "work.log"
+    log.touch()
+    with serving("serve", home, SAVA_WORK_LOG=str(log), SAVA_LOOK_SECONDS=str(LOOK_SECONDS)) as server:
+        yield home, server, log
+
+
+def ticks(server, sensor: str) -> list[dict]:
+    answer = server.ask(TICKS, sensor=SENSOR | {"sensorName": sensor})
+    return answer["sensorOrError"]["sensorState"]["ticks"]
+
+
+def work(served, expected: list[str]) -> list[str]:
+    """The real work, once as much as expected is done and three more looks requested nothing."""
+    _, server, log = served
+    wait_for(lambda: len(log.read_text().split()) >= len(expected), f"{expected}, has {log.read_text()}", server)
+    quiet_looks = 0
+    while quiet_looks < 3:
+        busy = server.ask(IN_PROGRESS)["runsOrError"]["count"]
+        quiet_looks = 0 if busy else quiet_looks + 1
+        time.sleep(LOOK_SECONDS)
+    done = sorted(log.read_text().split())
+    log.write_text("")
+    return done
+
+
+def test_nothing_changed(served):
+    wait_for(lambda: len(ticks(served[1], "automation")) >= 2, "two looks", served[1])
+    assert work(served, []) == []
+
+
+def test_touched_time_stamp(served):
+    (served[0] / "landing" / "first.parquet").touch()
+    assert work(served, []) == []
+
+
+def test_new_shard(served):
+    write_set(served[0] / "landing" / "third.parquet", noisy(pictures(16, first=6_000), seed=3)[0])
+    expected = sorted([*shard_work("third", 1), *FROM_BATCH_OT])
+    assert work(served, expected) == expected
+
+
+def test_prune_fraction_changed(served):
+    file = served[0] / "sava.yaml"
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | {"prune": {"fraction": 0.5}}))
+    expected = ["classifier_accuracy", "pruned_dataset"]
+    assert work(served, expected) == expected
+
+
+def test_no_look_failed(served):
+    for sensor in ("landing", "automation"):
+        failed = [tick for tick in ticks(served[1], sensor) if tick["status"] == "FAILURE"]
+        assert not failed, json.dumps(failed[:1])
