@@ -4,7 +4,7 @@ CIFAR10 ?= ../shared/data
 HOME_FOLDER ?= data/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo cifar10 benchmark ui lineage test lint clean
+.PHONY: help setup demo cifar10 benchmark incremental ui serve lineage test lint clean
 
 help:            ## list the targets
 	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):[^#]*## /make \1\t/' | expand -t 16
@@ -20,8 +20,14 @@ cifar10: setup   ## the same on 20,000 CIFAR-10 images; CIFAR10=folder with cifa
 benchmark: setup  ## wrong labels found on CIFAR-10, beside the published method
 	.venv/bin/python benchmarks/detection.py $(CIFAR10)
 
+incremental: setup  ## what one more shard costs, beside the first valuation
+	.venv/bin/python benchmarks/incremental.py
+
 ui: setup        ## Dagster UI on 127.0.0.1:3000; HOME_FOLDER=data/demo
 	.venv/bin/sava ui --home $(HOME_FOLDER)
+
+serve: setup  ## the UI with the automation on: new shards are curated as they arrive
+	.venv/bin/sava serve --home $(HOME_FOLDER)
 
 lineage: setup  ## draw docs/lineage.png from the demo's home; needs chromium
 	.venv/bin/python docs/lineage.py $(HOME_FOLDER)
