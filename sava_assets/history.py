@@ -80,7 +80,7 @@ def collect_garbage(workspace: Workspace, shards: Sequence[str], *, keep: int | 
     store = workspace.store
     known = snapshots(store)
     if keep is not None:
-        for old in known[: len(known) - keep]:
+        for old in known[: max(0, len(known) - keep)]:
             (store.root / f"{SNAPSHOTS}/{old.number:06}.json").unlink()
         known = snapshots(store)
     _forget_shards(store, shards)

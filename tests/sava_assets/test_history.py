@@ -78,6 +78,16 @@ def test_gc_deletes_what_no_snapshot_uses_and_nothing_else(workspace):
         result.check()
 
 
+@pytest.mark.parametrize(("keep", "left"), [(0, []), (2, [2, 3]), (3, [1, 2, 3]), (4, [1, 2, 3]), (9, [1, 2, 3])])
+def test_gc_keeps_the_last_snapshots_and_all_if_there_are_fewer(workspace, keep, left):
+    store = workspace.store
+    first = store.read_json("snapshots/000001.json")
+    for number in (2, 3):
+        store.put_json(f"snapshots/{number:06}.json", first | {"number": number})
+    collect_garbage(workspace, BOTH, keep=keep)
+    assert [snapshot.number for snapshot in snapshots(store)] == left
+
+
 def test_gc_forgets_a_removed_shard_with_its_rows_and_dead_scratch(workspace):
     (workspace.root / "landing" / "second").rename(workspace.root / "second")
     curate(workspace, QUIET)
