@@ -1,14 +1,15 @@
 """How old the pinned calibration is, and how far the data have moved since.
 
 Label distances and the scale of the costs come from a sample of the shards that were there when they were computed.
-The mean feature cost of the whole pool, ½E‖x‖² + ½E‖x'‖² − ⟨E x, E x'⟩, follows exactly from each shard's first two
-moments, which `embeddings` keeps; where it has moved, so has the unit of ε, ρ and the label weight.
+The mean feature cost of the whole pool follows exactly from the moments that `embeddings` keeps of each shard; where it
+has moved, so has the unit of ε, ρ and the label weight.
 """
 
 import time
 from collections.abc import Sequence
 
 from sava_assets.resources import Workspace
+from sava_ops.cost import mean_feature_cost_of_moments
 
 
 def calibration_drift(workspace: Workspace, shards: Sequence[str]) -> str | None:
@@ -23,22 +24,13 @@ def calibration_drift(workspace: Workspace, shards: Sequence[str]) -> str | None
     seen = calibrated.numbers["shards"]
     total = sum(result.numbers["points"] for result in embedded.values())
     later = sum(r.numbers["points"] for s, r in embedded.items() if seen.get(s) != r.data_version)
-    kind = "unit" if workspace.knobs.valuation.unit_norm else "raw"
-    cost = _mean_cost([_moments(r, kind) for r in embedded.values()], _moments(reference, kind))
+    cost = mean_feature_cost_of_moments(
+        [(result.numbers["points"], result.tensors("moments.safetensors")) for result in embedded.values()],
+        reference.tensors("moments.safetensors"),
+        unit_norm=workspace.knobs.valuation.unit_norm,
+    )
     moved = cost / calibrated.numbers["mean_feature_cost"] - 1
     return (
         f"label_distances: {days:.1f} days old; {later / total:.0%} of the points are from shards that arrived or "
         f"changed since; mean feature cost {round(moved, 3) + 0.0:+.1%}"
     )
-
-
-def _moments(result, kind: str):
-    tensors = result.tensors("moments.safetensors")
-    return result.numbers["points"], tensors[f"{kind}_mean"].double(), float(tensors[f"{kind}_square"])
-
-
-def _mean_cost(training: Sequence, reference) -> float:
-    total = sum(count for count, _, _ in training)
-    mean = sum(count * mean for count, mean, _ in training) / total
-    square = sum(count * square for count, _, square in training) / total
-    return float(0.5 * square + 0.5 * reference[2] - mean @ reference[1])

@@ -2,7 +2,14 @@ import numpy as np
 import pytest
 import torch
 
-from sava_ops.cost import Points, feature_cost, ground_cost, mean_feature_cost
+from sava_ops.cost import (
+    Points,
+    feature_cost,
+    ground_cost,
+    mean_feature_cost,
+    mean_feature_cost_of_moments,
+    moments,
+)
 from tests.toy import clouds
 
 
@@ -58,3 +65,17 @@ def test_mean_feature_cost_is_the_mean_over_all_pairs():
 def test_mean_feature_cost_of_one_point_is_exactly_zero():
     x = torch.full((4, 3), 0.1)
     assert mean_feature_cost(x, x) == 0.0
+
+
+@pytest.mark.parametrize("unit_norm", [False, True])
+def test_moments_give_the_mean_feature_cost_of_a_union(unit_norm):
+    sizes = (20, 50)
+    parts = [points(size, seed).features for seed, size in enumerate(sizes)]
+    reference = points(30, 2).features
+    given = [(size, moments(part)) for size, part in zip(sizes, parts, strict=True)]
+    sides = torch.cat(parts), reference
+    if unit_norm:
+        sides = tuple(torch.nn.functional.normalize(side, dim=1) for side in sides)
+    assert mean_feature_cost_of_moments(given, moments(reference), unit_norm=unit_norm) == pytest.approx(
+        float(feature_cost(*sides).mean()), rel=1e-12
+    )
