@@ -57,11 +57,12 @@ def write_home(home: Path, settings: dict = SETTINGS) -> set[str]:
     return named | {f"first/{row}" for row in wrong_first.nonzero()[0]}
 
 
-def untrained_checkpoint(home: Path) -> dict:
-    """Settings that use a finished encoder, which costs no training."""
+def untrained_checkpoint(home: Path, *, scale: float = 1.0) -> dict:
+    """Settings that use a finished encoder, which costs no training; `scale` multiplies its first weights."""
     form = InputFormat(8, "tiny")
     model = resnet18(4, stem="tiny", seed=0)
     model.network.fc = nn.Identity()
+    model.network.conv1.weight.data *= scale
     home.mkdir(parents=True, exist_ok=True)
     save_encoder(Encoder(model.eval(), form), home / "encoder.safetensors")
     return SETTINGS | {"encoder": {"source": "encoder.safetensors", "image_size": 8}}

@@ -21,6 +21,7 @@ from sava_assets.definitions import defs
 from sava_assets.formats import find_shards
 from sava_assets.resources import Workspace
 from sava_assets.runner import register
+from sava_assets.sensors import recurate
 from sava_assets.store import Output, bytes_file
 from sava_assets.survey import RETRY_SECONDS, Survey
 from sava_ops import BadInput
@@ -305,6 +306,47 @@ def test_damage_is_named_and_mended(deployment):
     assert deployment.settle() == []
 
 
+def nightly(deployment: Deployment) -> dg.ExecuteInProcessResult:
+    """What the schedule requests, run as it asks for."""
+    with dg.DagsterInstance.local_temp() as scheduler:
+        scheduler.add_dynamic_partitions("shards", deployment.shards)
+        request = recurate(dg.build_schedule_context(instance=scheduler))
+    deployment.log.write_text("")
+    return defs.resolve_job_def("recurate").execute_in_process(
+        instance=deployment.instance, tags=dict(request.tags), resources={"workspace": deployment.workspace}
+    )
+
+
+def test_the_nightly_run_does_what_is_due_over_all_shards_and_mends_damage(deployment):
+    register(deployment.instance, ["first", "second"])
+    assert nightly(deployment).success
+    assert deployment.log.read_text().split() == []
+    deployment.workspace.store.current("batches", "second").files["points.parquet"].path.unlink()
+    epsilon(deployment)
+    assert nightly(deployment).success
+    expected = ["batches[second]", *["batch_row[first]"] * 3, *["batch_row[second]"] * 2, *FROM_BATCH_OT]
+    assert sorted(deployment.log.read_text().split()) == sorted(expected)
+
+
+def test_the_nightly_run_waits_for_a_first_shard():
+    with dg.DagsterInstance.local_temp() as instance:
+        found = recurate(dg.build_schedule_context(instance=instance))
+    assert found == dg.SkipReason("no shard has landed")
+
+
+def test_one_run_over_many_shards_finishes_the_others_and_then_fails(deployment):
+    new_shard(deployment)
+    pq.write_table(pa.table({"image": [b"x"]}), deployment.home / "landing" / "broken.parquet")
+    register(deployment.instance, ["broken", "first", "second", "third"])
+    message = r"1 of 4 shards failed, the others are done \(first: broken: .*broken.parquet has no `label` column"
+    with pytest.raises(BadInput, match=message):
+        nightly(deployment)
+    assert deployment.log.read_text().split() == ["raw_images[third]"]
+    events = deployment.instance.fetch_materializations(dg.AssetKey("raw_images"), limit=10).records
+    assert {event.partition_key for event in events} == {"first", "second", "third"}
+    assert deployment.workspace.store.failure("raw_images", "broken").attempts == 1
+
+
 def test_150_shards_are_seen_and_each_change_is_found(deployment):
     """A fan-in over many partitions: stored results stand in for the shards, so that nothing is computed."""
     store, landing = deployment.workspace.store, deployment.home / "landing"
@@ -314,10 +356,9 @@ def test_150_shards_are_seen_and_each_change_is_found(deployment):
         (landing / name / "east").mkdir(parents=True)
         (landing / name / "east" / "a.png").write_bytes(png(scan(k % 4, 20_000 + k)))
     assert deployment.tick() == [("raw_images", name) for name in names]
-    survey = Survey(deployment.workspace, deployment.shards)
     for asset in SHARDED:
+        survey = Survey(deployment.workspace, deployment.shards)
         for name in names:
-            survey = Survey(deployment.workspace, deployment.shards) if name == names[0] else survey
             wanted = freshness.inputs(asset, survey, deployment.shards, name)
             content = {"numbers": {"classes": ["east"], "points": 1, "sizes": [1]}, "data_version": f"{asset} {name}"}
             output = Output({"x": bytes_file(b"x")}, **content)

@@ -338,6 +338,40 @@ def test_an_asset_asked_for_too_early_says_what_it_needs(tmp_path):
             materialize(workspace, instance, "test_images")
 
 
+def test_results_that_do_not_belong_together_are_not_combined(curated, tmp_path):
+    workspace = copy_of(curated[0], tmp_path / "home")
+    store, file = workspace.store, tmp_path / "home" / "sava.yaml"
+    with dagster_instance(tmp_path / "home") as instance:
+        for asset, reader, message in (
+            ("embeddings", "batch_ot", r"batches\[first\] are older than embeddings\[first\]: materialize batches"),
+            ("raw_images", "classifier_accuracy", "pruned_dataset is older than the shards: materialize pruned_data"),
+        ):
+            sound = store.current(asset, "first")
+            store.set_current(store.current(asset, "second"), "first")
+            with pytest.raises(BadInput, match=message):
+                materialize(workspace, instance, reader)
+            store.set_current(sound, "first")
+        for manifest in (tmp_path / "home" / "store" / "results" / "batch_rows").rglob("manifest.json"):
+            manifest.unlink()
+        file.write_text(file.read_text().replace("valuation:\n", "valuation:\n  gradient: calibrated\n"))
+        with pytest.raises(
+            BadInput, match=r"a row of batch_ot is gone from the store \(\w+\): materialize batch_ot again"
+        ):
+            materialize(workspace, instance, "point_values")
+
+
+def test_an_encoder_that_gives_no_numbers_is_refused(tmp_path):
+    home = tmp_path / "home"
+    write_home(home, untrained_checkpoint(home, scale=float("nan")))
+    workspace = Workspace(home=str(home))
+    with dg.DagsterInstance.ephemeral() as instance:
+        materialize(workspace, instance, "reference_images", "encoder")
+        with pytest.raises(
+            BadInput, match=r"reference_embeddings: the encoder gives NaN or infinite features for 48 im"
+        ):
+            materialize(workspace, instance, "reference_embeddings")
+
+
 def test_curated_follows_the_knobs(curated, tmp_path):
     home, _ = curated
     copy_of(home, tmp_path / "home")
