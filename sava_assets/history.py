@@ -1,5 +1,6 @@
 """The history of a home: one snapshot per curation, and the removal of what no snapshot uses."""
 
+import json
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -39,8 +40,7 @@ def snapshots(store: Store) -> list[Snapshot]:
     folder = store.root / SNAPSHOTS
     if not folder.exists():
         return []
-    names = sorted(path.name for path in folder.iterdir())
-    return [Snapshot(**(store.read_json(f"{SNAPSHOTS}/{name}") or {})) for name in names]
+    return [Snapshot(**json.loads(path.read_bytes())) for path in sorted(folder.iterdir(), key=lambda p: p.name)]
 
 
 def record(workspace: Workspace, shards: Sequence[str]) -> Snapshot:

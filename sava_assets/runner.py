@@ -18,8 +18,8 @@ from sava_assets.definitions import ASSETS, CHECKS
 from sava_assets.formats import find_shards
 from sava_assets.freshness import RULES, SHARDS_NAME
 from sava_assets.ingest import refuse_shared_images
+from sava_assets.processes import bury_dead_runs, own_tags
 from sava_assets.resources import KNOB_FILE, Knobs, Workspace
-from sava_assets.runs import bury_dead_runs, own_tags
 from sava_assets.store import Result
 from sava_assets.survey import State, Survey
 from sava_ops.errors import BadInput

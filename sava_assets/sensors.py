@@ -7,21 +7,19 @@ import dagster as dg
 from sava_assets.computation import SHARDS
 from sava_assets.formats import find_shards
 from sava_assets.freshness import SHARDS_NAME
+from sava_assets.processes import bury_dead_runs
 from sava_assets.resources import Workspace
-from sava_assets.runs import bury_dead_runs
 
 LOOK_SECONDS = int(os.environ.get("SAVA_LOOK_SECONDS", "30"))
 NIGHTLY = "0 3 * * *"
 AUTOMATION = "SAVA_AUTOMATION"
 """Set to 1 (by `sava serve`): sensors and schedule run from the start. Without it they are switched on in the UI."""
+RUNNING = os.environ.get(AUTOMATION) == "1"
+SENSORS_AT_FIRST = dg.DefaultSensorStatus.RUNNING if RUNNING else dg.DefaultSensorStatus.STOPPED
+SCHEDULE_AT_FIRST = dg.DefaultScheduleStatus.RUNNING if RUNNING else dg.DefaultScheduleStatus.STOPPED
 
 
-def _sensor_status() -> dg.DefaultSensorStatus:
-    on = os.environ.get(AUTOMATION) == "1"
-    return dg.DefaultSensorStatus.RUNNING if on else dg.DefaultSensorStatus.STOPPED
-
-
-@dg.sensor(minimum_interval_seconds=LOOK_SECONDS, default_status=_sensor_status())
+@dg.sensor(minimum_interval_seconds=LOOK_SECONDS, default_status=SENSORS_AT_FIRST)
 def landing(context: dg.SensorEvaluationContext, workspace: Workspace) -> dg.SensorResult:
     """Every set in the landing folder is a shard: new ones become partitions, removed ones cease to be."""
     bury_dead_runs(context.instance)
@@ -37,7 +35,7 @@ automation = dg.AutomationConditionSensorDefinition(
     "automation",
     target=dg.AssetSelection.all(),
     minimum_interval_seconds=LOOK_SECONDS,
-    default_status=_sensor_status(),
+    default_status=SENSORS_AT_FIRST,
     emit_backfills=False,
     use_user_code_server=True,
     description="Requests exactly what is due.",
@@ -46,13 +44,7 @@ automation = dg.AutomationConditionSensorDefinition(
 recurate_job = dg.define_asset_job("recurate", selection=dg.AssetSelection.all())
 
 
-@dg.schedule(
-    job=recurate_job,
-    cron_schedule=NIGHTLY,
-    default_status=dg.DefaultScheduleStatus.RUNNING
-    if os.environ.get(AUTOMATION) == "1"
-    else dg.DefaultScheduleStatus.STOPPED,
-)
+@dg.schedule(job=recurate_job, cron_schedule=NIGHTLY, default_status=SCHEDULE_AT_FIRST)
 def recurate(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
     """The whole chain over all shards in one run, checksums included; what is sound and fresh is reused."""
     shards = context.instance.get_dynamic_partitions(SHARDS_NAME)

@@ -1,4 +1,4 @@
-"""Runs of this machine's own processes, in a Dagster instance that other processes share."""
+"""Which runs belong to processes of this machine that live, in a Dagster instance that other processes share."""
 
 import os
 import socket
