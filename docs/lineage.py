@@ -13,6 +13,8 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
+from sava_assets.freshness import RULES
+
 PICTURE = Path(__file__).with_name("lineage.png")
 GROUPS = ("reference", "test", "training", "valuation", "curation")
 EXPANDED = urllib.parse.quote(",".join(f"global@global:{group}" for group in GROUPS))
@@ -54,7 +56,7 @@ def _photograph(browser: str, address: str) -> None:
         )
         page = chromium.new_page(viewport={"width": 2000, "height": 1500})
         page.goto(address)
-        page.locator("foreignObject").nth(13).wait_for()
+        page.locator("foreignObject").nth(len(RULES) - 1).wait_for()
         page.wait_for_timeout(5_000)  # the states of the assets come after the graph
         page.screenshot(path=PICTURE)
         chromium.close()

@@ -27,9 +27,8 @@ from sava_assets.survey import RETRY_SECONDS, Survey
 from sava_ops import BadInput
 from sava_ops.classifier import TrainingConfig
 from sava_ops.encoder import save_encoder, train_encoder
-from tests.pictures import encoded, png, scan
+from tests.pictures import encoded, png, scan, scans
 from tests.sava_assets.homes import materialize, noisy, pictures, untrained_checkpoint, write_home, write_set
-from tests.sava_ops.test_classifier import scans
 
 FROM_BATCH_OT = ["batch_ot", "batch_plan", "point_values", "pruned_dataset", "classifier_accuracy"]
 CLEAN = ["reference_images", "test_images", "encoder", "reference_embeddings", "reference_batches"]

@@ -282,12 +282,19 @@ def test_an_empty_landing_folder_is_refused(tmp_path):
     refused(home, "no shard has landed in .*landing: put a Parquet file or a folder of class folders there")
 
 
-def test_an_empty_reference_set_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("count", "message"),
+    [
+        (0, "reference2 holds no usable image, 0 quarantined: put images there"),
+        (1, "the reference set has one image, and the encoder is to be trained on half of it: add images"),
+    ],
+)
+def test_an_empty_reference_set_and_one_that_cannot_be_halved_are_refused(tmp_path, count, message):
     home = tmp_path / "home"
     write_home(home)
-    write_set(home / "reference2" / "empty.parquet", pictures(0, first=0))
-    (home / "sava.yaml").write_text("{reference: reference2, settle_seconds: 0}")
-    refused(home, "reference2 holds no usable image, 0 quarantined: put images there")
+    write_set(home / "reference2" / "few.parquet", pictures(count, first=0))
+    (home / "sava.yaml").write_text("{reference: reference2, encoder: {source: train}, settle_seconds: 0}")
+    refused(home, message)
 
 
 def test_a_set_of_broken_images_names_the_first_reason(tmp_path):
@@ -311,14 +318,6 @@ def test_sets_without_a_common_class_are_refused(tmp_path):
         r"training and reference set have no class in common \(training: east, north, south, west; reference: xeast, "
         r"xnorth, xsouth, xwest\): name the classes alike, or list them as `classes` in sava.yaml",
     )
-
-
-def test_one_reference_image_cannot_be_halved(tmp_path):
-    home = tmp_path / "home"
-    write_home(home)
-    write_set(home / "one" / "one.parquet", pictures(1, first=0))
-    (home / "sava.yaml").write_text("{reference: one, encoder: {source: train}, settle_seconds: 0}")
-    refused(home, "the reference set has one image, and the encoder is to be trained on half of it: add images")
 
 
 def test_an_asset_asked_for_too_early_says_what_it_needs(tmp_path):

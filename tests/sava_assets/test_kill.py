@@ -47,13 +47,13 @@ def test_twenty_kills_lose_nothing(tmp_path):
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2],
     ) as forker:  # fmt: skip
 
-        def run() -> tuple[int, int]:
+        def run() -> int:
             print("go", file=forker.stdin, flush=True)
-            return int(forker.stdout.readline()), 0
+            return int(forker.stdout.readline())
 
         killed, finished = 0, 0
         while killed < KILLS:
-            child, _ = run()
+            child = run()
             time.sleep(chance.uniform(0.0, LONGEST_SECONDS) * 0.5 ** (killed % 3))
             os.kill(child, signal.SIGKILL)
             code = int(forker.stdout.readline())

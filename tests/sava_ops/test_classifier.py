@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 import torch
 
@@ -14,15 +13,9 @@ from sava_ops.classifier import (
     stem_for,
     train,
 )
-from tests.pictures import scan
+from tests.pictures import scans
 
 SHORT = TrainingConfig(steps=2, batch_size=4, learning_rate=0.01)
-
-
-def scans(count: int, *, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    labels = np.arange(count) % 4
-    images = np.stack([scan(label, seed * 10_000 + k) for k, label in enumerate(labels)])
-    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous(), torch.from_numpy(labels)
 
 
 def weights(model: torch.nn.Module) -> bytes:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from sava_ops import BadInput
 from sava_ops.classifier import TrainingConfig, predict, resnet18
 from sava_ops.encoder import InputFormat, embed, load_encoder, save_encoder, train_encoder
-from tests.sava_ops.test_classifier import scans
+from tests.pictures import scans
 
 SHORT = TrainingConfig(steps=2, batch_size=4, learning_rate=0.01)
 FORMAT = {"image_size": 8, "mean": (100.0, 110.0, 120.0), "std": (50.0, 60.0, 70.0)}
