@@ -32,7 +32,7 @@ serve: setup  ## the UI with the automation on: new shards are curated as they a
 lineage: setup  ## draw docs/lineage.png from the demo's home; needs chromium
 	.venv/bin/python docs/lineage.py $(HOME_FOLDER)
 
-test: setup      ## the fast test suite
+test: setup      ## the whole suite, with real servers and a browser if chromium is there
 	.venv/bin/pytest
 
 lint: setup      ## formatting, lint rules, types
