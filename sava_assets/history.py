@@ -13,7 +13,7 @@ import pyarrow as pa
 from sava_assets.freshness import RULES
 from sava_assets.resources import Workspace
 from sava_assets.store import Result, Store
-from sava_assets.transport import ROWS
+from sava_assets.transport import ROWS, STARTS
 
 SNAPSHOTS = "snapshots"
 QUANTILES = (0.1, 0.5, 0.9, 0.99)
@@ -86,7 +86,7 @@ def collect_garbage(workspace: Workspace, shards: Sequence[str], *, keep: int | 
     _forget_shards(store, shards)
     used = {(name.split("/")[0], key) for snapshot in known for name, key in snapshot.results.items()}
     used |= {(name.split("/")[0], key) for name, key in _current(store, shards).items()}
-    used |= {(ROWS, row) for asset, key in used if asset == "batch_ot" for row in _rows(store.find(asset, key))}
+    used |= {part for asset, key in used if asset == "batch_ot" for part in _parts(store.find(asset, key))}
     removed = [
         folder
         for asset in (store.root / "results").iterdir()
@@ -120,8 +120,12 @@ def _forget_shards(store: Store, shards: Sequence[str]) -> None:
                 pointer.unlink()
 
 
-def _rows(result: Result | None) -> list[str]:
-    return result.table("rows.parquet", ["row"])["row"].to_pylist() if result else []
+def _parts(result: Result | None) -> set[tuple[str, str]]:
+    """What a batch matrix keeps beside itself: its rows, and what they started from."""
+    if result is None:
+        return set()
+    rows = result.table("rows.parquet", ["row"])["row"].to_pylist()
+    return {(ROWS, row) for row in rows} | {(STARTS, result.numbers["calibration"])}
 
 
 def _remove_dead_scratch(store: Store) -> None:

@@ -21,7 +21,7 @@ from sava_assets.ingest import refuse_shared_images
 from sava_assets.processes import bury_dead_runs, own_tags
 from sava_assets.resources import KNOB_FILE, Knobs, Workspace
 from sava_assets.store import Result
-from sava_assets.survey import State, Survey
+from sava_assets.survey import PENDING, State, Survey
 from sava_ops.errors import BadInput
 
 BACKFILLED = ("raw_images", "reference_images", "encoder", "embeddings", "batches")
@@ -109,17 +109,36 @@ def _run_due(
     shards = list(instance.get_dynamic_partitions(SHARDS_NAME))
     failed: dict[str, str] = {}
     disjoint = False
-    while units := _next_units(Survey(workspace, shards), assets, chosen, failed):
+    while units := _next_units(survey := Survey(workspace, shards), assets, chosen, failed):
         if units[0].asset not in SETS and not disjoint:
             refuse_overlap(workspace, shards)
             disjoint = True
         for unit in units:
+            chain = [unit.asset, *_following(survey, unit.asset, assets)]
             try:
-                for failure in _materialize(instance, workspace, unit.asset, unit.shard):
+                for failure in _materialize(instance, workspace, chain, unit.shard):
                     console.print(f"[yellow]check failed:[/yellow] {escape(failure)}", highlight=False)
             except BadInput as problem:
-                failed[unit.title] = str(problem)
+                failed |= {title: str(problem) for title in _failed_titles(workspace, shards, chain, unit.shard)}
     return failed
+
+
+def _following(survey: Survey, asset: str, assets: Sequence[str]) -> list[str]:
+    """What waits for this asset and may run in the same run: all up to the next work on a shard."""
+    following: list[str] = []
+    if RULES[asset].sharded or asset in SETS:
+        return following
+    for later in assets[assets.index(asset) + 1 :]:
+        pending = any(state.status in PENDING for state in survey.of(later))
+        if pending and RULES[later].sharded:
+            break
+        following += [later] if pending else []
+    return following
+
+
+def _failed_titles(workspace: Workspace, shards: Sequence[str], chain: Sequence[str], shard: str | None) -> list[str]:
+    states = [Survey(workspace, shards).state(asset, shard) for asset in chain]
+    return [state.title for state in states if state.status == "failed"]
 
 
 def _raise(failed: Mapping[str, str]) -> None:
@@ -186,11 +205,13 @@ def refuse_overlap(workspace: Workspace, shards: Sequence[str]) -> None:
         refuse_shared_images(training | ({"the reference set": reference} if reference else {}), "test", test)
 
 
-def _materialize(instance: dg.DagsterInstance, workspace: Workspace, asset: str, shard: str | None) -> list[str]:
-    """Run one asset and its checks; what did not hold, in words."""
+def _materialize(
+    instance: dg.DagsterInstance, workspace: Workspace, assets: Sequence[str], shard: str | None
+) -> list[str]:
+    """Run these assets and their checks in one run; what did not hold, in words."""
     done = dg.materialize(
         [*ASSETS, *CHECKS],
-        selection=dg.AssetSelection.assets(asset),
+        selection=dg.AssetSelection.assets(*assets),
         instance=instance,
         partition_key=shard,
         resources={"workspace": workspace},

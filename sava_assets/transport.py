@@ -1,9 +1,8 @@
 """Batches against batches: Algorithm 1, lines 1-6, with one stored row per training batch."""
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import fields
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +30,8 @@ from sava_ops.valuation import plan_batches
 
 ROWS = "batch_rows"
 """Where the store keeps the rows of the batch matrix, each named by what it was computed from."""
+STARTS = "starting_potentials"
+"""And one starting potential per reference batch, named by the calibration that all rows share."""
 CALIBRATION_POINTS = 16_384
 
 
@@ -103,6 +104,7 @@ def batch_ot(run: Run) -> Output:
     return Output(
         files={"pairs.safetensors": tensor_file(pairs), "rows.parquet": table_file(index)},
         numbers={
+            "calibration": grid.name,
             "training_batches": len(rows),
             "reference_batches": len(grid.reference_batches),
             "pairs_not_converged": int((~pairs["converged"]).sum()),
@@ -141,7 +143,8 @@ class _Grid:
         points = _as_points(run, run.read("reference_embeddings"), self.classes, side="reference")
         self.reference_batches = [points.take(rows) for rows in _batch_rows(run.read("reference_batches"))]
         shared = ("reference_embeddings", "reference_batches", "label_distances")
-        self.name = digest([run.rule_and_knobs, *(run.read(name).data_version for name in shared)])
+        versions = [run.read(name).data_version for name in shared]
+        self.name = digest([run.rule_and_knobs, self.classes, *versions])
 
     def rows(self) -> Iterator[tuple[str, BatchRow]]:
         """Key and row of every training batch, shard by shard."""
@@ -151,32 +154,53 @@ class _Grid:
                 continue
             if members[shard].numbers["embeddings"] != features.data_version:
                 raise BadInput(f"batches[{shard}] are older than embeddings[{shard}]: materialize batches first")
-            points = _as_points(self.run, features, self.classes, side=f"training ({shard})")
-            for rows in _batch_rows(members[shard]):
-                yield self._row(shard, points.take(rows))
+            yield from self._rows_of(shard, features, members[shard])
+
+    def _rows_of(self, shard: str, features: Result, members: Result) -> Iterator[tuple[str, BatchRow]]:
+        """The rows of one shard; its features are read only if one is missing."""
+        batch_of = cache(lambda: self._batches_of(shard, features, members))
+        for number in range(members.numbers["batches"]):
+            key = digest([self.name, features.data_version, members.data_version, number])
+            row = read_row(self.run, key)
+            if row is None:
+                row = self._computed(key, batch_of()[number])
+                log_work(f"batch_row[{shard}]")
+            yield key, row
+
+    def _batches_of(self, shard: str, features: Result, members: Result) -> list[Points]:
+        points = _as_points(self.run, features, self.classes, side=f"training ({shard})")
+        return [points.take(rows) for rows in _batch_rows(members)]
+
+    def _computed(self, key: str, batch: Points) -> BatchRow:
+        row = transport_row(batch, self.reference_batches, self.starts, self.calibration, self.run.knobs.valuation)
+        row = BatchRow(**{name: tensor.cpu() for name, tensor in vars(row).items()})
+        self.run.workspace.store.save(ROWS, key, Output({"tensors.safetensors": tensor_file(vars(row))}))
+        self.computed += 1
+        return row
 
     @cached_property
     def starts(self) -> list[Tensor]:
-        return starting_potentials(self.reference_batches, self.calibration, self.run.knobs.valuation)
-
-    def _row(self, shard: str, batch: Points) -> tuple[str, BatchRow]:
-        key = digest([self.name, _content(batch)])
-        stored = read_row(self.run, key)
-        if stored is None:
-            stored = transport_row(
-                batch, self.reference_batches, self.starts, self.calibration, self.run.knobs.valuation
-            )
-            self.run.workspace.store.save(ROWS, key, Output({"row.safetensors": tensor_file(vars(stored))}))
-            log_work(f"batch_row[{shard}]")
-            self.computed += 1
-        return key, BatchRow(**{name: tensor.cpu() for name, tensor in vars(stored).items()})
+        """Starting potentials: computed for the first row of this calibration, and kept with it."""
+        store, device = self.run.workspace.store, self.run.workspace.device
+        if stored := _sound_tensors(self.run, STARTS, self.name):
+            return [stored[str(j)].to(device) for j in range(len(self.reference_batches))]
+        made = starting_potentials(self.reference_batches, self.calibration, self.run.knobs.valuation)
+        store.save(
+            STARTS, self.name, Output({"tensors.safetensors": tensor_file({str(j): g for j, g in enumerate(made)})})
+        )
+        return made
 
 
 def read_row(run: Run, key: str) -> BatchRow | None:
     """A stored row of the batch matrix, if there is a sound one."""
-    found = run.workspace.store.find(ROWS, key)
+    tensors = _sound_tensors(run, ROWS, key)
+    return BatchRow(**tensors) if tensors else None
+
+
+def _sound_tensors(run: Run, kind: str, key: str) -> dict[str, Tensor] | None:
+    found = run.workspace.store.find(kind, key)
     try:
-        return BatchRow(**found.tensors("row.safetensors")) if found else None
+        return found.tensors("tensors.safetensors") if found else None
     except DamagedResult as damage:
         run.log.warning(f"{damage}; computing it anew")
         return None
@@ -250,9 +274,3 @@ def _calibration(tensors: dict[str, Tensor], device: str) -> Calibration:
         scale=float(moved["scale"]),
         sample=Points(moved["sample_features"], moved["sample_labels"]),
     )
-
-
-def _content(batch: Points) -> str:
-    content = hashlib.sha256(batch.features.cpu().numpy().tobytes())
-    content.update(batch.labels.cpu().numpy().tobytes())
-    return content.hexdigest()
