@@ -76,13 +76,13 @@ def write_cifar10(home: Path, source: Path, *, seed: int = 0) -> None:
     folder, encoder = source / "cifar10", source / "cifar10_encoder" / "resnet18_cifar10_first30k.safetensors"
     if not folder.is_dir() or not encoder.is_file():
         raise BadInput(f"{source} does not hold cifar10/ and {encoder.relative_to(source)}: name the folder that does")
-    clean = _read(folder / "test-00000-of-00001.parquet")
+    clean = read_set(folder / "test-00000-of-00001.parquet")
     half = len(clean.labels) // 2
     write_set(home / "reference" / "cifar10.parquet", clean.take(np.arange(half)))
     write_set(home / "test" / "cifar10.parquet", clean.take(np.arange(half, len(clean.labels))))
     _finished(home / "reference")
     _finished(home / "test")
-    shards = {f"train-{k}": _read(folder / f"train-{k:05d}-of-00005.parquet") for k in (3, 4)}
+    shards = {f"train-{k}": read_set(folder / f"train-{k:05d}-of-00005.parquet") for k in (3, 4)}
     write_noisy_shards(home, shards, share=0.3, seed=seed)
     (home / "encoder.safetensors").write_bytes(encoder.read_bytes())
 
@@ -119,7 +119,8 @@ def write_set(path: Path, points: Labelled) -> None:
     pq.write_table(pa.table([pa.array(rows, schema.field("image").type), pa.array(points.labels)], schema=schema), path)
 
 
-def _read(file: Path) -> Labelled:
+def read_set(file: Path) -> Labelled:
+    """An image set that `write_set` wrote, or one of that layout."""
     table = pq.read_table(file)
     features = json.loads(table.schema.metadata[b"huggingface"])["info"]["features"]
     images = [image["bytes"] for image in table["image"].to_pylist()]

@@ -19,7 +19,7 @@ class ValuationConfig:
     unit_norm: bool = True
     """Divide every feature vector by its length first."""
     label_metric: LabelMetric = "divergence"
-    label_weight: float = 1.0
+    label_weight: float = 1.5
     """λ_y. Under "divergence", a label mismatch costs on average `label_weight` times the mean feature cost."""
     class_sample: int = 256
     """Points per class, at most, from which label distances are computed."""
@@ -27,8 +27,12 @@ class ValuationConfig:
     """Training points, at most, from which starting potentials are computed."""
     epsilon: float = 0.1
     """ε of a batch pair, times the mean feature cost."""
-    rho: float = 0.5
+    rho: float = 0.3
     """ρ of a batch pair, times the mean feature cost; infinity = balanced transport."""
+    class_shares: Literal["estimated", "reference"] = "estimated"
+    """Class shares of the reference measure: as estimated for the training batch, or those of the reference set."""
+    shift_weight: float = 0.1
+    """κ: price of one standard deviation along a training batch's systematic shift, times the mean feature cost."""
     tolerance: float = 1e-2
     """L1 error allowed on the second marginal of a batch pair."""
     max_sweeps: int = 10_000
@@ -40,6 +44,9 @@ class ValuationConfig:
     """ε of the batch plan, times the largest batch cost."""
     hierarchical: bool = False
     """Add the gradient of the batch itself (Eq. 10) to that of its points."""
+    held_out_sample: int = 1024
+    """Reference points, at most, that are valued with each training batch as if they belonged to it: what clean points
+    look like there."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -49,8 +56,8 @@ class ValuationConfig:
         for name in ("epsilon", "rho", "tolerance", "plan_epsilon"):
             _require(self, name, getattr(self, name) > 0, "above 0")
         _require(self, "epsilon", math.isfinite(self.epsilon), "finite")
-        _require(self, "label_weight", 0 <= self.label_weight < math.inf, "0 or above")
-        _require(self, "seed", self.seed >= 0, "0 or above")
+        for name in ("label_weight", "shift_weight", "held_out_sample", "seed"):
+            _require(self, name, 0 <= getattr(self, name) < math.inf, "0 or above")
         for name, choices in _CHOICES.items():
             _require(self, name, getattr(self, name) in choices, " or ".join(map(repr, choices)))
 
@@ -59,7 +66,7 @@ class ValuationConfig:
         """SAVA as published (Alg. 1), converged: balanced transport, raw features, W from training data."""
         return cls(
             unit_norm=False, label_metric="published", label_weight=1.0, epsilon=0.02, rho=math.inf, tolerance=1e-3,
-            gradient="calibrated",
+            gradient="calibrated", class_shares="reference", shift_weight=0.0,
         )  # fmt: skip
 
     @classmethod
@@ -76,6 +83,7 @@ class ValuationConfig:
 _CHOICES = {
     "batching": ("stratified", "random"),
     "label_metric": ("published", "divergence"),
+    "class_shares": ("estimated", "reference"),
     "gradient": ("absolute", "calibrated"),
     "batch_weights": ("plan", "uniform"),
 }

@@ -2,8 +2,8 @@
 
     C[k,l] = ½‖x_k − x'_l‖² + λ_y · ½ W[y_k, y'_l]
 
-Both terms are one matrix product: the label term is `−⟨−½ λ_y W[y_k, :], onehot(y'_l)⟩`, so the class columns ride
-along with the features and no n × m gather of `W` is ever made.
+Both terms are matrix products: the label term is `⟨½ λ_y W[y_k, :], onehot(y'_l)⟩`, so no n × m gather of `W` is ever
+made, and the cost of the images alone is there for `sava_ops.decomposition`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -47,13 +47,23 @@ def ground_cost(
     label_weight: float,
 ) -> Float[Tensor, "n m"]:
     """C of Eq. 8 for two batches; `label_weight` = λ_y, `label_distances` = W (train class, reference class)."""
-    centre = reference.features.mean(0)
-    x, y = train.features - centre, reference.features - centre
+    images = feature_cost(train.features, reference.features)
+    return with_labels(images, train, reference, label_distances=label_distances, label_weight=label_weight)
+
+
+def with_labels(
+    images: Float[Tensor, "n m"],
+    train: Points,
+    reference: Points,
+    *,
+    label_distances: Float[Tensor, "classes classes"],
+    label_weight: float,
+) -> Float[Tensor, "n m"]:
+    """C of Eq. 8 from the cost of the images alone."""
     # A class that a side lacks has NaN there; nothing selects it, but in a product 0 · NaN would spread.
     label_rows = (0.5 * label_weight * label_distances.nan_to_num(0.0))[train.labels]
-    one_hot = torch.nn.functional.one_hot(reference.labels, len(label_distances)).to(y.dtype)
-    cost = torch.cat([x, -label_rows], 1) @ torch.cat([y, one_hot], 1).T
-    return cost.neg_().add_(_half_squared_norm(x)[:, None]).add_(_half_squared_norm(y)[None, :]).clamp_(min=0)
+    one_hot = torch.nn.functional.one_hot(reference.labels, len(label_distances)).to(images.dtype)
+    return torch.addmm(images, label_rows, one_hot.T)
 
 
 def mean_feature_cost(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> float:

@@ -1,19 +1,23 @@
-"""Potentials and costs of batch pairs (SAVA Algorithm 1, lines 1-5).
+"""Transport between batches (SAVA Algorithm 1, lines 1-5): potentials and costs of every pair.
 
-For every training batch B_i and reference batch B'_j, with the ground cost C of `sava_ops.cost`:
+    for each training batch i, reference batch j:   f_ij, C̄[i,j]  ←  OT_ε(μ_i, ν_j)
 
-    OT_ε(μ_i, ν_j) = min_π ⟨π, C⟩ + ε KL(π ‖ μ_i ⊗ ν_j)  [+ ρ KL(π₂ ‖ ν_j)]
+What all pairs share (W, the scale of the costs, a linear discriminant of the reference classes) is a `Calibration`,
+computed once. Every pair of reference batch j starts from the same potential g_j. So a row of the batch matrix is a
+function of its training batch, the reference and the calibration alone, whoever computes it and when.
 
-keeping the potential f_ij and the transport cost C̄[i,j] = ⟨π*, C⟩. A row (one training batch against all reference
-batches) is a function of its batch, the reference batches and the calibration alone, whoever computes it and when.
+Reference points go along with every training batch as if they belonged to it (each transported without itself): they
+tell what clean points are worth there (`sava_ops.conformal`).
 
 Differs from the authors' code in: 1. potential, plan and cost come from one problem on features (theirs: the plan on
 pixels). 2. ε and ρ follow the scale of the costs (theirs: ε = 0.1 in raw units). 3. a stated tolerance (theirs: one
-step per ε, unchecked).
+step per ε, unchecked). 4. unless told otherwise, the reference classes weigh what they weigh in the training batch
+(`label_shift`), and the cost looks along the batch's systematic shift (`covariate_shift`).
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -21,9 +25,16 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from sava_ops.config import ValuationConfig
-from sava_ops.cost import Points, ground_cost, mean_feature_cost
+from sava_ops.cost import Points, feature_cost, mean_feature_cost, with_labels
+from sava_ops.covariate_shift import covariate_shift
+from sava_ops.decomposition import LabelPotentials, best_labels, log_class_masses, potentials_by_label
+from sava_ops.discriminant import Discriminant, fit_discriminant
 from sava_ops.label_distance import class_samples, label_distances
+from sava_ops.label_shift import estimated_shares, reference_measure
 from sava_ops.sinkhorn import Problem, Transport, solve, uniform
+
+NO_TRANSPORT = 1e4
+"""Price of a point's transport to itself, in units of the scale: more than any plan pays."""
 
 
 @dataclass(frozen=True)
@@ -33,17 +44,27 @@ class Calibration:
     label_distances: Float[Tensor, "classes classes"]
     """W (training class, reference class), squared feature units; NaN where a side lacks the class."""
     scale: float
-    """Mean feature cost ½‖x − x'‖² between training sample and reference; ε, ρ are multiples of it."""
+    """Mean feature cost ½‖x − x'‖² between training sample and reference; ε, ρ and κ are multiples of it."""
     sample: Points
     """Training points from which each reference batch gets its starting potential."""
+    discriminant: Discriminant
+    """Of the reference classes."""
 
 
 @dataclass(frozen=True)
 class BatchRow:
-    """One training batch of n points against L reference batches."""
+    """One training batch of n points against L reference batches, and h reference points in its company."""
 
-    potentials: Float[Tensor, "n L"]
-    """f_ij, units of cost."""
+    labels: Int64[Tensor, "n T"]
+    potentials: Float[Tensor, "n L T"]
+    """f_ij of every point under its own label (first) and others, units of cost; see `LabelPotentials`."""
+    held_out_labels: Int64[Tensor, "h S"]
+    held_out_potentials: Float[Tensor, "h L S"]
+    """The same of the reference points."""
+    held_out_weights: Float[Tensor, " h"]
+    """How many of the training points each of them stands for: more of the classes that are frequent here; sum n."""
+    shift: Float[Tensor, ""]
+    """How much of the batch's difference from the reference is systematic: t of `covariate_shift`, 0..1."""
     costs: Float[Tensor, " L"]
     """C̄[i, :], units of cost."""
     marginal_errors: Float[Tensor, " L"]
@@ -62,6 +83,7 @@ def calibrate(train: Points, reference: Points, *, classes: int, config: Valuati
         # Without any spread all costs are 0 and any unit will do.
         scale=mean_feature_cost(train.features, reference.features) or 1.0,
         sample=train.take(chosen),
+        discriminant=fit_discriminant(reference, classes=classes, seed=config.seed),
     )
 
 
@@ -86,7 +108,9 @@ def starting_potentials(
     reference_batches: Sequence[Points], calibration: Calibration, config: ValuationConfig
 ) -> list[Float[Tensor, " _"]]:
     """One warm start (m_j,) per reference batch: the second potential against the calibration's sample."""
-    return [_solve_pair(calibration.sample, batch, None, calibration, config).g for batch in reference_batches]
+    sample = _Frame(calibration.sample, calibration, config)
+    views = [sample.view(batch) for batch in reference_batches]
+    return [sample.solve(feature_cost(sample.points.features, v.features), v, start=None).g for v in views]
 
 
 def transport_row(
@@ -95,26 +119,122 @@ def transport_row(
     starts: Sequence[Tensor],
     calibration: Calibration,
     config: ValuationConfig,
+    *,
+    turn: int = 0,
 ) -> BatchRow:
-    """Solve one training batch against every reference batch (Alg. 1, l. 2-5)."""
-    solved = [
-        _solve_pair(batch, reference, start, calibration, config)
-        for reference, start in zip(reference_batches, starts, strict=True)
-    ]
-    like = batch.features
+    """Solve one training batch against every reference batch (Alg. 1, l. 2-5).
+
+    Different `turn`s take different reference points along, in turn all of them.
+    """
+    frame = _Frame(batch, calibration, config)
+    rows = held_out_rows([len(b) for b in reference_batches], config, turn=turn)
+    held_out = frame.view(
+        _joined([b.take(r.to(b.labels.device)) for b, r in zip(reference_batches, rows, strict=True)])
+    )
+    solved, own, others, first = [], [], [], 0
+    for reference, start, taken in zip(reference_batches, starts, rows, strict=True):
+        seen = frame.view(reference)
+        images = feature_cost(frame.points.features, seen.features)
+        pair = frame.solve(images, seen, start)
+        solved.append(pair)
+        own.append(frame.by_label(images, seen, pair.g))
+        images = feature_cost(held_out.features, seen.features)
+        itself = torch.arange(first, first + len(taken)), taken
+        others.append(frame.by_label(images, seen, pair.g, itself=itself))
+        first += len(taken)
+    masses = torch.tensor([float(len(b)) for b in reference_batches]).to(batch.features)
+    keep = partial(best_labels, batch_masses=masses / masses.sum(), known=frame.known)
+    points, clean = keep(torch.stack(own, 1), batch.labels), keep(torch.stack(others, 1), held_out.labels)
+    return _row(points, clean, frame, held_out, solved)
+
+
+def held_out_rows(sizes: Sequence[int], config: ValuationConfig, *, turn: int) -> list[Int64[Tensor, " _"]]:
+    """Rows of each reference batch that go along with a training batch; none if a batch would be left empty."""
+    share = min(1.0, config.held_out_sample / sum(sizes)) if min(sizes) > 1 else 0.0
+    chosen = []
+    for number, size in enumerate(sizes):
+        order = np.random.default_rng([config.seed, number]).permutation(size)
+        count = round(share * size)
+        chosen.append(torch.from_numpy(np.roll(order, -turn * count)[:count].copy()))
+    return chosen
+
+
+class _Frame:
+    """How one training batch sees the reference: its class shares and its metric."""
+
+    def __init__(self, batch: Points, calibration: Calibration, config: ValuationConfig) -> None:
+        self.calibration, self.config, reference = calibration, config, calibration.discriminant
+        self.estimate = config.class_shares == "estimated"
+        self.shares = estimated_shares(batch, reference) if self.estimate else reference.shares
+        self.shift = covariate_shift(batch, self.shares, reference)
+        self.points = self.view(batch)
+        unit = calibration.scale
+        self.problem = Problem(config.epsilon * unit, config.rho * unit, config.tolerance, config.max_sweeps)
+
+    @property
+    def known(self) -> Bool[Tensor, " classes"]:
+        """Labels that may be suggested: the reference set has them, and their distances are known."""
+        present = self.calibration.discriminant.shares > 0
+        return present & ~self.calibration.label_distances[:, present].isnan().any(1)
+
+    @property
+    def odds(self) -> Float[Tensor, " classes"]:
+        """How much more frequent a class is in the batch than in the reference set."""
+        reference = self.calibration.discriminant.shares
+        return torch.where(reference > 0, self.shares / reference.clamp(min=1e-300), 0.0)
+
+    def view(self, points: Points) -> Points:
+        return self.shift.augment(points, weight=self.config.shift_weight * self.calibration.scale)
+
+    def measure(self, reference: Points) -> Float[Tensor, " m"]:
+        if self.estimate:
+            return reference_measure(reference, self.shares)
+        return uniform(len(reference), reference.features)
+
+    def solve(self, images: Tensor, reference: Points, start: Tensor | None) -> Transport:
+        """One pair, from the cost of its images."""
+        cost = with_labels(
+            images,
+            self.points,
+            reference,
+            label_distances=self.calibration.label_distances,
+            label_weight=self.config.label_weight,
+        )
+        return solve(cost, uniform(len(cost), cost), self.measure(reference), self.problem, start=start)
+
+    def by_label(
+        self, images: Tensor, reference: Points, g: Tensor, *, itself: tuple[Tensor, Tensor] | None = None
+    ) -> Float[Tensor, "n classes"]:
+        """f of points under every label; `itself` = rows and columns of pairs that are one and the same point."""
+        if itself:
+            images = images.index_put(itself, images.new_tensor(NO_TRANSPORT * self.calibration.scale))
+        epsilon, distances = self.problem.epsilon, self.calibration.label_distances
+        log_b = self.measure(reference).log()
+        masses = log_class_masses(images, g, log_b, reference.labels, classes=len(distances), epsilon=epsilon)
+        if itself:
+            # What is left of the reference is a whole measure again.
+            masses[itself[0]] -= torch.log1p(-log_b.exp()[itself[1]])[:, None]
+        return potentials_by_label(masses, distances, label_weight=self.config.label_weight, epsilon=epsilon)
+
+
+def _joined(parts: Sequence[Points]) -> Points:
+    return Points(torch.cat([part.features for part in parts]), torch.cat([part.labels for part in parts]))
+
+
+def _row(
+    points: LabelPotentials, clean: LabelPotentials, frame: _Frame, held_out: Points, solved: Sequence[Transport]
+) -> BatchRow:
+    like = points.potentials
+    weights = frame.odds[held_out.labels]
     return BatchRow(
-        potentials=torch.stack([pair.f for pair in solved], 1),
+        labels=points.labels,
+        potentials=points.potentials,
+        held_out_labels=clean.labels,
+        held_out_potentials=clean.potentials,
+        held_out_weights=(weights * (len(points.labels) / weights.sum())).to(like.dtype),
+        shift=frame.shift.size.to(like.dtype),
         costs=like.new_tensor([pair.cost for pair in solved]),
         marginal_errors=like.new_tensor([pair.marginal_error for pair in solved]),
         sweeps=torch.tensor([pair.sweeps for pair in solved]),
         converged=torch.tensor([pair.converged for pair in solved]),
     )
-
-
-def _solve_pair(
-    batch: Points, reference: Points, start: Tensor | None, calibration: Calibration, config: ValuationConfig
-) -> Transport:
-    cost = ground_cost(batch, reference, label_distances=calibration.label_distances, label_weight=config.label_weight)
-    unit = calibration.scale
-    problem = Problem(config.epsilon * unit, config.rho * unit, config.tolerance, config.max_sweeps)
-    return solve(cost, uniform(len(batch), cost), uniform(len(reference), cost), problem, start=start)

@@ -4,14 +4,16 @@
     π̄       = entropic plan between batches, cost C̄, masses a_i = n_i/N and b_j = m_j/M    (Eq. 7, 9-11)
     s_k     = Σ_j (π̄[i,j] / a_i) g_ij[k]     for point k of batch i        (Eq. 12-13)
 
-High value = far from the reference distribution = prune first.
+High value = far from the reference distribution = prune first. The same sum over the potentials of other labels says
+whether the image or its label is to blame (`sava_ops.decomposition`); the values of held-out reference points, what is
+usual for clean ones (`sava_ops.conformal`).
 
 Differs from the authors' code in: 1. the batch plan has the batches' masses as marginals (theirs: all ones).
 2. dividing by a_i makes batches of different sizes comparable. 3. no tanh.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -20,10 +22,12 @@ from torch import Tensor
 
 from sava_ops.batches import split_batches
 from sava_ops.config import ValuationConfig
+from sava_ops.conformal import bad_share, clean_probability, conformal_p_values, suggestion_confidence
 from sava_ops.cost import Points
+from sava_ops.decomposition import Scores, decompose
 from sava_ops.inputs import Array, as_points, class_count
 from sava_ops.sinkhorn import Problem, solve
-from sava_ops.transport import calibrate, starting_potentials, transport_row
+from sava_ops.transport import BatchRow, calibrate, starting_potentials, transport_row
 
 PLAN_TOLERANCE = 1e-6
 
@@ -34,6 +38,18 @@ class Valuation:
 
     values: Float[np.ndarray, " N"]
     """Point values, units of cost; high = far from the reference = prune first."""
+    feature_values: Float[np.ndarray, " N"]
+    """What the image adds, under its best label; values = feature_values + max(label_values, 0). Units of cost."""
+    label_values: Float[np.ndarray, " N"]
+    """How much better another label fits, signed: the ranking of wrong labels. Units of cost."""
+    suggested_labels: Int64[np.ndarray, " N"]
+    """The label that fits best; the given one where that is it."""
+    confidence: Float[np.ndarray, " N"]
+    """How often such a suggestion is right for held-out reference points, 0..1."""
+    p_values: Float[np.ndarray, " N"]
+    """Chance that a clean point has a value as high, from held-out reference points."""
+    clean_probability: Float[np.ndarray, " N"]
+    """Of each point, given its value: a soft weight for training."""
     batch_costs: Float[np.ndarray, "K L"]
     """C̄, units of cost."""
     batch_plan: Float[np.ndarray, "K L"]
@@ -87,16 +103,16 @@ def value_points(
     calibration = calibrate(train, reference, classes=classes, config=config)
     starts = starting_potentials(reference_batches, calibration, config)
     rows = [
-        transport_row(train.take(torch.from_numpy(rows).to(device)), reference_batches, starts, calibration, config)
-        for rows in train_rows
+        transport_row(
+            train.take(torch.from_numpy(rows).to(device)), reference_batches, starts, calibration, config, turn=i
+        )
+        for i, rows in enumerate(train_rows)
     ]
     costs = torch.stack([row.costs for row in rows]).double().cpu().numpy()
     plan = plan_batches(costs, [len(rows) for rows in train_rows], [len(rows) for rows in reference_rows], config)
-    values = np.empty(len(train))
-    for i, (batch_rows, row) in enumerate(zip(train_rows, rows, strict=True)):
-        values[batch_rows] = batch_values(row.potentials, plan, i, config)
+    order = np.concatenate(train_rows).argsort()
     return Valuation(
-        values=values,
+        **{name: array[order] for name, array in vars(assess(rows, plan, config)).items()},
         batch_costs=costs,
         batch_plan=plan.plan,
         label_distances=calibration.label_distances.double().cpu().numpy(),
@@ -104,6 +120,45 @@ def value_points(
         train_batches=train_rows,
         reference_batches=reference_rows,
     )
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What is said of the points of some batches, batch after batch; see the same fields of `Valuation`."""
+
+    values: Float[np.ndarray, " N"]
+    feature_values: Float[np.ndarray, " N"]
+    label_values: Float[np.ndarray, " N"]
+    suggested_labels: Int64[np.ndarray, " N"]
+    confidence: Float[np.ndarray, " N"]
+    p_values: Float[np.ndarray, " N"]
+    clean_probability: Float[np.ndarray, " N"]
+
+
+def assess(rows: Iterable[BatchRow], plan: BatchPlan, config: ValuationConfig) -> Assessment:
+    """Values of all points (Alg. 1, l. 7-10), held against those of the reference points that went along."""
+    points, clean, right, weights = [], [], [], []
+    for i, row in enumerate(rows):
+        own, others = batch_scores(row, plan, i, config)
+        points.append(own)
+        clean.append(others)
+        right.append((others.suggested_labels == row.held_out_labels[:, 0]).cpu().numpy())
+        weights.append(row.held_out_weights.double().cpu().numpy())
+    found, usual = _joined(points), _joined(clean)
+    measured = usual["values"], np.concatenate(weights)
+    p_values = conformal_p_values(found["values"], *measured)
+    gaps = found.pop("gaps")
+    return Assessment(
+        **found,
+        confidence=suggestion_confidence(gaps, usual["gaps"], np.concatenate(right)),
+        p_values=p_values,
+        clean_probability=clean_probability(found["values"], *measured, bad=bad_share(p_values)),
+    )
+
+
+def _joined(scores: Sequence[Scores]) -> dict[str, np.ndarray]:
+    tensors = {field.name: torch.cat([getattr(s, field.name) for s in scores]) for field in fields(Scores)}
+    return {name: (t.double() if t.is_floating_point() else t).cpu().numpy() for name, t in tensors.items()}
 
 
 def plan_batches(
@@ -117,7 +172,8 @@ def plan_batches(
     solved = solve(cost, a, b, problem)
     plan = solved.plan(cost, a, b, problem.epsilon)
     uniform_weights = torch.full_like(plan, 1 / plan.shape[1])
-    gradient = calibrated_gradient(solved.f[:, None])[:, 0] if config.hierarchical else torch.zeros_like(solved.f)
+    usual, stretch = _calibration_of(solved.f[:, None], replace(config, gradient="calibrated"))
+    gradient = (solved.f - usual) * stretch if config.hierarchical else torch.zeros_like(solved.f)
     return BatchPlan(
         plan=plan.numpy(),
         weights=(plan / a[:, None] if config.batch_weights == "plan" else uniform_weights).numpy(),
@@ -127,24 +183,34 @@ def plan_batches(
     )
 
 
-def calibrated_gradient(potentials: Float[Tensor, "n L"]) -> Float[Tensor, "n L"]:
-    """g_ij (Eq. 6, 14), units of cost: change of the cost per unit of mass moved onto a point from the others.
+def batch_scores(row: BatchRow, plan: BatchPlan, batch: int, config: ValuationConfig) -> tuple[Scores, Scores]:
+    """s_k of the points of one training batch (Alg. 1, l. 7-10; Eq. 12-13), and of the reference points with it."""
+    usual, stretch = _calibration_of(row.potentials[:, :, 0].double(), config)
+    weights = torch.from_numpy(plan.weights[batch]).to(row.potentials.device)
+    both = (row.labels, row.potentials), (row.held_out_labels, row.held_out_potentials)
+    points, clean = (
+        decompose(labels, _combined((f.double() - usual[:, None]) * stretch, weights) + plan.batch_gradient[batch])
+        for labels, f in both
+    )
+    return points, clean
 
-    The free constant of a balanced potential drops out. A batch of one point has gradient 0.
+
+def _calibration_of(potentials: Float[Tensor, "n L"], config: ValuationConfig) -> tuple[Tensor, float]:
+    """(c, s) such that (f − c) s is the gradient of the cost.
+
+    "calibrated" = g_ij (Eq. 6, 14): the change per unit of mass moved onto a point from the others of its batch; the
+    free constant of a balanced potential drops out. A batch of one point has gradient 0.
     """
     n = len(potentials)
-    if n == 1:
-        return torch.zeros_like(potentials)
-    return (potentials - potentials.mean(0)) * (n / (n - 1))
+    if config.gradient == "absolute":
+        return torch.zeros_like(potentials[0]), 1.0
+    return potentials.mean(0), n / (n - 1) if n > 1 else 0.0
 
 
-def batch_values(
-    potentials: Float[Tensor, "n L"], plan: BatchPlan, batch: int, config: ValuationConfig
-) -> Float[np.ndarray, " n"]:
-    """s_k of the points of one training batch (Alg. 1, l. 7-10; Eq. 12-13), units of cost."""
-    gradient = calibrated_gradient(potentials) if config.gradient == "calibrated" else potentials
-    values = gradient.double().cpu().numpy() @ plan.weights[batch]
-    return values + plan.batch_gradient[batch]
+def _combined(gradients: Float[Tensor, "n L T"], weights: Float[Tensor, " L"]) -> Float[Tensor, "n T"]:
+    """Σ_j (π̄[i,j] / a_i) g_ij[k]; infinite where a gradient is."""
+    finite = torch.einsum("nlt,l->nt", gradients.nan_to_num(0.0, posinf=0.0), weights)
+    return finite.masked_fill(gradients.isinf().any(1), torch.inf)
 
 
 def _split(points: Points, config: ValuationConfig) -> list[Int64[np.ndarray, " _"]]:

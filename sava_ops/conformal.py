@@ -1,0 +1,71 @@
+"""Where to cut: what clean points look like, and how many of the flagged ones may be clean.
+
+    p_k = (Σ_h w_h 1[v_h ≥ v_k] + w̄) / (Σ_h w_h + w̄)          conformal p-value (Vovk et al. 2005; Bates et al. 2023)
+    flag the largest k with p_(k) ≤ α k / N                     expected share of clean points among the flagged ≤ α
+                                                                (Benjamini & Hochberg 1995)
+    share of bad points ≥ 1 − #{p > ½} / (½ N)                  (Storey 2002)
+    P(clean | v) = (1 − bad share) f_clean(v) / f(v)            local false-discovery rate (Efron 2001), monotone in v
+
+v_h are values of held-out reference points, obtained as the training points obtain theirs; w_h weighs them as their
+batches weigh in the training set.
+"""
+
+import numpy as np
+from jaxtyping import Bool, Float
+from sklearn.isotonic import IsotonicRegression
+
+from sava_ops.errors import BadInput
+
+HALF = 0.5
+
+
+def conformal_p_values(
+    values: Float[np.ndarray, " N"], clean: Float[np.ndarray, " H"], weights: Float[np.ndarray, " H"]
+) -> Float[np.ndarray, " N"]:
+    """Chance that a clean point is as high, from held-out clean values; 1 where there are none."""
+    order = np.argsort(clean, kind="stable")
+    above = np.concatenate([np.cumsum(weights[order][::-1])[::-1], [0.0]])
+    one_more = weights.mean() if len(weights) else 1.0
+    return (above[np.searchsorted(clean[order], values, side="left")] + one_more) / (weights.sum() + one_more)
+
+
+def benjamini_hochberg(p_values: Float[np.ndarray, " N"], *, rate: float) -> Bool[np.ndarray, " N"]:
+    """Mask of the flagged points: at most `rate` of them are expected to be clean."""
+    if not 0 < rate < 1:
+        raise BadInput(f"`false_discovery_rate` is {rate}: it must be above 0 and below 1")
+    ranked = np.sort(p_values)
+    within = (ranked <= rate * np.arange(1, len(ranked) + 1) / len(ranked)).nonzero()[0]
+    return p_values <= (ranked[within[-1]] if len(within) else -1.0)
+
+
+def bad_share(p_values: Float[np.ndarray, " n"]) -> float:
+    """A lower estimate of the share of bad points, 0..1: clean points have p > ½ half of the time."""
+    return float(max(0.0, 1 - (p_values > HALF).mean() / HALF))
+
+
+def clean_probability(
+    values: Float[np.ndarray, " N"], clean: Float[np.ndarray, " H"], weights: Float[np.ndarray, " H"], *, bad: float
+) -> Float[np.ndarray, " N"]:
+    """P(clean | value), falling in the value, for a pool of which the share `bad` is bad; 1 without held-out points."""
+    if not len(clean):
+        return np.ones_like(values)
+    both = np.concatenate([values, clean])
+    is_clean = np.concatenate([np.zeros(len(values)), np.ones(len(clean))])
+    mass = np.concatenate([np.full(len(values), 1 / len(values)), weights / weights.sum()])
+    # With equal mass on either side, P(held out | v) = f_clean / (f_clean + f).
+    held_out = IsotonicRegression(increasing=False).fit_transform(both, is_clean, sample_weight=mass)[: len(values)]
+    ratio = held_out / np.maximum(1 - held_out, np.finfo(float).tiny)
+    return np.minimum(1.0, (1 - bad) * ratio)
+
+
+def suggestion_confidence(
+    gaps: Float[np.ndarray, " N"], clean_gaps: Float[np.ndarray, " H"], clean_right: Bool[np.ndarray, " H"]
+) -> Float[np.ndarray, " N"]:
+    """How often the best-fitting label of a held-out reference point is its own, where the next one is as far behind.
+
+    0 without held-out points.
+    """
+    if not len(clean_gaps):
+        return np.zeros_like(gaps)
+    fitted = IsotonicRegression(out_of_bounds="clip").fit(clean_gaps, clean_right.astype(float))
+    return fitted.predict(gaps)

@@ -1,0 +1,115 @@
+"""Is it the image or its label? The potential that a point would have under every other label.
+
+    log S_k(c') = log Σ_{l: y'_l = c'} ν_l e^{(g_l − cost of the images k, l)/ε}
+    f_k(c)      = −ε log Σ_{c'} e^{−λ_y W[c,c'] / 2ε} S_k(c')
+
+with g as solved: because the label enters the cost as ½ λ_y W[c, y'_l] alone, all labels together cost one pass over
+the pairs and one product of (n, classes) with (classes, classes). At the given label, f_k(y_k) is the potential itself.
+
+    feature_value   = min_c f_k(c)                          how foreign the image is under its best label
+    label_value     = f_k(y_k) − min_{c ≠ y_k} f_k(c)       signed margin; above 0, another label fits better
+    suggested_label = argmin_c f_k(c)
+    value           = f_k(y_k) = feature_value + max(label_value, 0)
+
+Ours. Labels that the reference set lacks are never suggested.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+MOST_LABELS = 16
+"""Labels kept of each point: its own, then the best of the others."""
+
+
+@dataclass(frozen=True)
+class LabelPotentials:
+    """Potentials of n points under T labels against L reference batches."""
+
+    labels: Int64[Tensor, "n T"]
+    """First the given label, then the best others, best first."""
+    potentials: Float[Tensor, "n L T"]
+    """f_kj(c), units of cost; infinite where there are fewer than T labels to choose from."""
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What is said of n points; all values in units of cost."""
+
+    values: Float[Tensor, " n"]
+    """High = far from the reference = prune first."""
+    feature_values: Float[Tensor, " n"]
+    label_values: Float[Tensor, " n"]
+    """0 where no other label is known."""
+    suggested_labels: Int64[Tensor, " n"]
+    gaps: Float[Tensor, " n"]
+    """How far the second-best label is behind the suggested one; 0 where no other label is known."""
+
+
+def log_class_masses(
+    cost: Float[Tensor, "n m"],
+    g: Float[Tensor, " m"],
+    log_b: Float[Tensor, " m"],
+    labels: Int64[Tensor, " m"],
+    *,
+    classes: int,
+    epsilon: float,
+) -> Float[Tensor, "n {classes}"]:
+    """log S: `cost` is that of the images alone, `labels` are those of the reference points; −∞ for absent classes."""
+    order = labels.argsort(stable=True)
+    exponents = ((g + epsilon * log_b)[None, order] - cost[:, order]) / epsilon
+    parts = exponents.split(torch.bincount(labels, minlength=classes).tolist(), 1)
+    nothing = cost.new_full((len(cost),), -torch.inf)
+    return torch.stack([part.logsumexp(1) if part.shape[1] else nothing for part in parts], 1)
+
+
+def potentials_by_label(
+    log_masses: Float[Tensor, "n classes"],
+    label_distances: Float[Tensor, "classes classes"],
+    *,
+    label_weight: float,
+    epsilon: float,
+) -> Float[Tensor, "n classes"]:
+    """f_k(c) for every label c, units of cost. `label_distances` = W, NaN where a side lacks the class."""
+    log_masses = log_masses.double()
+    top = log_masses.amax(1, keepdim=True)
+    closeness = torch.exp(-0.5 * label_weight / epsilon * label_distances.nan_to_num(0.0).double())
+    total = torch.exp(log_masses - top) @ closeness.T
+    # Beyond e^-700 the last digit of a potential no longer matters; infinity would.
+    return (-epsilon * (top + total.clamp(min=1e-300).log())).to(label_distances.dtype)
+
+
+def best_labels(
+    potentials: Float[Tensor, "n L classes"],
+    given: Int64[Tensor, " n"],
+    *,
+    batch_masses: Float[Tensor, " L"],
+    known: Bool[Tensor, " classes"],
+) -> LabelPotentials:
+    """Keep the given label and the best others that are `known`; which are best, the batch masses decide."""
+    mean = torch.einsum("nlc,l->nc", potentials, batch_masses).masked_fill(~known, torch.inf)
+    mean.scatter_(1, given[:, None], -torch.inf)
+    kept = min(MOST_LABELS, int((known | torch.isin(torch.arange(len(known), device=given.device), given)).sum()))
+    ranked, labels = mean.topk(kept, 1, largest=False)
+    chosen = potentials.gather(2, labels[:, None, :].expand(-1, potentials.shape[1], -1))
+    return LabelPotentials(labels, chosen.masked_fill((ranked == torch.inf)[:, None, :], torch.inf))
+
+
+def decompose(labels: Int64[Tensor, "n T"], potentials: Float[Tensor, "n T"]) -> Scores:
+    """Scores from the potentials of each point under its own label (first column) and others."""
+    value, place = potentials.min(1)
+    own = potentials[:, 0]
+    nothing = torch.zeros_like(own)
+    if potentials.shape[1] == 1:
+        return Scores(own, own, nothing, labels[:, 0], nothing)
+    other = potentials[:, 1:].amin(1)
+    two = potentials.topk(2, 1, largest=False).values
+    return Scores(
+        values=own,
+        feature_values=value,
+        label_values=torch.where(other.isinf(), nothing, own - other),
+        suggested_labels=labels.gather(1, place[:, None])[:, 0],
+        gaps=torch.where(other.isinf(), nothing, two[:, 1] - two[:, 0]),
+    )
