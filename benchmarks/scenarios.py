@@ -7,6 +7,7 @@ a cache folder.
 
 import hashlib
 import json
+import platform
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,8 +24,14 @@ from sava_ops.images import decode_all
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 MISTAKES = {9: 1, 2: 0, 4: 7, 3: 5, 5: 3}
 """truck → automobile, bird → airplane, deer → horse, cat ↔ dog."""
+CACHE = Path("data/benchmark-features")
 UNEQUAL = (0.0, 0.0, 0.1, 0.3, 0.6, 0.9)
 SKEW = 10
+
+
+def report_environment() -> str:
+    """What the figures depend on beside the code."""
+    return f"Python {platform.python_version()}, torch {torch.__version__}, {torch.get_num_threads()} CPU threads;"
 
 
 @dataclass(frozen=True)
@@ -57,7 +64,7 @@ class Scenario:
 class Cifar10:
     """The scenarios of one data folder, by name and seed."""
 
-    def __init__(self, source: Path, cache: Path) -> None:
+    def __init__(self, source: Path, cache: Path = CACHE) -> None:
         settings = CIFAR10_SETTINGS["encoder"]
         checkpoint = source / "cifar10_encoder" / "resnet18_cifar10_first30k.safetensors"
         self.encoder: Encoder = load_encoder(

@@ -13,6 +13,10 @@ from sava_assets.resources import Workspace
 from sava_assets.store import Result
 from sava_ops.errors import BadInput
 
+FEW = 20
+"""Reference points of a class, below which its values are little more than chance."""
+MOST_SUSPICIOUS = 0.02
+
 
 @dg.asset_check(asset="raw_images", partitions_def=SHARDS, additional_deps=["reference_images", "test_images"])
 def images_disjoint(context: dg.AssetCheckExecutionContext, workspace: Workspace) -> dg.AssetCheckResult:
@@ -51,6 +55,30 @@ def class_shares_kept(context: dg.AssetCheckExecutionContext, workspace: Workspa
         np.add.at(counts, (points["batch"].to_numpy(), labels), 1)
         spread = max(spread, int(np.ptp(counts.sum(1))), int(np.ptp(counts, axis=0).max()) if stratified else 0)
     return dg.AssetCheckResult(passed=spread <= 1, metadata={"largest_difference": spread})
+
+
+@dg.asset_check(asset="reference_embeddings")
+def enough_reference_points(workspace: Workspace) -> dg.AssetCheckResult:
+    """Every class of the reference set has enough points to judge by."""
+    labels = _current(workspace, "reference_embeddings").table("points.parquet", ["label"])["label"]
+    few = {row["values"]: row["counts"] for row in labels.value_counts().to_pylist() if row["counts"] < FEW}
+    return dg.AssetCheckResult(
+        passed=not few,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={f"points of {name}": count for name, count in sorted(few.items())} | {"wanted_per_class": FEW},
+    )
+
+
+@dg.asset_check(asset="reference_values")
+def reference_trusted(workspace: Workspace) -> dg.AssetCheckResult:
+    """Few reference points look as if they should not judge."""
+    numbers = _current(workspace, "reference_values").numbers
+    share = numbers["suspicious"] / numbers["points"]
+    return dg.AssetCheckResult(
+        passed=share <= MOST_SUSPICIOUS,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"suspicious": numbers["suspicious"], "share": share},
+    )
 
 
 @dg.asset_check(asset="batch_ot")

@@ -1,6 +1,8 @@
 """From batch matrix to a curated data set, and the proof that it trains a better classifier."""
 
 import json
+from collections.abc import Iterator
+from itertools import count
 
 import numpy as np
 import pyarrow as pa
@@ -9,52 +11,70 @@ import torch
 
 from sava_assets import plots
 from sava_assets.computation import Run, computed
+from sava_assets.findings import findings, with_findings
 from sava_assets.history import record
 from sava_assets.ingest import refuse_shared_images
 from sava_assets.store import Output, Result, Store, bytes_file, table_file
 from sava_assets.transport import read_row
-from sava_ops.classifier import Comparison, LabelledImages, compare_training_sets
+from sava_ops.classifier import Comparison, LabelledImages, TrainingSet, compare_training_sets
+from sava_ops.conformal import bad_share
 from sava_ops.errors import BadInput
 from sava_ops.images import decode_all
-from sava_ops.pruning import keep_lowest, keep_random
-from sava_ops.valuation import BatchPlan, batch_values
+from sava_ops.pruning import Decision, decide, keep_random
+from sava_ops.transport import BatchRow
+from sava_ops.valuation import Assessment, BatchPlan, assess
+
+MOST_GROUPS = 40
+"""Shown of classes and of shards."""
 
 
 @computed(group="valuation", kinds={"parquet"})
 def point_values(run: Run) -> Output:
-    """One value per training image: how far it pulls the training data away from the reference. High = prune first."""
-    plan, index = _plan(run.read("batch_plan")), run.read("batch_ot").table("rows.parquet").to_pylist()
-    members = run.read_shards("batches")
-    values = {shard: np.empty(members[shard].numbers["points"]) for shard in dict.fromkeys(r["shard"] for r in index)}
-    numbers = {shard: members[shard].table("points.parquet", ["batch"])["batch"].to_numpy() for shard in values}
-    for i, entry in enumerate(index):
-        row = read_row(run, entry["row"])
-        if row is None:
-            raise BadInput(f"a row of batch_ot is gone from the store ({entry['row']}): materialize batch_ot again")
-        own = numbers[entry["shard"]] == entry["batch"]
-        values[entry["shard"]][own] = batch_values(row.potentials, plan, i, run.knobs.valuation)
-        run.progress(i + 1, len(index))
+    """What each training image is worth, and why: how far it pulls the training data away from the reference, how much
+    of that is the image and how much its label, which label fits best. High = prune first."""
+    index, members = run.read("batch_ot").table("rows.parquet"), run.read_shards("batches")
+    found = assess(_rows(run, index["row"].to_pylist()), _plan(run.read("batch_plan")), run.knobs.valuation)
+    shards = list(dict.fromkeys(index["shard"].to_pylist()))
     points = pa.concat_tables(
         members[shard]
         .table("points.parquet")
-        .append_column("value", pa.array(values[shard]))
-        .append_column("shard", pa.array([shard] * len(values[shard])))
-        for shard in values
+        .append_column("shard", pa.array([shard] * members[shard].numbers["points"]))
+        for shard in shards
     )
-    value = points["value"].to_numpy()
+    # Rows are batch by batch, the table is shard by shard.
+    number = dict(zip(zip(index["shard"].to_pylist(), index["batch"].to_pylist(), strict=True), count()))
+    place = [number[at] for at in zip(points["shard"].to_pylist(), points["batch"].to_pylist(), strict=True)]
+    order = np.argsort(np.argsort(place, kind="stable"), kind="stable")
+    found = Assessment(**{name: array[order] for name, array in vars(found).items()})
+    classes, known = (run.read(name).numbers["classes"] for name in ("label_distances", "reference_embeddings"))
+    points = with_findings(points, found, classes, known=set(known))
     return Output(
         files={"points.parquet": table_file(points)},
-        numbers={"points": len(points)}
-        | {f"value_{name}": float(np.quantile(value, q)) for name, q in (("median", 0.5), ("p90", 0.9), ("p99", 0.99))},
+        numbers={"points": len(points), "bad_share": bad_share(found.p_values)}
+        | {
+            f"value_{n}": float(np.quantile(found.values, q)) for n, q in (("median", 0.5), ("p90", 0.9), ("p99", 0.99))
+        },
         pictures={
-            "values": plots.histogram(value, "value (units of cost)"),
+            "values": plots.histogram(found.values, "value (units of cost)"),
             "highest values": _highest(points, run.read_shards("raw_images")),
         },
     )
 
 
+def _rows(run: Run, keys: list[str]) -> Iterator[BatchRow]:
+    for done, key in enumerate(keys, start=1):
+        row = read_row(run, key)
+        if row is None:
+            raise BadInput(f"a row of batch_ot is gone from the store ({key}): materialize batch_ot again")
+        yield row
+        run.progress(done, len(keys))
+
+
 def _publish(run: Run, result: Result) -> None:
     """Bring `curated/` to this result: kept images per shard in the Hugging Face layout, then the table of points."""
+    if run.knobs.prune.dry_run:
+        run.log.info("prune.dry_run is set: curated/ stays as it is")
+        return
     curated = run.workspace.folder("curated")
     stamp, wanted = curated / "version.json", {"points": result.data_version, "images": run.knobs.prune.export_images}
     if stamp.exists() and json.loads(stamp.read_text()) == wanted:
@@ -76,16 +96,42 @@ def _publish(run: Run, result: Result) -> None:
 
 @computed(group="curation", kinds={"parquet"}, publish=_publish)
 def pruned_dataset(run: Run) -> Output:
-    """Which training images to keep. The kept ones are written to `curated/`."""
-    points, fraction = run.read("point_values").table("points.parquet"), run.knobs.prune.fraction
-    value = points["value"].to_numpy()
-    keep = keep_lowest(value, fraction=fraction)
-    threshold = float(value[~keep].min()) if not keep.all() else None
+    """What becomes of each training image: keep, drop, relabel or review. What is kept is written to `curated/`."""
+    points, knobs = run.read("point_values").table("points.parquet"), run.knobs.prune
+    labels, shards = (np.unique(points[name].to_pylist(), return_inverse=True)[1] for name in ("label", "shard"))
+    made = decide(findings(points), labels, knobs.rule)
+    relabelled = made.action == "relabel"
+    own, suggested = (np.array(points[name].to_pylist(), dtype=object) for name in ("label", "suggested_label"))
+    mended = relabelled & knobs.relabel
+    curated = np.where(mended, suggested, own)
+    curated[~made.keep & ~mended] = None
+    for name, column in (("keep", made.keep), ("action", made.action.tolist()), ("curated_label", curated.tolist())):
+        points = points.append_column(name, pa.array(column, pa.bool_() if name == "keep" else pa.string()))
+    value, p_value = points["value"].to_numpy(), points["p_value"].to_numpy()
+    numbers = {"points": len(points), "kept": int(made.keep.sum()), "pruned": int((~made.keep).sum())}
+    numbers |= {f"to_{name}": int((made.action == name).sum()) for name in ("drop", "relabel", "review")}
     return Output(
-        files={"points.parquet": table_file(points.append_column("keep", pa.array(keep)))},
-        numbers={"points": len(points), "kept": int(keep.sum()), "pruned": int((~keep).sum())},
-        pictures={"values": plots.histogram(value, "value (units of cost)", threshold)},
+        files={"points.parquet": table_file(points)},
+        numbers=numbers | {"threshold": made.threshold, "bad_share": bad_share(p_value)},
+        pictures={
+            "values": plots.histogram(value, "value (units of cost)", made.threshold),
+            "share of bad points": _shares(points, {"label": labels, "shard": shards}, made),
+        },
     )
+
+
+def _shares(points: pa.Table, groups: dict[str, np.ndarray], made: Decision) -> str:
+    """Estimated share of bad points and share flagged, by label and by shard."""
+    p_value, lines = points["p_value"].to_numpy(), []
+    for name, codes in groups.items():
+        lines += [f"| {name} | points | estimated bad | flagged |", "|---|---:|---:|---:|"]
+        words = sorted(set(points[name].to_pylist()))
+        for code in range(min(len(words), MOST_GROUPS)):
+            own = codes == code
+            shares = f"{bad_share(p_value[own]):.1%} | {made.flagged[own].mean():.1%}"
+            lines.append(f"| {words[code]} | {own.sum():,} | {shares} |")
+        lines += [f"\n… and {len(words) - MOST_GROUPS:,} more" if len(words) > MOST_GROUPS else "", ""]
+    return "\n".join(lines)
 
 
 def _remember(run: Run, _: Result) -> None:
@@ -95,21 +141,18 @@ def _remember(run: Run, _: Result) -> None:
 
 @computed(group="curation", kinds={"pytorch"}, publish=_remember)
 def classifier_accuracy(run: Run) -> Output:
-    """Test accuracy of ResNet18 trained on all data, on a random subset and on the pruned set, with equal steps."""
+    """Test accuracy of ResNet18, with equal steps, trained on all data, on a random subset, on what is kept, on that
+    with the relabelled images, and on all data weighted by how probably clean they are."""
     training, test = run.read_shards("raw_images"), run.read("test_images")
     refuse_shared_images(training | {"the reference set": run.read("reference_images")}, "test", test)
     points = run.read("pruned_dataset").table("points.parquet")
-    keep = points["keep"].to_numpy(zero_copy_only=False)
     classes = sorted(set(points["label"].to_pylist()) | set(test.numbers["classes"]))
     pool, knobs = _labelled(training, classes, run), run.knobs.classifier
     if len(pool.labels) != len(points):
         raise BadInput("pruned_dataset is older than the shards: materialize pruned_dataset first")
-    # Another seed than any batch's or model's: the control must not share their chance.
-    control = keep_random(len(keep), fraction=run.knobs.prune.fraction, seed=2**31)
-    subsets = {"all": np.ones(len(keep), dtype=bool), "random": control, "pruned": keep}
     accuracies = compare_training_sets(
         pool,
-        {name: torch.from_numpy(mask.nonzero()[0]) for name, mask in subsets.items()},
+        _training_sets(points, classes),
         _labelled({"test": test}, classes, run),
         comparison=Comparison(len(classes), knobs.training, tuple(range(knobs.seeds))),
         device=run.workspace.device,
@@ -123,6 +166,30 @@ def classifier_accuracy(run: Run) -> Output:
         pictures={"accuracy": plots.bars(accuracies, "test accuracy")},
         data_version=run.content_version,
     )
+
+
+def _training_sets(points: pa.Table, classes: list[str]) -> dict[str, TrainingSet]:
+    keep = points["keep"].to_numpy(zero_copy_only=False)
+    # Another seed than any batch's or model's: the control must not share their chance.
+    control = keep_random(len(keep), pruned=int((~keep).sum()), seed=2**31)
+    number = {name: i for i, name in enumerate(classes)}
+    label = np.array([number[name] for name in points["label"].to_pylist()])
+    # A suggested label is one of the reference set, which the test set may lack.
+    suggested = np.array([number.get(name, -1) for name in points["suggested_label"].to_pylist()])
+    relabel = np.equal(points["action"].to_pylist(), "relabel") & (suggested >= 0)
+    mended = torch.from_numpy(np.where(relabel, suggested, label))
+    rows = {
+        name: torch.from_numpy(mask.nonzero()[0])
+        for name, mask in {"random": control, "pruned": keep, "relabelled": keep | relabel}.items()
+    }
+    everything, weights = torch.arange(len(keep)), points["clean_probability"].to_numpy().astype(np.float32)
+    return {
+        "all": TrainingSet(everything),
+        "random": TrainingSet(rows["random"]),
+        "pruned": TrainingSet(rows["pruned"]),
+        "relabelled": TrainingSet(rows["relabelled"], labels=mended[rows["relabelled"]]),
+        "reweighted": TrainingSet(everything, weights=torch.from_numpy(weights)),
+    }
 
 
 _SUMMARY = {"mean": np.mean, "std": np.std}
@@ -142,13 +209,18 @@ def _highest(points: pa.Table, shards: dict[str, Result]) -> str:
         images = shards[shard].table("images.parquet")
         chosen = images.filter(pc.field("id").isin([row["id"] for row in top]))
         found |= dict(zip(chosen["id"].to_pylist(), chosen["image"].to_pylist(), strict=True))
-    return plots.image_grid([found[row["id"]] for row in top], [row["label"] for row in top])
+    captions = [
+        row["label"] if row["suggested_label"] == row["label"] else f"{row['label']} → {row['suggested_label']}"
+        for row in top
+    ]
+    return plots.image_grid([found[row["id"]] for row in top], captions)
 
 
 def _kept_images(points: pa.Table, shard: str, images: Result) -> pa.Table | None:
     """The kept images of a shard as `image: struct<bytes, path>`, `label`; None if nothing of it is kept."""
-    kept = points.filter(pc.field("keep") & (pc.field("shard") == shard))
-    table = images.table("images.parquet").join(kept.select(["id", "label"]), "id", join_type="inner").sort_by("id")
+    kept = points.filter(pc.field("curated_label").is_valid() & (pc.field("shard") == shard))
+    labels = kept.select(["id", "curated_label"]).rename_columns(["id", "label"])
+    table = images.table("images.parquet").join(labels, "id", join_type="inner").sort_by("id")
     if not len(table):
         return None
     image = pa.StructArray.from_arrays(

@@ -54,7 +54,9 @@ class Rule:
 
 _LABELS = ("valuation.label_metric", "valuation.class_sample", "valuation.calibration_sample")
 _BATCHING = ("valuation.batch_size", "valuation.batching", "valuation.seed")
-_PAIR = ("label_weight", "epsilon", "rho", "tolerance", "max_sweeps", "unit_norm")
+_PAIR = ("epsilon", "rho", "tolerance", "max_sweeps", "unit_norm", "held_out_sample", "class_shares")
+_PRUNE = ("fraction", "false_discovery_rate", "class_floor", "cap", "relabel_confidence", "relabel")
+_WEIGHTS = ("label_weight", "classifier_weight", "shift_weight")
 
 RULES = {
     "raw_images": Rule("1", knobs=("classes",), sources=("landing",), sharded=True),
@@ -65,17 +67,18 @@ RULES = {
     "reference_embeddings": Rule("1", upstream=("reference_images", "encoder")),
     "batches": Rule("1", upstream=("embeddings",), knobs=_BATCHING, sharded=True),
     "reference_batches": Rule("1", upstream=("reference_embeddings",), knobs=_BATCHING),
+    "reference_values": Rule("1", upstream=("reference_embeddings",), knobs=("valuation",)),
     "label_distances": Rule(
-        "1",
+        "2",
         upstream=("reference_embeddings",),
         pinned=("embeddings",),
         knobs=(*_LABELS, "valuation.unit_norm", "valuation.seed"),
     ),
     "batch_ot": Rule(
-        "1",
+        "2",
         upstream=("batches", "embeddings", "reference_batches", "reference_embeddings", "label_distances"),
         pinned=("raw_images", "reference_images"),
-        knobs=tuple(f"valuation.{name}" for name in _PAIR),
+        knobs=tuple(f"valuation.{name}" for name in _PAIR + _WEIGHTS),
     ),
     "batch_plan": Rule(
         "1",
@@ -83,14 +86,19 @@ RULES = {
         knobs=("valuation.plan_epsilon", "valuation.rho", "valuation.batch_weights", "valuation.hierarchical"),
     ),
     "point_values": Rule(
-        "1", upstream=("raw_images", "batches", "batch_ot", "batch_plan"), knobs=("valuation.gradient",)
+        "2",
+        upstream=("raw_images", "batches", "batch_ot", "batch_plan"),
+        pinned=("label_distances", "reference_embeddings"),
+        knobs=("valuation.gradient",),
     ),
-    "pruned_dataset": Rule("1", upstream=("point_values", "raw_images"), knobs=("prune.fraction",)),
+    "pruned_dataset": Rule(
+        "2", upstream=("point_values", "raw_images"), knobs=tuple(f"prune.{name}" for name in _PRUNE)
+    ),
     "classifier_accuracy": Rule(
-        "1",
+        "2",
         upstream=("pruned_dataset", "raw_images", "test_images"),
         pinned=("reference_images",),
-        knobs=("classifier", "encoder.image_size", "prune.fraction"),
+        knobs=("classifier", "encoder.image_size"),
     ),
 }
 

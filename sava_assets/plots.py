@@ -6,14 +6,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 from matplotlib import get_data_path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw, ImageFont
 
 from sava_ops.images import decode, fit
 
 MOST_CELLS = 200
+MOST_ROWS = 30
 GRID_COLUMNS, GRID_ROWS, THUMBNAIL = 8, 4, 64
 FONT = Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 CELL, CAPTION = 88, 14
@@ -39,8 +42,8 @@ def matrix(values, rows: str, columns: str, names: Sequence[str] | None = None) 
     figure, axes = _axes()
     picture = axes.imshow(cells[::step], aspect="auto", cmap="viridis", interpolation="nearest")
     figure.colorbar(picture)
-    axes.xaxis.get_major_locator().set_params(integer=True)
-    axes.yaxis.get_major_locator().set_params(integer=True)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel(columns)
     axes.set_ylabel(rows if step == 1 else f"{rows} (every {step}th)")
     if names and len(names) <= 20:
@@ -74,6 +77,18 @@ def image_grid(images: Sequence[bytes], captions: Sequence[str]) -> str:
         shown = Image.fromarray(_thumbnail(image)).resize((CELL - 8, CELL - 8), Image.Resampling.NEAREST)
         canvas.paste(shown, (x + 4, y + CAPTION))
     return _markdown(canvas, colours=64)
+
+
+def listing(table: pa.Table, columns: Sequence[str]) -> str:
+    """The first rows as a Markdown table."""
+    rows = table.slice(0, MOST_ROWS).select(list(columns)).to_pylist()
+    cells = [[f"{v:.2g}" if isinstance(v, float) else str(v).replace("|", "\\|") for v in row.values()] for row in rows]
+    more = [f"\n… and {len(table) - MOST_ROWS:,} more"] if len(table) > MOST_ROWS else []
+    return "\n".join([_line(columns), _line(["---"] * len(columns)), *map(_line, cells), *more])
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def _thumbnail(data: bytes) -> np.ndarray:

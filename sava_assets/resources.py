@@ -16,6 +16,7 @@ from sava_assets.store import Store
 from sava_ops.classifier import TrainingConfig
 from sava_ops.config import ValuationConfig
 from sava_ops.errors import BadInput
+from sava_ops.pruning import PruneRule
 
 KNOB_FILE = "sava.yaml"
 STRICT = ConfigDict(extra="forbid")
@@ -37,12 +38,30 @@ class EncoderKnobs(BaseModel):
     seed: Annotated[int, Field(ge=0)] = 0
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
 class PruneKnobs(BaseModel):
+    """See `sava_ops.pruning.PruneRule`."""
+
     model_config = STRICT
-    fraction: Annotated[float, Field(ge=0, lt=1)] = 0.2
-    """Share of the training points to prune."""
+    fraction: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Share of the training points to flag; null = as many as the false-discovery rate allows."""
+    false_discovery_rate: Annotated[float, Field(gt=0, lt=1)] = PruneRule.false_discovery_rate
+    class_floor: Share = PruneRule.class_floor
+    cap: Share = PruneRule.cap
+    relabel_confidence: Share = PruneRule.relabel_confidence
+    relabel: bool = False
+    """Keep points whose action is "relabel", under their suggested label; without it they are left out."""
     export_images: bool = True
     """Write the kept images to `curated/images/`, not only the table."""
+    dry_run: bool = False
+    """Decide and report, and leave `curated/` as it is."""
+
+    @property
+    def rule(self) -> PruneRule:
+        names = ("fraction", "false_discovery_rate", "class_floor", "cap", "relabel_confidence")
+        return PruneRule(**{name: getattr(self, name) for name in names})
 
 
 class ClassifierKnobs(BaseModel):

@@ -11,13 +11,16 @@ from torch import Tensor
 
 from sava_assets import plots
 from sava_assets.computation import Run, computed, log_work
+from sava_assets.findings import with_findings
 from sava_assets.freshness import class_names
 from sava_assets.ingest import refuse_shared_images
 from sava_assets.store import DamagedResult, Output, Result, digest, table_file, tensor_file
 from sava_ops.batches import split_batches
 from sava_ops.cost import Points
+from sava_ops.discriminant import Discriminant
 from sava_ops.errors import BadInput
 from sava_ops.inputs import as_points
+from sava_ops.reference import suspicious, value_reference
 from sava_ops.transport import (
     BatchRow,
     Calibration,
@@ -32,6 +35,8 @@ ROWS = "batch_rows"
 """Where the store keeps the rows of the batch matrix, each named by what it was computed from."""
 STARTS = "starting_potentials"
 """And one starting potential per reference batch, named by the calibration that all rows share."""
+PAIRS = ("costs", "marginal_errors", "sweeps", "converged", "shift")
+"""What of all rows is kept together."""
 CALIBRATION_POINTS = 16_384
 
 
@@ -45,6 +50,27 @@ def batches(run: Run) -> Output:
 def reference_batches(run: Run) -> Output:
     """Which batch each reference point belongs to."""
     return _split(run, run.read("reference_embeddings"))
+
+
+@computed(group="reference", kinds={"pytorch"})
+def reference_values(run: Run) -> Output:
+    """Each reference image valued against the others: those that should not judge, with the reason."""
+    embedded, config = run.read("reference_embeddings"), run.knobs.valuation
+    points, classes = embedded.table("points.parquet"), embedded.numbers["classes"]
+    features, labels = embedded.tensors("features.safetensors")["features"], _class_ids(embedded, classes)
+    found = value_reference(features, labels, config=config, device=run.workspace.device)
+    doubted = suspicious(found)
+    points = with_findings(points, found, classes, known=classes).append_column("suspicious", pa.array(doubted))
+    return Output(
+        files={"points.parquet": table_file(points)},
+        numbers={"points": len(points), "suspicious": int(doubted.sum())},
+        pictures={"values": plots.histogram(found.values, "value (units of cost)")}
+        | {"suspicious": plots.listing(points.filter(doubted).sort_by([("p_value", "ascending")]), _SHOWN)},
+        data_version=run.content_version,
+    )
+
+
+_SHOWN = ("id", "label", "suggested_label", "p_value", "reason")
 
 
 @computed(group="valuation", kinds={"pytorch"})
@@ -63,6 +89,7 @@ def label_distances(run: Run) -> Output:
         "scale": torch.tensor(made.scale, dtype=torch.float64),
         "sample_features": made.sample.features,
         "sample_labels": made.sample.labels,
+        **vars(made.discriminant),
     }
     return Output(
         files={"calibration.safetensors": tensor_file(tensors)},
@@ -83,16 +110,12 @@ def batch_ot(run: Run) -> Output:
     refuse_shared_images(run.read_shards("raw_images"), "reference", run.read("reference_images"))
     grid = _Grid(run)
     sizes = {shard: result.numbers["sizes"] for shard, result in run.read_shards("batches").items()}
-    total, keys, rows = sum(map(len, sizes.values())), [], []
+    total, keys, kept = sum(map(len, sizes.values())), [], []
     for row_key, row in grid.rows():
         keys.append(row_key)
-        rows.append(row)
+        kept.append({name: getattr(row, name) for name in PAIRS})
         run.progress(len(keys), total)
-    pairs = {
-        field.name: torch.stack([getattr(row, field.name) for row in rows])
-        for field in fields(BatchRow)
-        if field.name != "potentials"
-    }
+    pairs = {name: torch.stack([own[name] for own in kept]) for name in PAIRS}
     index = pa.table(
         {
             "shard": [shard for shard in sizes for _ in sizes[shard]],
@@ -105,11 +128,12 @@ def batch_ot(run: Run) -> Output:
         files={"pairs.safetensors": tensor_file(pairs), "rows.parquet": table_file(index)},
         numbers={
             "calibration": grid.name,
-            "training_batches": len(rows),
+            "training_batches": len(keys),
             "reference_batches": len(grid.reference_batches),
             "pairs_not_converged": int((~pairs["converged"]).sum()),
             "largest_marginal_error": float(pairs["marginal_errors"].max()),
             "mean_sweeps": float(pairs["sweeps"].double().mean()),
+            "largest_systematic_shift": float(pairs["shift"].max()),
         },
         notes={"rows_computed": grid.computed, "shards_left_out": sorted(set(run.shards) - set(sizes))},
         pictures={"costs": plots.matrix(pairs["costs"], "training batch", "reference batch")},
@@ -140,7 +164,9 @@ class _Grid:
         calibrated = run.read("label_distances")
         self.classes: list[str] = calibrated.numbers["classes"]
         self.calibration = _calibration(calibrated.tensors("calibration.safetensors"), run.workspace.device)
-        points = _as_points(run, run.read("reference_embeddings"), self.classes, side="reference")
+        points = self.calibration.known(
+            _as_points(run, run.read("reference_embeddings"), self.classes, side="reference")
+        )
         self.reference_batches = [points.take(rows) for rows in _batch_rows(run.read("reference_batches"))]
         shared = ("reference_embeddings", "reference_batches", "label_distances")
         versions = [run.read(name).data_version for name in shared]
@@ -163,7 +189,7 @@ class _Grid:
             key = digest([self.name, features.data_version, members.data_version, number])
             row = read_row(self.run, key)
             if row is None:
-                row = self._computed(key, batch_of()[number])
+                row = self._computed(key, batch_of()[number], turn=number)
                 log_work(f"batch_row[{shard}]")
             yield key, row
 
@@ -171,8 +197,9 @@ class _Grid:
         points = _as_points(self.run, features, self.classes, side=f"training ({shard})")
         return [points.take(rows) for rows in _batch_rows(members)]
 
-    def _computed(self, key: str, batch: Points) -> BatchRow:
-        row = transport_row(batch, self.reference_batches, self.starts, self.calibration, self.run.knobs.valuation)
+    def _computed(self, key: str, batch: Points, *, turn: int) -> BatchRow:
+        config = self.run.knobs.valuation
+        row = transport_row(batch, self.reference_batches, self.starts, self.calibration, config, turn=turn)
         row = BatchRow(**{name: tensor.cpu() for name, tensor in vars(row).items()})
         self.run.workspace.store.save(ROWS, key, Output({"tensors.safetensors": tensor_file(vars(row))}))
         self.computed += 1
@@ -273,4 +300,5 @@ def _calibration(tensors: dict[str, Tensor], device: str) -> Calibration:
         label_distances=moved["label_distances"],
         scale=float(moved["scale"]),
         sample=Points(moved["sample_features"], moved["sample_labels"]),
+        discriminant=Discriminant(**{field.name: moved[field.name] for field in fields(Discriminant)}),
     )

@@ -19,6 +19,9 @@ Progress = Callable[[int, int], None]
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 
+LEAST_WEIGHT = 1e-6
+"""Of a batch: one whose images count nothing moves nothing."""
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -83,6 +86,17 @@ class LabelledImages:
 
 
 @dataclass(frozen=True)
+class TrainingSet:
+    """Part of a pool, as it is or with other labels and weights."""
+
+    rows: Int64[Tensor, " chosen"]
+    labels: Int64[Tensor, " chosen"] | None = None
+    """Instead of the pool's."""
+    weights: Float[Tensor, " chosen"] | None = None
+    """How much each image counts, 0 or above; all alike without them."""
+
+
+@dataclass(frozen=True)
 class Comparison:
     """What all trainings of a comparison have in common."""
 
@@ -112,10 +126,13 @@ def train(
     *,
     config: TrainingConfig,
     seed: int,
+    weights: Float[Tensor, " n"] | None = None,
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> PixelResNet18:
     """Train in place, on `device`, for `config.steps` steps; returns the model in evaluation mode.
+
+    With `weights`, the loss of a batch is the weighted mean over its images.
 
     Raises BadInput for an empty set, labels the model has no output for, and a loss that is no longer finite.
     """
@@ -125,12 +142,14 @@ def train(
         model.parameters(), lr=config.learning_rate, momentum=0.9, nesterov=True, weight_decay=config.weight_decay
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, config.learning_rate, total_steps=config.steps + 1)
-    loss_of = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing)
+    loss_of = nn.CrossEntropyLoss(label_smoothing=config.label_smoothing, reduction="none")
+    weights = torch.ones(len(images)) if weights is None else weights
     generator = torch.Generator().manual_seed(seed)
     for step, rows in enumerate(_minibatches(len(images), config, generator), start=1):
         batch = _augment(images[rows].to(device), config.augmentation, generator)
         with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=_fast_bf16(device)):
-            loss = loss_of(model(batch), labels[rows].to(device))
+            losses, counted = loss_of(model(batch), labels[rows].to(device)), weights[rows].to(device)
+            loss = (losses * counted).sum() / counted.sum().clamp(min=LEAST_WEIGHT)
         if not torch.isfinite(loss):
             raise BadInput(f"training diverged at step {step} of {config.steps}: lower `learning_rate`")
         optimizer.zero_grad(set_to_none=True)
@@ -174,14 +193,14 @@ def accuracy(
 
 def compare_training_sets(
     pool: LabelledImages,
-    sets: Mapping[str, Int64[Tensor, " chosen"]],
+    sets: Mapping[str, TrainingSet],
     test: LabelledImages,
     *,
     comparison: Comparison,
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> dict[str, list[float]]:
-    """Test accuracy (0..1) of a classifier trained on each set of rows of the pool, one per seed, with equal steps.
+    """Test accuracy (0..1) of a classifier trained on each set of the pool, one per seed, with equal steps.
 
     All sets of a seed start from the same weights. `progress` counts the steps of all trainings. Raises BadInput.
     """
@@ -190,10 +209,18 @@ def compare_training_sets(
     total, done = len(comparison.seeds) * len(sets) * config.steps, 0
     accuracies: dict[str, list[float]] = {name: [] for name in sets}
     for seed in comparison.seeds:
-        for name, rows in sets.items():
-            report = _shifted(progress, done, total)
-            model = resnet18(comparison.classes, stem=stem, seed=seed)
-            train(model, pool.images[rows], pool.labels[rows], config=config, seed=seed, device=device, progress=report)
+        for name, chosen in sets.items():
+            images, labels = pool.images[chosen.rows], pool.labels[chosen.rows]
+            train(
+                model := resnet18(comparison.classes, stem=stem, seed=seed),
+                images,
+                labels if chosen.labels is None else chosen.labels,
+                config=config,
+                seed=seed,
+                weights=chosen.weights,
+                device=device,
+                progress=_shifted(progress, done, total),
+            )
             accuracies[name].append(accuracy(model, test.images, test.labels, device=device))
             done += config.steps
     return accuracies

@@ -27,10 +27,12 @@ class ValuationConfig:
     """Training points, at most, from which starting potentials are computed."""
     epsilon: float = 0.1
     """ε of a batch pair, times the mean feature cost."""
-    rho: float = 0.3
+    rho: float = 0.5
     """ρ of a batch pair, times the mean feature cost; infinity = balanced transport."""
     class_shares: Literal["estimated", "reference"] = "estimated"
     """Class shares of the reference measure: as estimated for the training batch, or those of the reference set."""
+    classifier_weight: float = 0.1
+    """η: price of one nat of a reference-set classifier's loss on the label, times the mean feature cost."""
     shift_weight: float = 0.1
     """κ: price of one standard deviation along a training batch's systematic shift, times the mean feature cost."""
     tolerance: float = 1e-2
@@ -56,7 +58,7 @@ class ValuationConfig:
         for name in ("epsilon", "rho", "tolerance", "plan_epsilon"):
             _require(self, name, getattr(self, name) > 0, "above 0")
         _require(self, "epsilon", math.isfinite(self.epsilon), "finite")
-        for name in ("label_weight", "shift_weight", "held_out_sample", "seed"):
+        for name in ("label_weight", "classifier_weight", "shift_weight", "held_out_sample", "seed"):
             _require(self, name, 0 <= getattr(self, name) < math.inf, "0 or above")
         for name, choices in _CHOICES.items():
             _require(self, name, getattr(self, name) in choices, " or ".join(map(repr, choices)))
@@ -66,7 +68,8 @@ class ValuationConfig:
         """SAVA as published (Alg. 1), converged: balanced transport, raw features, W from training data."""
         return cls(
             unit_norm=False, label_metric="published", label_weight=1.0, epsilon=0.02, rho=math.inf, tolerance=1e-3,
-            gradient="calibrated", class_shares="reference", shift_weight=0.0,
+            gradient="calibrated", class_shares="reference", classifier_weight=0.0,
+            shift_weight=0.0,
         )  # fmt: skip
 
     @classmethod

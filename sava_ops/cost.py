@@ -22,12 +22,15 @@ class Points:
     """Feature vectors φ(image)."""
     labels: Int64[Tensor, " n"]
     """Global class ids, 0..classes-1."""
+    label_losses: Float[Tensor, "n classes"] | None = None
+    """What each label costs the image in the eyes of a classifier that has not seen it (`sava_ops.discriminant`)."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, rows: Int64[Tensor, " k"]) -> "Points":
-        return Points(self.features[rows], self.labels[rows])
+        losses = None if self.label_losses is None else self.label_losses[rows]
+        return Points(self.features[rows], self.labels[rows], losses)
 
 
 def feature_cost(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:

@@ -11,7 +11,7 @@ Deshpande et al. 2019). A clean batch has t = 0 and the cost of Eq. 8. It follow
 calibration alone, so rows of the batch matrix stay independent.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -35,7 +35,8 @@ class Shift:
         if weight * self.size == 0:
             return points
         coordinate = (weight * self.size).sqrt() * (points.features.double() @ self.direction)
-        return Points(torch.cat([points.features, coordinate[:, None].to(points.features.dtype)], 1), points.labels)
+        features = torch.cat([points.features, coordinate[:, None].to(points.features.dtype)], 1)
+        return replace(points, features=features)
 
 
 def covariate_shift(batch: Points, shares: Float[Tensor, " classes"], reference: Discriminant) -> Shift:
@@ -46,7 +47,7 @@ def covariate_shift(batch: Points, shares: Float[Tensor, " classes"], reference:
     squared = direction @ delta
     inside = x - x.mean(0)
     spread = ((inside @ precision) * inside).sum(1).mean()
-    excess = (squared - spread * (1 / len(batch) + 1 / reference.points)).clamp(min=0)
+    excess = (squared - spread * (1 / len(batch) + 1 / len(reference.reference_losses))).clamp(min=0)
     if excess == 0:
         return Shift(torch.zeros_like(direction), excess)
     return Shift(direction / squared.sqrt(), (excess.square() / squared).clamp(max=1))

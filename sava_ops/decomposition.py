@@ -1,10 +1,11 @@
 """Is it the image or its label? The potential that a point would have under every other label.
 
     log S_k(c') = log Σ_{l: y'_l = c'} ν_l e^{(g_l − cost of the images k, l)/ε}
-    f_k(c)      = −ε log Σ_{c'} e^{−λ_y W[c,c'] / 2ε} S_k(c')
+    f_k(c)      = −ε log Σ_{c'} e^{−λ_y W[c,c'] / 2ε} S_k(c')  [+ η ℓ_c(x_k)]
 
 with g as solved: because the label enters the cost as ½ λ_y W[c, y'_l] alone, all labels together cost one pass over
 the pairs and one product of (n, classes) with (classes, classes). At the given label, f_k(y_k) is the potential itself.
+ℓ is a classifier's loss (`sava_ops.discriminant`), which depends on the training point alone and so moves no mass.
 
     feature_value   = min_c f_k(c)                          how foreign the image is under its best label
     label_value     = f_k(y_k) − min_{c ≠ y_k} f_k(c)       signed margin; above 0, another label fits better
@@ -91,7 +92,8 @@ def best_labels(
     """Keep the given label and the best others that are `known`; which are best, the batch masses decide."""
     mean = torch.einsum("nlc,l->nc", potentials, batch_masses).masked_fill(~known, torch.inf)
     mean.scatter_(1, given[:, None], -torch.inf)
-    kept = min(MOST_LABELS, int((known | torch.isin(torch.arange(len(known), device=given.device), given)).sum()))
+    seen = known | torch.isin(torch.arange(len(known), device=given.device), given)
+    kept = max(1, min(MOST_LABELS, int(seen.sum())))
     ranked, labels = mean.topk(kept, 1, largest=False)
     chosen = potentials.gather(2, labels[:, None, :].expand(-1, potentials.shape[1], -1))
     return LabelPotentials(labels, chosen.masked_fill((ranked == torch.inf)[:, None, :], torch.inf))

@@ -21,14 +21,14 @@ SMALLEST_SHARE = 0.01
 """Of a class's share in the reference set; transport needs every reference point to have some mass."""
 
 
-def estimated_shares(batch: Points, reference: Discriminant) -> Float[Tensor, " classes"]:
-    """π of a training batch: true class shares, sum 1, from its features alone; 0 where the reference lacks a class."""
-    predicted = torch.bincount(reference.predict(batch.features), minlength=len(reference.shares)).double()
+def estimated_shares(losses: Float[Tensor, "n classes"], reference: Discriminant) -> Float[Tensor, " classes"]:
+    """π of a training batch: true class shares, sum 1, from what each label would cost; 0 for unknown classes."""
+    predicted = torch.bincount(losses.argmin(1), minlength=len(reference.shares)).double()
     q, expected = predicted / predicted.sum(), reference.confusion @ reference.shares
     known = reference.shares > 0
     # A class that is never predicted says nothing about its share.
     seen = expected > 0
-    noise = 1 / len(batch) + 1 / float(reference.points)
+    noise = 1 / len(losses) + 1 / len(reference.reference_losses)
     chi_squared = float(((q - expected)[seen].square() / expected[seen]).sum()) / noise
     freedom = int(known.sum()) - 1
     if chi_squared <= 2 * freedom:

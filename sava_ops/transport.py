@@ -16,7 +16,7 @@ step per ε, unchecked). 4. unless told otherwise, the reference classes weigh w
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -49,6 +49,10 @@ class Calibration:
     """Training points from which each reference batch gets its starting potential."""
     discriminant: Discriminant
     """Of the reference classes."""
+
+    def known(self, reference: Points) -> Points:
+        """The reference points as `transport_row` takes them: with what a classifier thinks of their labels."""
+        return replace(reference, label_losses=self.discriminant.reference_losses)
 
 
 @dataclass(frozen=True)
@@ -122,7 +126,7 @@ def transport_row(
     *,
     turn: int = 0,
 ) -> BatchRow:
-    """Solve one training batch against every reference batch (Alg. 1, l. 2-5).
+    """Solve one training batch against every reference batch of `Calibration.known` points (Alg. 1, l. 2-5).
 
     Different `turn`s take different reference points along, in turn all of them.
     """
@@ -137,10 +141,10 @@ def transport_row(
         images = feature_cost(frame.points.features, seen.features)
         pair = frame.solve(images, seen, start)
         solved.append(pair)
-        own.append(frame.by_label(images, seen, pair.g))
+        own.append(frame.by_label(images, frame.points, seen, pair.g))
         images = feature_cost(held_out.features, seen.features)
         itself = torch.arange(first, first + len(taken)), taken
-        others.append(frame.by_label(images, seen, pair.g, itself=itself))
+        others.append(frame.by_label(images, held_out, seen, pair.g, itself=itself))
         first += len(taken)
     masses = torch.tensor([float(len(b)) for b in reference_batches]).to(batch.features)
     keep = partial(best_labels, batch_masses=masses / masses.sum(), known=frame.known)
@@ -164,10 +168,11 @@ class _Frame:
 
     def __init__(self, batch: Points, calibration: Calibration, config: ValuationConfig) -> None:
         self.calibration, self.config, reference = calibration, config, calibration.discriminant
+        losses = reference.losses(batch.features)
         self.estimate = config.class_shares == "estimated"
-        self.shares = estimated_shares(batch, reference) if self.estimate else reference.shares
+        self.shares = estimated_shares(losses, reference) if self.estimate else reference.shares
         self.shift = covariate_shift(batch, self.shares, reference)
-        self.points = self.view(batch)
+        self.points = self.view(replace(batch, label_losses=losses))
         unit = calibration.scale
         self.problem = Problem(config.epsilon * unit, config.rho * unit, config.tolerance, config.max_sweeps)
 
@@ -203,7 +208,13 @@ class _Frame:
         return solve(cost, uniform(len(cost), cost), self.measure(reference), self.problem, start=start)
 
     def by_label(
-        self, images: Tensor, reference: Points, g: Tensor, *, itself: tuple[Tensor, Tensor] | None = None
+        self,
+        images: Tensor,
+        points: Points,
+        reference: Points,
+        g: Tensor,
+        *,
+        itself: tuple[Tensor, Tensor] | None = None,
     ) -> Float[Tensor, "n classes"]:
         """f of points under every label; `itself` = rows and columns of pairs that are one and the same point."""
         if itself:
@@ -214,11 +225,19 @@ class _Frame:
         if itself:
             # What is left of the reference is a whole measure again.
             masses[itself[0]] -= torch.log1p(-log_b.exp()[itself[1]])[:, None]
-        return potentials_by_label(masses, distances, label_weight=self.config.label_weight, epsilon=epsilon)
+        potentials = potentials_by_label(masses, distances, label_weight=self.config.label_weight, epsilon=epsilon)
+        # A cost of the point and its label alone: it changes no plan and adds to the potential.
+        return potentials + self.config.classifier_weight * self.calibration.scale * _losses(points)
 
 
 def _joined(parts: Sequence[Points]) -> Points:
-    return Points(torch.cat([part.features for part in parts]), torch.cat([part.labels for part in parts]))
+    sides = [part.features for part in parts], [part.labels for part in parts], [_losses(part) for part in parts]
+    return Points(*map(torch.cat, sides))
+
+
+def _losses(points: Points) -> Tensor:
+    assert points.label_losses is not None, "reference points come from Calibration.known"
+    return points.label_losses
 
 
 def _row(

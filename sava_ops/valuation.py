@@ -13,7 +13,7 @@ Differs from the authors' code in: 1. the batch plan has the batches' masses as 
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -99,8 +99,9 @@ def value_points(
     )
     classes = class_count(train, reference)
     train_rows, reference_rows = (_split(side, config) for side in (train, reference))
-    reference_batches = [reference.take(torch.from_numpy(rows).to(device)) for rows in reference_rows]
     calibration = calibrate(train, reference, classes=classes, config=config)
+    known = calibration.known(reference)
+    reference_batches = [known.take(torch.from_numpy(rows).to(device)) for rows in reference_rows]
     starts = starting_potentials(reference_batches, calibration, config)
     rows = [
         transport_row(
@@ -172,8 +173,9 @@ def plan_batches(
     solved = solve(cost, a, b, problem)
     plan = solved.plan(cost, a, b, problem.epsilon)
     uniform_weights = torch.full_like(plan, 1 / plan.shape[1])
-    usual, stretch = _calibration_of(solved.f[:, None], replace(config, gradient="calibrated"))
-    gradient = (solved.f - usual) * stretch if config.hierarchical else torch.zeros_like(solved.f)
+    gradient = calibrated_gradient(solved.f[:, None, None], solved.f[:, None])[:, 0, 0]
+    if not config.hierarchical:
+        gradient = torch.zeros_like(gradient)
     return BatchPlan(
         plan=plan.numpy(),
         weights=(plan / a[:, None] if config.batch_weights == "plan" else uniform_weights).numpy(),
@@ -185,26 +187,24 @@ def plan_batches(
 
 def batch_scores(row: BatchRow, plan: BatchPlan, batch: int, config: ValuationConfig) -> tuple[Scores, Scores]:
     """s_k of the points of one training batch (Alg. 1, l. 7-10; Eq. 12-13), and of the reference points with it."""
-    usual, stretch = _calibration_of(row.potentials[:, :, 0].double(), config)
-    weights = torch.from_numpy(plan.weights[batch]).to(row.potentials.device)
-    both = (row.labels, row.potentials), (row.held_out_labels, row.held_out_potentials)
-    points, clean = (
-        decompose(labels, _combined((f.double() - usual[:, None]) * stretch, weights) + plan.batch_gradient[batch])
-        for labels, f in both
-    )
-    return points, clean
+    own, weights = row.potentials[:, :, 0].double(), torch.from_numpy(plan.weights[batch]).to(row.potentials.device)
+    scores = []
+    for labels, f in ((row.labels, row.potentials), (row.held_out_labels, row.held_out_potentials)):
+        gradient = calibrated_gradient(f.double(), own) if config.gradient == "calibrated" else f.double()
+        scores.append(decompose(labels, _combined(gradient, weights) + plan.batch_gradient[batch]))
+    return scores[0], scores[1]
 
 
-def _calibration_of(potentials: Float[Tensor, "n L"], config: ValuationConfig) -> tuple[Tensor, float]:
-    """(c, s) such that (f − c) s is the gradient of the cost.
+def calibrated_gradient(potentials: Float[Tensor, "k L T"], own: Float[Tensor, "n L"]) -> Float[Tensor, "k L T"]:
+    """g_ij (Eq. 6, 14), units of cost: change of the cost per unit of mass moved onto a point from those of its batch.
 
-    "calibrated" = g_ij (Eq. 6, 14): the change per unit of mass moved onto a point from the others of its batch; the
-    free constant of a balanced potential drops out. A batch of one point has gradient 0.
+    `own` are the batch's potentials. The free constant of a balanced potential drops out. A batch of one point has
+    gradient 0.
     """
-    n = len(potentials)
-    if config.gradient == "absolute":
-        return torch.zeros_like(potentials[0]), 1.0
-    return potentials.mean(0), n / (n - 1) if n > 1 else 0.0
+    n = len(own)
+    if n == 1:
+        return torch.zeros_like(potentials)
+    return (potentials - own.mean(0)[:, None]) * (n / (n - 1))
 
 
 def _combined(gradients: Float[Tensor, "n L T"], weights: Float[Tensor, " L"]) -> Float[Tensor, "n T"]:

@@ -6,6 +6,7 @@ from sava_ops.classifier import (
     Comparison,
     LabelledImages,
     TrainingConfig,
+    TrainingSet,
     accuracy,
     compare_training_sets,
     predict,
@@ -62,7 +63,8 @@ def test_predictions_do_not_depend_on_the_batch_size():
 def test_comparison_gives_one_accuracy_per_set_and_seed_with_equal_steps():
     images, labels = scans(12)
     seen: list[tuple[int, int]] = []
-    sets = {"all": torch.arange(12), "some": torch.arange(4), "all again": torch.arange(12)}
+    rows = {"all": torch.arange(12), "some": torch.arange(4), "all again": torch.arange(12)}
+    sets = {name: TrainingSet(own) for name, own in rows.items()}
     comparison = Comparison(4, SHORT, seeds=(0, 1))
     found = compare_training_sets(
         LabelledImages(images, labels),
@@ -74,6 +76,28 @@ def test_comparison_gives_one_accuracy_per_set_and_seed_with_equal_steps():
     assert {name: len(values) for name, values in found.items()} == {"all": 2, "some": 2, "all again": 2}
     assert found["all"] == found["all again"]
     assert seen == [(step, 12) for step in range(1, 13)]
+
+
+def test_labels_and_weights_of_a_set_replace_those_of_the_pool():
+    images, labels = scans(16)
+    wrong = (labels + 1) % 4
+    everything, first = torch.arange(16), (torch.arange(16) < 8).float()
+    sets = {
+        "right": TrainingSet(everything),
+        "mended": TrainingSet(everything, labels=labels),
+        "all alike": TrainingSet(everything, weights=torch.full((16,), 3.0)),
+    }
+    test, comparison = LabelledImages(*scans(8, seed=1)), Comparison(4, SHORT, seeds=(0,))
+    found = compare_training_sets(LabelledImages(images, labels), sets, test, comparison=comparison)
+    assert found["mended"] == found["right"]
+    assert found["all alike"] == found["right"]
+    # Images of weight 0 might as well carry another label.
+    models = [
+        train(resnet18(4, stem="tiny", seed=0), images, y, config=SHORT, seed=0, weights=first)
+        for y in (labels, torch.where(first > 0, labels, wrong))
+    ]
+    outputs = [predict(model, images) for model in models]
+    torch.testing.assert_close(*outputs, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(("size", "stem"), [(8, "tiny"), (16, "tiny"), (32, "small"), (64, "small"), (65, "imagenet")])

@@ -1,0 +1,172 @@
+"""Counterfactual labels and held-out reference points, each against the slow plain way."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sava_ops import ValuationConfig, value_points
+from sava_ops.cost import Points, ground_cost
+from sava_ops.decomposition import best_labels, decompose, log_class_masses, potentials_by_label
+from sava_ops.label_shift import reference_measure
+from sava_ops.transport import calibrate, held_out_rows, starting_potentials, transport_row
+from sava_ops.valuation import batch_scores, plan_batches
+from tests.toy import clouds, mislabelled
+
+CLASSES = 4
+EXACT = ValuationConfig(tolerance=1e-10, batch_size=30, held_out_sample=20, shift_weight=0.0, classifier_weight=0.0)
+EPSILON, WEIGHT = 0.3, 0.7
+
+
+def points(count: int, seed: int) -> Points:
+    return Points(*map(torch.from_numpy, clouds(count, classes=CLASSES, seed=seed)))
+
+
+def plain(cost: torch.Tensor, g: torch.Tensor, b: torch.Tensor, epsilon: float) -> torch.Tensor:
+    """f = −ε log Σ_l ν_l e^{(g_l − C_kl)/ε}."""
+    return -epsilon * ((g + epsilon * b.log() - cost) / epsilon).logsumexp(1)
+
+
+@given(st.integers(0, 99))
+def test_potentials_under_every_label_are_those_of_relabelled_points(seed):
+    generator = torch.Generator().manual_seed(seed)
+    train, reference = points(7, seed), points(9, seed + 1)
+    distances = torch.rand(CLASSES, CLASSES, generator=generator, dtype=torch.float64)
+    g, b = (
+        torch.rand(9, generator=generator, dtype=torch.float64),
+        torch.rand(9, generator=generator, dtype=torch.float64),
+    )
+    images = ground_cost(train, reference, label_distances=distances, label_weight=0.0)
+    masses = log_class_masses(images, g, b.log(), reference.labels, classes=CLASSES, epsilon=EPSILON)
+    found = potentials_by_label(masses, distances, label_weight=WEIGHT, epsilon=EPSILON)
+    for label in range(CLASSES):
+        relabelled = replace(train, labels=torch.full_like(train.labels, label))
+        cost = ground_cost(relabelled, reference, label_distances=distances, label_weight=WEIGHT)
+        torch.testing.assert_close(found[:, label], plain(cost, g, b, EPSILON), rtol=1e-9, atol=1e-9)
+
+
+def solved(config: ValuationConfig):
+    train, reference = points(30, 3), points(40, 4)
+    calibration = calibrate(train, reference, classes=CLASSES, config=config)
+    known = calibration.known(reference)
+    batches = [known.take(torch.arange(0, 40, 2)), known.take(torch.arange(1, 40, 2))]
+    starts = starting_potentials(batches, calibration, config)
+    return train, batches, starts, calibration
+
+
+def test_under_its_own_label_a_point_has_the_potential_of_the_solver():
+    train, batches, starts, calibration = solved(EXACT)
+    row = transport_row(train, batches, starts, calibration, EXACT)
+    free = replace(EXACT, class_shares="reference")
+    for j, batch in enumerate(batches):
+        from sava_ops.sinkhorn import Problem, solve, uniform
+
+        cost = ground_cost(train, batch, label_distances=calibration.label_distances, label_weight=EXACT.label_weight)
+        problem = Problem(EXACT.epsilon * calibration.scale, EXACT.rho * calibration.scale, tolerance=1e-10)
+        pair = solve(cost, uniform(30, cost), uniform(len(batch), cost), problem, start=starts[j])
+        plain_row = transport_row(train, batches, starts, calibration, free)
+        torch.testing.assert_close(plain_row.potentials[:, j, 0], pair.f, rtol=1e-6, atol=1e-6)
+    assert torch.equal(row.labels[:, 0], train.labels)
+
+
+def test_held_out_points_are_valued_as_if_the_reference_lacked_them():
+    config = replace(EXACT, class_shares="reference")
+    train, batches, starts, calibration = solved(config)
+    row = transport_row(train, batches, starts, calibration, config)
+    rows = held_out_rows([len(b) for b in batches], config, turn=0)
+    epsilon, problem_start = config.epsilon * calibration.scale, 0
+    for j, taken in enumerate(rows):
+        for place, own in enumerate(taken.tolist()):
+            k = problem_start + place
+            for i, batch in enumerate(batches):
+                others = [m for m in range(len(batch)) if i != j or m != own]
+                rest = batch.take(torch.tensor(others))
+                cost = ground_cost(
+                    batches[j].take(torch.tensor([own])), rest,
+                    label_distances=calibration.label_distances, label_weight=config.label_weight,
+                )  # fmt: skip
+                g = torch.from_numpy(second_potential(train, batch, starts[i], calibration, config))[others]
+                b = torch.full((len(rest),), 1 / len(rest), dtype=torch.float64)
+                expected = plain(cost, g, b, epsilon)[0]
+                assert float(row.held_out_potentials[k, i, 0]) == pytest.approx(float(expected), abs=1e-7)
+        problem_start += len(taken)
+
+
+def second_potential(train, batch, start, calibration, config) -> np.ndarray:
+    from sava_ops.sinkhorn import Problem, solve, uniform
+
+    cost = ground_cost(train, batch, label_distances=calibration.label_distances, label_weight=config.label_weight)
+    problem = Problem(config.epsilon * calibration.scale, config.rho * calibration.scale, config.tolerance)
+    return solve(cost, uniform(len(train), cost), uniform(len(batch), cost), problem, start=start).g.numpy()
+
+
+def test_turns_take_all_reference_points_along():
+    rows = [held_out_rows([10, 11], EXACT, turn=turn) for turn in range(2)]
+    for j, size in enumerate((10, 11)):
+        assert set(torch.cat([r[j] for r in rows]).tolist()) == set(range(size))
+    assert [len(r) for r in held_out_rows([10, 1], EXACT, turn=0)] == [0, 0]
+
+
+@pytest.mark.parametrize("config", [ValuationConfig(), ValuationConfig.paper()], ids=["default", "paper"])
+def test_a_value_is_that_of_the_image_and_that_of_its_label(config):
+    features, labels = clouds(90, classes=CLASSES, seed=5)
+    noisy, wrong = mislabelled(labels, share=0.3, classes=CLASSES)
+    found = value_points(features, noisy, *clouds(60, classes=CLASSES, seed=6), config=replace(config, batch_size=40))
+    np.testing.assert_allclose(
+        found.values, found.feature_values + np.maximum(found.label_values, 0), rtol=1e-12, atol=1e-12
+    )
+    np.testing.assert_array_equal(found.label_values > 0, found.suggested_labels != noisy)
+    assert (found.suggested_labels[wrong] == labels[wrong]).mean() > 0.9
+    assert ((found.confidence >= 0) & (found.confidence <= 1)).all()
+    assert np.median(found.p_values[wrong]) < 0.05 < np.median(found.p_values[~wrong])
+
+
+def test_labels_the_reference_lacks_are_never_suggested():
+    features, labels = clouds(60, classes=CLASSES, seed=5)
+    reference, known = clouds(60, classes=CLASSES, seed=6)
+    kept = known != 2
+    found = value_points(features, labels, reference[kept], known[kept])
+    assert set(found.suggested_labels) <= {0, 1, 3}
+    assert found.label_values[labels == 2].min() > found.label_values[labels != 2].max()
+
+
+def test_one_class_alone_has_no_other_label():
+    features = clouds(20, seed=1)[0]
+    found = value_points(features, np.zeros(20, dtype=int), features, np.zeros(20, dtype=int))
+    np.testing.assert_array_equal(found.label_values, 0)
+    np.testing.assert_array_equal(found.values, found.feature_values)
+
+
+def test_only_the_best_labels_are_kept_and_the_given_one_first():
+    potentials = torch.rand(5, 2, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    given, known = torch.tensor([3, 7, 20, 39, 0]), torch.arange(40) != 7
+    masses = torch.tensor([0.25, 0.75], dtype=torch.float64)
+    kept = best_labels(potentials, given, batch_masses=masses, known=known)
+    assert kept.labels.shape == (5, 16)
+    assert torch.equal(kept.labels[:, 0], given)
+    mean = torch.einsum("nlc,l->nc", potentials, masses)
+    scores = decompose(kept.labels, torch.einsum("nlt,l->nt", kept.potentials, masses))
+    for k in range(5):
+        choices = [c for c in range(40) if c in (given[k], *known.nonzero()[:, 0].tolist())]
+        assert int(scores.suggested_labels[k]) == min(choices, key=lambda c: mean[k, c])
+        others = [float(mean[k, c]) for c in choices if c != given[k]]
+        assert float(scores.label_values[k]) == pytest.approx(float(mean[k, given[k]]) - min(others), rel=1e-12)
+
+
+def test_reference_measures_weigh_classes_as_told():
+    batch = Points(torch.zeros(6, 2, dtype=torch.float64), torch.tensor([0, 0, 0, 1, 1, 3]))
+    measure = reference_measure(batch, torch.tensor([0.6, 0.2, 0.1, 0.1], dtype=torch.float64))
+    torch.testing.assert_close(measure, torch.tensor([2, 2, 2, 1, 1, 1], dtype=torch.float64) / 9)
+
+
+def test_scores_combine_reference_batches_by_the_plan():
+    train, batches, starts, calibration = solved(EXACT)
+    row = transport_row(train, batches, starts, calibration, EXACT)
+    plan = plan_batches(row.costs[None].numpy(), [30], [20, 20], EXACT)
+    own, others = batch_scores(row, plan, 0, EXACT)
+    np.testing.assert_allclose(own.values.numpy(), row.potentials[:, :, 0].numpy() @ plan.weights[0], rtol=1e-12)
+    assert len(others.values) == 20
+    assert float(row.held_out_weights.sum()) == pytest.approx(30)
