@@ -4,7 +4,7 @@ CIFAR10 ?= ../shared/data
 HOME_FOLDER ?= data/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo cifar10 benchmark incremental ui serve lineage test lint clean
+.PHONY: help setup demo cifar10 benchmark sensitivity incremental ui serve lineage test lint clean
 
 help:            ## list the targets
 	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):[^#]*## /make \1\t/' | expand -t 16
@@ -17,8 +17,11 @@ demo: setup      ## the whole chain on 1,000 handwritten digits with planted err
 cifar10: setup   ## the same on 20,000 CIFAR-10 images; CIFAR10=folder with cifar10/ and cifar10_encoder/
 	.venv/bin/sava cifar10 $(CIFAR10) --home data/cifar10
 
-benchmark: setup  ## wrong labels found on CIFAR-10, beside the published method
+benchmark: setup  ## what is found on CIFAR-10, beside the published method and two yardsticks; 15 minutes
 	.venv/bin/python benchmarks/detection.py $(CIFAR10)
+
+sensitivity: setup  ## how the defaults were chosen: one knob at a time; 40 minutes
+	.venv/bin/python benchmarks/sensitivity.py $(CIFAR10)
 
 incremental: setup  ## what one more shard costs, beside the first valuation
 	.venv/bin/python benchmarks/incremental.py

@@ -20,6 +20,7 @@ from rich.table import Table
 
 from sava_assets import demo as demos
 from sava_assets.drift import calibration_drift
+from sava_assets.findings import COLUMNS
 from sava_assets.formats import find_shards
 from sava_assets.history import collect_garbage, snapshots
 from sava_assets.resources import KNOB_FILE, Workspace, default_home
@@ -94,7 +95,9 @@ def curate(
 def value(
     train: Annotated[Path, typer.Argument(help="Parquet with columns `features` (lists of numbers) and `label`.")],
     reference: Annotated[Path, typer.Argument(help="The same for the clean reference points.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Parquet to write: the other columns and `value`.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Parquet to write: the other columns and the findings.")
+    ],
     paper: Annotated[bool, typer.Option(help="The published method instead of the default.")] = False,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
@@ -110,7 +113,10 @@ def value(
         labels, reference_labels = (np.array([number[label] for label in side], dtype=np.int64) for side in (y, ry))
         result = value_points(x, labels, rx, reference_labels, config=config, device=device)
         partial = output.with_name(f".{output.name}.partial")
-        table_file(table.append_column("value", pa.array(result.values)))(partial)
+        for field, column in COLUMNS.items():
+            table = table.append_column(column, pa.array(getattr(result, field)))
+        suggested = pa.array([names[label] for label in result.suggested_labels], table["label"].type)
+        table_file(table.append_column("suggested_label", suggested))(partial)
         partial.replace(output)
         missed = int((~result.converged).sum())
         console.print(
@@ -246,11 +252,14 @@ def _print_outcome(workspace: Workspace, shards: list[str]) -> None:
     accuracy = current(workspace, "classifier_accuracy").numbers
     pruned = current(workspace, "pruned_dataset").numbers
     table = Table(title=f"test accuracy of ResNet18, {accuracy['seeds']} seeds, equal steps", title_justify="left")
-    for name in ("all", "random", "pruned"):
+    sets = ("all", "random", "pruned", "relabelled", "reweighted")
+    for name in sets:
         table.add_column(name, justify="right")
-    table.add_row(*(f"{accuracy[f'{n}_mean']:.3f} ± {accuracy[f'{n}_std']:.3f}" for n in ("all", "random", "pruned")))
+    table.add_row(*(f"{accuracy[f'{n}_mean']:.3f} ± {accuracy[f'{n}_std']:.3f}" for n in sets))
     console.print(table)
-    console.print(f"{pruned['points']:,} points valued, {pruned['kept']:,} kept")
+    actions = ", ".join(f"{pruned[f'to_{name}']:,} to {name}" for name in ("drop", "relabel", "review"))
+    points = f"{pruned['points']:,} points valued, about {pruned['bad_share']:.0%} of them bad"
+    _print(f"{points}; {pruned['kept']:,} kept, {actions}")
     _print_quarantine(workspace, shards)
     home = Path(workspace.home)
     places = {

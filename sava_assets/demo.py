@@ -26,7 +26,6 @@ DIGITS_SETTINGS = {
         "image_size": 8,
         "training": {"steps": 80, "batch_size": 64, "learning_rate": 0.05},
     },
-    "prune": {"fraction": 0.25},
     "classifier": {"seeds": 3, "training": {"steps": 80, "batch_size": 64, "learning_rate": 0.05}},
 }
 CIFAR10_SETTINGS = {
@@ -36,7 +35,6 @@ CIFAR10_SETTINGS = {
         "mean": [125.3, 123.0, 113.9],
         "std": [63.0, 62.1, 66.7],
     },
-    "prune": {"fraction": 0.3},
     "classifier": {
         "seeds": 3,
         "training": {"steps": 300, "batch_size": 128, "learning_rate": 0.1, "augmentation": "crop+flip"},

@@ -31,7 +31,7 @@ from tests.pictures import encoded, png, scan, scans
 from tests.sava_assets.homes import materialize, noisy, pictures, untrained_checkpoint, write_home, write_set
 
 FROM_BATCH_OT = ["batch_ot", "batch_plan", "point_values", "pruned_dataset", "classifier_accuracy"]
-CLEAN = ["reference_images", "test_images", "encoder", "reference_embeddings", "reference_batches"]
+CLEAN = ["reference_images", "test_images", "encoder", "reference_embeddings", "reference_batches", "reference_values"]
 BATCHES = {"first": 3, "second": 2}
 SHARDED = ("raw_images", "embeddings", "batches")
 
@@ -192,17 +192,21 @@ ROWS = [
     ("new shard", new_shard, [*shard_work("third", 1), *FROM_BATCH_OT]),
     ("removed shard", removed_shard, FROM_BATCH_OT),
     ("prune fraction changed", prune_fraction, ["pruned_dataset", "classifier_accuracy"]),
-    ("ε changed", epsilon, [*["batch_row[first]"] * 3, *["batch_row[second]"] * 2, *FROM_BATCH_OT]),
+    (
+        "ε changed",
+        epsilon,
+        ["reference_values", *["batch_row[first]"] * 3, *["batch_row[second]"] * 2, *FROM_BATCH_OT],
+    ),
     (
         "reference set changed",
         reference_set,
-        ["reference_images", "reference_embeddings", "reference_batches", "label_distances"]
+        ["reference_images", "reference_embeddings", "reference_batches", "reference_values", "label_distances"]
         + ["batch_row[first]"] * 3 + ["batch_row[second]"] * 2 + FROM_BATCH_OT,
     ),
     (
         "encoder changed",
         other_encoder,
-        ["encoder", "reference_embeddings", "reference_batches", "label_distances", *FROM_BATCH_OT]
+        ["encoder", "reference_embeddings", "reference_batches", "reference_values", "label_distances", *FROM_BATCH_OT]
         + [work for shard, n in BATCHES.items() for work in shard_work(shard, n)[1:]],
     ),
 ]  # fmt: skip
@@ -237,7 +241,8 @@ def test_another_code_version_of_one_asset(deployment, monkeypatch):
 def test_an_update_in_the_same_tick_as_a_completion_is_not_lost(deployment):
     deployment.settle()
     epsilon(deployment)
-    assert deployment.tick() == [("batch_ot", None)]
+    assert deployment.tick() == [("reference_values", None), ("batch_ot", None)]
+    deployment.run("reference_values", None)
     new_shard(deployment)  # arrives while batch_ot is computed from the old ones
     deployment.run("batch_ot", None)
     work = deployment.settle()
@@ -323,7 +328,13 @@ def test_the_nightly_run_does_what_is_due_over_all_shards_and_mends_damage(deplo
     deployment.workspace.store.current("batches", "second").files["points.parquet"].path.unlink()
     epsilon(deployment)
     assert nightly(deployment).success
-    expected = ["batches[second]", *["batch_row[first]"] * 3, *["batch_row[second]"] * 2, *FROM_BATCH_OT]
+    expected = [
+        "batches[second]",
+        "reference_values",
+        *["batch_row[first]"] * 3,
+        *["batch_row[second]"] * 2,
+        *FROM_BATCH_OT,
+    ]
     assert sorted(deployment.log.read_text().split()) == sorted(expected)
 
 

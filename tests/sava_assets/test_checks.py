@@ -93,6 +93,27 @@ def test_check_fails_on_what_it_guards_against(workspace, asset, check, shard, f
     assert {name: evaluation.metadata[name].value for name in metadata} == metadata
 
 
+def test_too_few_reference_points_are_named_with_their_number(workspace):
+    evaluation = evaluate(workspace, "enough_reference_points", None)
+    assert not evaluation.passed
+    assert evaluation.metadata["points of east"].value == 6
+    assert evaluation.metadata["wanted_per_class"].value == checks.FEW
+    sound = workspace.store.current("reference_embeddings")
+    points = sound.table("points.parquet")
+    replaced(workspace, "reference_embeddings", None, "points.parquet", table_file(pa.concat_tables([points] * 4)))
+    assert evaluate(workspace, "enough_reference_points", None).passed
+    workspace.store.set_current(sound)
+
+
+@pytest.mark.parametrize(("suspicious", "passed"), [(0, True), (12, False)])
+def test_reference_trusted_fails_when_many_points_are_suspicious(workspace, suspicious, passed):
+    store, sound = workspace.store, workspace.store.current("reference_values")
+    changed = Output({}, sound.numbers | {"suspicious": suspicious})
+    store.set_current(store.save("reference_values", f"{sound.key}-{suspicious}", changed))
+    assert evaluate(workspace, "reference_trusted", None).passed == passed
+    store.set_current(sound)
+
+
 def test_images_disjoint_fails_when_the_reference_set_holds_a_training_image(workspace):
     training, reference = workspace.store.current("raw_images", "first"), workspace.store.current("reference_images")
     assert evaluate(workspace, "images_disjoint", "first").passed

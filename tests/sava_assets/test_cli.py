@@ -66,11 +66,13 @@ def test_value_writes_what_value_points_computes_beside_the_other_columns(sides,
     assert code == 0
     assert output.startswith("40 values in ")
     table = pq.read_table(tmp_path / "values.parquet")
-    assert table.column_names == ["label", "name", "value"]
+    findings = ["value", "feature_value", "label_value", "confidence", "p_value", "clean_probability"]
+    assert table.column_names == ["label", "name", *findings, "suggested_label"]
     train, reference = clouds(40, seed=0, dtype=np.float32), clouds(30, seed=1, dtype=np.float32)
     config = ValuationConfig.paper() if paper else ValuationConfig()
-    expected = value_points(*train, *reference, config=config).values
-    np.testing.assert_array_equal(table["value"].to_numpy(), expected)
+    expected = value_points(*train, *reference, config=config)
+    np.testing.assert_array_equal(table["value"].to_numpy(), expected.values)
+    np.testing.assert_array_equal(table["suggested_label"].to_numpy(), expected.suggested_labels)
 
 
 def test_value_takes_class_names_as_labels(sides, tmp_path):
@@ -81,8 +83,10 @@ def test_value_takes_class_names_as_labels(sides, tmp_path):
     other = features_file(tmp_path / "other.parquet", reference, [words[label] for label in reference_labels])
     sava("value", *sides, "-o", tmp_path / "numbers.parquet")
     sava("value", named, other, "-o", tmp_path / "words.parquet")
-    values = [pq.read_table(tmp_path / f"{n}.parquet")["value"].to_pylist() for n in ("numbers", "words")]
-    assert values[0] == values[1]
+    tables = [pq.read_table(tmp_path / f"{n}.parquet") for n in ("numbers", "words")]
+    assert tables[0]["value"].to_pylist() == tables[1]["value"].to_pylist()
+    suggested = [words[label] for label in tables[0]["suggested_label"].to_pylist()]
+    assert tables[1]["suggested_label"].to_pylist() == suggested
 
 
 def test_value_refuses_bad_input_in_one_sentence_and_writes_nothing(sides, tmp_path):
@@ -147,7 +151,8 @@ def test_curate_runs_on_any_folders_and_says_where_things_are(tmp_path):
     )
     code, output = sava("curate", *arguments, "--home", home)
     assert code == 0
-    assert "64 points valued, 48 kept" in output
+    assert "64 points valued, about " in output
+    assert "of them bad; 48 kept, " in output
     assert "1 images quarantined: second/east/bad.png: not an image" in output
     assert str(home / "curated" / "points.parquet") in output
     command = output[output.index("every asset in the UI") :].split()[5]
@@ -249,7 +254,7 @@ def test_demo_ends_with_a_table_that_says_what_was_found(tmp_path, monkeypatch):
     monkeypatch.setattr(demos, "DIGITS_SETTINGS", settings)
     code, output = sava("demo", "--home", tmp_path / "demo")
     assert code == 0
-    for words in ("AUROC", "in the 248 highest of 1,000 values", "left after pruning 250", "1,000 points valued, 750"):
+    for words in ("AUROC", "in the 248 highest of 1,000 values", "left after pruning ", "1,000 points valued, about "):
         assert words in output
     again, repeated = sava("demo", "--home", tmp_path / "demo")
     assert again == 0

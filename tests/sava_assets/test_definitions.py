@@ -12,6 +12,7 @@ EDGES = {
     "reference_embeddings": {"reference_images", "encoder"},
     "batches": {"embeddings"},
     "reference_batches": {"reference_embeddings"},
+    "reference_values": {"reference_embeddings"},
     "label_distances": {"embeddings", "reference_embeddings"},
     "batch_ot": {
         "batches",
@@ -23,7 +24,7 @@ EDGES = {
         "reference_images",
     },
     "batch_plan": {"batch_ot", "reference_batches"},
-    "point_values": {"raw_images", "batches", "batch_ot", "batch_plan"},
+    "point_values": {"raw_images", "batches", "batch_ot", "batch_plan", "label_distances", "reference_embeddings"},
     "pruned_dataset": {"point_values", "raw_images"},
     "classifier_accuracy": {"pruned_dataset", "raw_images", "test_images", "reference_images"},
 }
@@ -32,6 +33,8 @@ CHECKS = {
     ("raw_images", "images_disjoint"),
     ("embeddings", "embeddings_finite"),
     ("batches", "class_shares_kept"),
+    ("reference_embeddings", "enough_reference_points"),
+    ("reference_values", "reference_trusted"),
     ("batch_ot", "all_pairs_converged"),
     ("batch_plan", "plan_marginals"),
     ("point_values", "values_aligned"),

@@ -4,6 +4,7 @@ from upath import UPath
 
 from sava_assets.resources import Knobs, Workspace, read_knobs
 from sava_ops import BadInput, ValuationConfig
+from sava_ops.pruning import PruneRule
 
 
 def knobs_of(text: str, tmp_path) -> Knobs:
@@ -22,7 +23,8 @@ def test_what_is_set_is_read(tmp_path):
     )
     assert knobs.valuation.epsilon == 0.05
     assert knobs.value("valuation.rho") == "inf"
-    assert knobs.value("prune") == {"fraction": 0.1, "export_images": True}
+    assert (knobs.prune.fraction, knobs.prune.false_discovery_rate) == (0.1, 0.05)
+    assert knobs.prune.rule == PruneRule(fraction=0.1)
     assert knobs.valuation.label_weight == ValuationConfig().label_weight
 
 
@@ -32,6 +34,8 @@ def test_what_is_set_is_read(tmp_path):
         ("prune: {fraktion: 0.1}", "`prune.fraktion` is not a knob: remove it or correct its name"),
         ("valuation: {epsilom: 1}", "`valuation.epsilom` is not a knob"),
         ("prune: {fraction: 1.5}", "`prune.fraction` is 1.5: input should be less than 1"),
+        ("prune: {cap: 1.5}", "`prune.cap` is 1.5: input should be less than or equal to 1"),
+        ("prune: {false_discovery_rate: 0}", "`prune.false_discovery_rate` is 0: input should be greater than 0"),
         ("prune: {fraction: lots}", "`prune.fraction` is 'lots': input should be a valid number"),
         ("valuation: {epsilon: -1}", "`valuation`: `epsilon` is -1.0: it must be above 0"),
         ("valuation: {batching: sorted}", "`valuation.batching` is 'sorted': input should be 'stratified' or 'random'"),
