@@ -43,8 +43,14 @@ SPLIT = {"batches[first]", "batches[second]", "reference_batches"}
 @pytest.mark.parametrize(
     ("knob", "value", "expected"),
     [
-        ("prune.fraction", 0.5, {"pruned_dataset", "classifier_accuracy"}),
+        ("prune.fraction", 0.5, {"pruned_dataset"}),
+        ("prune.false_discovery_rate", 0.1, {"pruned_dataset"}),
+        ("prune.class_floor", 0.2, {"pruned_dataset"}),
+        ("prune.cap", 0.2, {"pruned_dataset"}),
+        ("prune.relabel_confidence", 0.2, {"pruned_dataset"}),
+        ("prune.relabel", True, {"pruned_dataset"}),
         ("prune.export_images", False, set()),
+        ("prune.dry_run", True, set()),
         ("classifier.seeds", 2, {"classifier_accuracy"}),
         ("classifier.training.steps", 3, {"classifier_accuracy"}),
         ("encoder.seed", 5, {"encoder", "reference_images"}),
@@ -58,6 +64,10 @@ SPLIT = {"batches[first]", "batches[second]", "reference_batches"}
         ("valuation.class_sample", 10, {"label_distances"}),
         ("valuation.calibration_sample", 10, {"label_distances"}),
         ("valuation.label_weight", 2.0, {"batch_ot"}),
+        ("valuation.classifier_weight", 0.2, {"batch_ot"}),
+        ("valuation.shift_weight", 0.0, {"batch_ot"}),
+        ("valuation.class_shares", "reference", {"batch_ot"}),
+        ("valuation.held_out_sample", 5, {"batch_ot"}),
         ("valuation.epsilon", 0.2, {"batch_ot"}),
         ("valuation.rho", 1.0, {"batch_ot", "batch_plan"}),
         ("valuation.tolerance", 0.1, {"batch_ot"}),
@@ -70,6 +80,8 @@ SPLIT = {"batches[first]", "batches[second]", "reference_batches"}
 )
 def test_a_knob_makes_stale_what_reads_it(curated, tmp_path, knob, value, expected):
     """Directly: what lies downstream follows when the new results are there."""
+    # The reference set is valued against itself with the same knobs.
+    expected = expected | {"reference_values"} if knob.startswith("valuation.") else expected
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "sava.yaml").write_text((curated[0] / "sava.yaml").read_text())
     for name in ("store", "landing", "reference", "test"):
