@@ -25,7 +25,8 @@ def test_the_method_imports_neither_the_pipeline_nor_dagster(file):
 
 
 def test_the_method_runs_without_dagster():
-    modules = ", ".join(f"sava_ops.{file.stem}" for file in OPS if file.stem != "__init__")
+    names = [file.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".") for file in OPS]
+    modules = ", ".join(name for name in names if not name.endswith("__init__"))
     program = f"import sys, sava_ops, {modules}; sys.exit('dagster' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0
 
