@@ -33,8 +33,8 @@ PLAN_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
-class Valuation:
-    """Values of N training points, and the batch-level transport (K × L batches) they come from."""
+class Assessment:
+    """What is said of N points."""
 
     values: Float[np.ndarray, " N"]
     """Point values, units of cost; high = far from the reference = prune first."""
@@ -50,6 +50,12 @@ class Valuation:
     """Chance that a clean point has a value as high, from held-out reference points."""
     clean_probability: Float[np.ndarray, " N"]
     """Of each point, given its value: a soft weight for training."""
+
+
+@dataclass(frozen=True)
+class Valuation(Assessment):
+    """Values of N training points, and the batch-level transport (K × L batches) they come from."""
+
     batch_costs: Float[np.ndarray, "K L"]
     """C̄, units of cost."""
     batch_plan: Float[np.ndarray, "K L"]
@@ -123,21 +129,8 @@ def value_points(
     )
 
 
-@dataclass(frozen=True)
-class Assessment:
-    """What is said of the points of some batches, batch after batch; see the same fields of `Valuation`."""
-
-    values: Float[np.ndarray, " N"]
-    feature_values: Float[np.ndarray, " N"]
-    label_values: Float[np.ndarray, " N"]
-    suggested_labels: Int64[np.ndarray, " N"]
-    confidence: Float[np.ndarray, " N"]
-    p_values: Float[np.ndarray, " N"]
-    clean_probability: Float[np.ndarray, " N"]
-
-
 def assess(rows: Iterable[BatchRow], plan: BatchPlan, config: ValuationConfig) -> Assessment:
-    """Values of all points (Alg. 1, l. 7-10), held against those of the reference points that went along."""
+    """Values of all points, batch after batch (Alg. 1, l. 7-10), held against those of the reference points."""
     points, clean, right, weights = [], [], [], []
     for i, row in enumerate(rows):
         own, others = batch_scores(row, plan, i, config)
