@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-WAIT_SECONDS = 180
+WAIT_SECONDS = 480
 
 
 @dataclass(frozen=True)
