@@ -119,7 +119,8 @@ def _run_due(
                 for failure in _materialize(instance, workspace, chain, unit.shard):
                     console.print(f"[yellow]check failed:[/yellow] {escape(failure)}", highlight=False)
             except BadInput as problem:
-                failed |= {title: str(problem) for title in _failed_titles(workspace, shards, chain, unit.shard)}
+                # What failed may also be a check, of which the store knows nothing.
+                failed |= _failures(workspace, shards, chain, unit.shard) or {unit.title: str(problem)}
     return failed
 
 
@@ -136,9 +137,11 @@ def _following(survey: Survey, asset: str, assets: Sequence[str]) -> list[str]:
     return following
 
 
-def _failed_titles(workspace: Workspace, shards: Sequence[str], chain: Sequence[str], shard: str | None) -> list[str]:
-    states = [Survey(workspace, shards).state(asset, shard) for asset in chain]
-    return [state.title for state in states if state.status == "failed"]
+def _failures(workspace: Workspace, shards: Sequence[str], chain: Sequence[str], shard: str | None) -> dict[str, str]:
+    """Title and reason of what failed of these."""
+    survey = Survey(workspace, shards)
+    states = [survey.state(asset, shard) for asset in chain]
+    return {state.title: state.reason for state in states if state.status == "failed"}
 
 
 def _raise(failed: Mapping[str, str]) -> None:
