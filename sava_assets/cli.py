@@ -20,7 +20,7 @@ from rich.table import Table
 
 from sava_assets import demo as demos
 from sava_assets.drift import calibration_drift
-from sava_assets.findings import COLUMNS
+from sava_assets.findings import with_numbers
 from sava_assets.formats import find_shards
 from sava_assets.history import collect_garbage, snapshots
 from sava_assets.resources import KNOB_FILE, Workspace, default_home
@@ -113,10 +113,8 @@ def value(
         labels, reference_labels = (np.array([number[label] for label in side], dtype=np.int64) for side in (y, ry))
         result = value_points(x, labels, rx, reference_labels, config=config, device=device)
         partial = output.with_name(f".{output.name}.partial")
-        for field, column in COLUMNS.items():
-            table = table.append_column(column, pa.array(getattr(result, field)))
         suggested = pa.array([names[label] for label in result.suggested_labels], table["label"].type)
-        table_file(table.append_column("suggested_label", suggested))(partial)
+        table_file(with_numbers(table, result).append_column("suggested_label", suggested))(partial)
         partial.replace(output)
         missed = int((~result.converged).sum())
         console.print(

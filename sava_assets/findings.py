@@ -24,10 +24,15 @@ def with_findings(points: pa.Table, found: Assessment, classes: Sequence[str], *
     """The table with the columns of `found`, `suggested_label` and `reason`; `known` = classes of the reference set."""
     labels = np.array(points["label"].to_pylist(), dtype=object)
     suggested = np.array(classes, dtype=object)[found.suggested_labels]
+    points = with_numbers(points, found).append_column("suggested_label", pa.array(suggested.tolist(), pa.string()))
+    return points.append_column("reason", pa.array(_reasons(found, labels, suggested, known), pa.string()))
+
+
+def with_numbers(points: pa.Table, found: Assessment) -> pa.Table:
+    """The table with one column for each of `COLUMNS`."""
     for field, column in COLUMNS.items():
         points = points.append_column(column, pa.array(getattr(found, field)))
-    points = points.append_column("suggested_label", pa.array(suggested.tolist(), pa.string()))
-    return points.append_column("reason", pa.array(_reasons(found, labels, suggested, known), pa.string()))
+    return points
 
 
 def findings(points: pa.Table) -> Assessment:

@@ -12,7 +12,8 @@ from sava_ops import ValuationConfig, value_points
 from sava_ops.cost import Points, ground_cost
 from sava_ops.decomposition import best_labels, decompose, log_class_masses, potentials_by_label
 from sava_ops.label_shift import reference_measure
-from sava_ops.transport import calibrate, held_out_rows, starting_potentials, transport_row
+from sava_ops.sinkhorn import Problem, Transport, solve, uniform
+from sava_ops.transport import Calibration, calibrate, held_out_rows, starting_potentials, transport_row
 from sava_ops.valuation import batch_scores, plan_batches
 from tests.toy import clouds, mislabelled
 
@@ -57,50 +58,42 @@ def solved(config: ValuationConfig):
     return train, batches, starts, calibration
 
 
-def test_under_its_own_label_a_point_has_the_potential_of_the_solver():
-    train, batches, starts, calibration = solved(EXACT)
-    row = transport_row(train, batches, starts, calibration, EXACT)
-    free = replace(EXACT, class_shares="reference")
-    for j, batch in enumerate(batches):
-        from sava_ops.sinkhorn import Problem, solve, uniform
+def solved_pair(train: Points, batch: Points, start: torch.Tensor, calibration: Calibration) -> Transport:
+    """The plain way: one problem, uniform measures."""
+    cost = ground_cost(train, batch, label_distances=calibration.label_distances, label_weight=EXACT.label_weight)
+    problem = Problem(EXACT.epsilon * calibration.scale, EXACT.rho * calibration.scale, EXACT.tolerance)
+    return solve(cost, uniform(len(train), cost), uniform(len(batch), cost), problem, start=start)
 
-        cost = ground_cost(train, batch, label_distances=calibration.label_distances, label_weight=EXACT.label_weight)
-        problem = Problem(EXACT.epsilon * calibration.scale, EXACT.rho * calibration.scale, tolerance=1e-10)
-        pair = solve(cost, uniform(30, cost), uniform(len(batch), cost), problem, start=starts[j])
-        plain_row = transport_row(train, batches, starts, calibration, free)
-        torch.testing.assert_close(plain_row.potentials[:, j, 0], pair.f, rtol=1e-6, atol=1e-6)
+
+PLAIN = replace(EXACT, class_shares="reference")
+
+
+def test_under_its_own_label_a_point_has_the_potential_of_the_solver():
+    train, batches, starts, calibration = solved(PLAIN)
+    row = transport_row(train, batches, starts, calibration, PLAIN)
     assert torch.equal(row.labels[:, 0], train.labels)
+    for j, batch in enumerate(batches):
+        expected = solved_pair(train, batch, starts[j], calibration).f
+        torch.testing.assert_close(row.potentials[:, j, 0], expected, rtol=1e-6, atol=1e-6)
 
 
 def test_held_out_points_are_valued_as_if_the_reference_lacked_them():
-    config = replace(EXACT, class_shares="reference")
-    train, batches, starts, calibration = solved(config)
-    row = transport_row(train, batches, starts, calibration, config)
-    rows = held_out_rows([len(b) for b in batches], config, turn=0)
-    epsilon, problem_start = config.epsilon * calibration.scale, 0
-    for j, taken in enumerate(rows):
-        for place, own in enumerate(taken.tolist()):
-            k = problem_start + place
-            for i, batch in enumerate(batches):
-                others = [m for m in range(len(batch)) if i != j or m != own]
-                rest = batch.take(torch.tensor(others))
-                cost = ground_cost(
-                    batches[j].take(torch.tensor([own])), rest,
-                    label_distances=calibration.label_distances, label_weight=config.label_weight,
-                )  # fmt: skip
-                g = torch.from_numpy(second_potential(train, batch, starts[i], calibration, config))[others]
-                b = torch.full((len(rest),), 1 / len(rest), dtype=torch.float64)
-                expected = plain(cost, g, b, epsilon)[0]
-                assert float(row.held_out_potentials[k, i, 0]) == pytest.approx(float(expected), abs=1e-7)
-        problem_start += len(taken)
-
-
-def second_potential(train, batch, start, calibration, config) -> np.ndarray:
-    from sava_ops.sinkhorn import Problem, solve, uniform
-
-    cost = ground_cost(train, batch, label_distances=calibration.label_distances, label_weight=config.label_weight)
-    problem = Problem(config.epsilon * calibration.scale, config.rho * calibration.scale, config.tolerance)
-    return solve(cost, uniform(len(train), cost), uniform(len(batch), cost), problem, start=start).g.numpy()
+    train, batches, starts, calibration = solved(PLAIN)
+    row = transport_row(train, batches, starts, calibration, PLAIN)
+    rows = held_out_rows([len(b) for b in batches], PLAIN, turn=0)
+    second = [solved_pair(train, batch, start, calibration).g for batch, start in zip(batches, starts, strict=True)]
+    places = [(j, own) for j, taken in enumerate(rows) for own in taken.tolist()]
+    assert len(places) == len(row.held_out_labels) == 20
+    for k, (j, own) in enumerate(places):
+        for i, batch in enumerate(batches):
+            others = [m for m in range(len(batch)) if (i, m) != (j, own)]
+            cost = ground_cost(
+                batches[j].take(torch.tensor([own])), batch.take(torch.tensor(others)),
+                label_distances=calibration.label_distances, label_weight=PLAIN.label_weight,
+            )  # fmt: skip
+            b = torch.full((len(others),), 1 / len(others), dtype=torch.float64)
+            expected = plain(cost, second[i][others], b, PLAIN.epsilon * calibration.scale)[0]
+            assert float(row.held_out_potentials[k, i, 0]) == pytest.approx(float(expected), abs=1e-7)
 
 
 def test_turns_take_all_reference_points_along():
