@@ -55,7 +55,7 @@ class Rule:
 _LABELS = ("valuation.label_metric", "valuation.class_sample", "valuation.calibration_sample")
 _BATCHING = ("valuation.batch_size", "valuation.batching", "valuation.seed")
 _PAIR = ("epsilon", "rho", "tolerance", "max_sweeps", "unit_norm", "held_out_sample", "class_shares")
-_PRUNE = ("fraction", "false_discovery_rate", "class_floor", "cap", "relabel_confidence", "relabel")
+_PRUNE = ("fraction", "false_discovery_rate", "class_floor", "cap", "relabel_confidence", "relabel", "dry_run")
 _WEIGHTS = ("label_weight", "classifier_weight", "shift_weight")
 
 RULES = {

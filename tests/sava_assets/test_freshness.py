@@ -49,8 +49,9 @@ SPLIT = {"batches[first]", "batches[second]", "reference_batches"}
         ("prune.cap", 0.2, {"pruned_dataset"}),
         ("prune.relabel_confidence", 0.2, {"pruned_dataset"}),
         ("prune.relabel", True, {"pruned_dataset"}),
+        # Switching it off must bring `curated/` up to date.
+        ("prune.dry_run", True, {"pruned_dataset"}),
         ("prune.export_images", False, set()),
-        ("prune.dry_run", True, set()),
         ("classifier.seeds", 2, {"classifier_accuracy"}),
         ("classifier.training.steps", 3, {"classifier_accuracy"}),
         ("encoder.seed", 5, {"encoder", "reference_images"}),
