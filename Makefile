@@ -46,10 +46,11 @@ lint: setup      ## formatting, lint rules, types
 clean:           ## remove the environment; data/ stays
 	rm -rf .venv
 
-# uv installs in seconds what pip takes minutes for.
+# uv installs in seconds what pip takes minutes for. Compiled once here, or every process of a run would compile it all
+# again where Python may not write its cache.
 .venv/installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "SAVA Assets needs Python 3.11 or later")'
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install --quiet --disable-pip-version-check uv
-	.venv/bin/uv pip install --quiet --python .venv/bin/python --editable '.[dev]'
+	.venv/bin/uv pip install --quiet --compile-bytecode --python .venv/bin/python --editable '.[dev]'
 	touch $@
