@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from itertools import count
 
 import numpy as np
 import pyarrow as pa
@@ -35,15 +34,12 @@ def point_values(run: Run) -> Output:
     index, members = run.read("batch_ot").table("rows.parquet"), run.read_shards("batches")
     found = assess(_rows(run, index["row"].to_pylist()), _plan(run.read("batch_plan")), run.knobs.valuation)
     shards = list(dict.fromkeys(index["shard"].to_pylist()))
-    points = pa.concat_tables(
-        members[shard]
-        .table("points.parquet")
-        .append_column("shard", pa.array([shard] * members[shard].numbers["points"]))
-        for shard in shards
-    )
+    tables = [members[shard].table("points.parquet") for shard in shards]
+    names = [pa.repeat(shard, len(table)) for shard, table in zip(shards, tables, strict=True)]
+    points = pa.concat_tables(table.append_column("shard", name) for table, name in zip(tables, names, strict=True))
     # Rows are batch by batch, the table is shard by shard.
-    number = dict(zip(zip(index["shard"].to_pylist(), index["batch"].to_pylist(), strict=True), count()))
-    place = [number[at] for at in zip(points["shard"].to_pylist(), points["batch"].to_pylist(), strict=True)]
+    first = np.cumsum([0, *(members[shard].numbers["batches"] for shard in shards[:-1])])
+    place = np.concatenate([start + table["batch"].to_numpy() for start, table in zip(first, tables, strict=True)])
     order = np.argsort(np.argsort(place, kind="stable"), kind="stable")
     found = Assessment(**{name: array[order] for name, array in vars(found).items()})
     classes, known = (run.read(name).numbers["classes"] for name in ("label_distances", "reference_embeddings"))

@@ -26,7 +26,7 @@ DIGITS_SETTINGS = {
         "image_size": 8,
         "training": {"steps": 80, "batch_size": 64, "learning_rate": 0.05},
     },
-    "classifier": {"seeds": 3, "training": {"steps": 80, "batch_size": 64, "learning_rate": 0.05}},
+    "classifier": {"seeds": 2, "training": {"steps": 70, "batch_size": 32, "learning_rate": 0.03}},
 }
 CIFAR10_SETTINGS = {
     "encoder": {

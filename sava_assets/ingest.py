@@ -8,6 +8,7 @@ from itertools import islice
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from upath import UPath
 
 from sava_assets.computation import Run, computed
@@ -72,10 +73,10 @@ def test_images(run: Run) -> Output:
 
 def shared_images(one: Result, other: Result) -> list[tuple[str, str]]:
     """Ids of images with equal pixels in two sets."""
-    tables = [result.table("points.parquet", ["id", "pixel_hash"]) for result in (one, other)]
-    known = dict(zip(tables[1]["pixel_hash"].to_pylist(), tables[1]["id"].to_pylist(), strict=True))
-    pairs = zip(tables[0]["id"].to_pylist(), tables[0]["pixel_hash"].to_pylist(), strict=True)
-    return [(name, known[pixels]) for name, pixels in pairs if pixels in known]
+    first, second = (result.table("points.parquet", ["id", "pixel_hash"]) for result in (one, other))
+    shared = first.filter(pc.is_in(first["pixel_hash"], value_set=second["pixel_hash"]))
+    known = dict(zip(second["pixel_hash"].to_pylist(), second["id"].to_pylist(), strict=True)) if len(shared) else {}
+    return [(row["id"], known[row["pixel_hash"]]) for row in shared.to_pylist()]
 
 
 def refuse_shared_images(ones: Mapping[str, Result], other_name: str, other: Result) -> None:

@@ -21,12 +21,14 @@ GRID_COLUMNS, GRID_ROWS, THUMBNAIL = 8, 4, 64
 FONT = Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 CELL, CAPTION = 88, 14
 """Pixels."""
+FEW_TICKS = 4
+"""Every tick costs a millisecond, and each new shard draws three pictures."""
 
 
 def histogram(values: np.ndarray, label: str, threshold: float | None = None) -> str:
     """Distribution of values; a line at `threshold`."""
     figure, axes = _axes()
-    axes.hist(values, bins=60, color="#4c72b0")
+    axes.stairs(*np.histogram(values, bins=60), fill=True, color="#4c72b0")
     if threshold is not None:
         axes.axvline(threshold, color="#c44e52", linestyle="--", label="pruned above")
         axes.legend()
@@ -41,9 +43,9 @@ def matrix(values, rows: str, columns: str, names: Sequence[str] | None = None) 
     step = -(-len(cells) // MOST_CELLS)
     figure, axes = _axes()
     picture = axes.imshow(cells[::step], aspect="auto", cmap="viridis", interpolation="nearest")
-    figure.colorbar(picture)
+    figure.colorbar(picture, ticks=MaxNLocator(FEW_TICKS))
     for axis in (axes.xaxis, axes.yaxis):
-        axis.set_major_locator(MaxNLocator(integer=True))
+        axis.set_major_locator(MaxNLocator(FEW_TICKS, integer=True))
     axes.set_xlabel(columns)
     axes.set_ylabel(rows if step == 1 else f"{rows} (every {step}th)")
     if names and len(names) <= 20:
