@@ -46,7 +46,7 @@ class ValuationConfig:
     """ε of the batch plan, times the largest batch cost."""
     hierarchical: bool = False
     """Add the gradient of the batch itself (Eq. 10) to that of its points."""
-    held_out_sample: int = 1024
+    held_out_sample: int = 512
     """Reference points, at most, that are valued with each training batch as if they belonged to it: what clean points
     look like there."""
     seed: int = 0

@@ -51,30 +51,30 @@ def ground_cost(
 ) -> Float[Tensor, "n m"]:
     """C of Eq. 8 for two batches; `label_weight` = λ_y, `label_distances` = W (train class, reference class)."""
     images = feature_cost(train.features, reference.features)
-    return with_labels(images, train, reference, label_distances=label_distances, label_weight=label_weight)
+    return with_label_costs(images, train, reference, label_costs(label_distances, label_weight))
 
 
-def with_labels(
-    images: Float[Tensor, "n m"],
-    train: Points,
-    reference: Points,
-    *,
-    label_distances: Float[Tensor, "classes classes"],
-    label_weight: float,
+def label_costs(
+    label_distances: Float[Tensor, "classes classes"], label_weight: float
+) -> Float[Tensor, "classes classes"]:
+    """½ λ_y W; a class that a side lacks has NaN in W, which nothing selects but would spread through products: 0."""
+    return 0.5 * label_weight * label_distances.nan_to_num(0.0)
+
+
+def with_label_costs(
+    images: Float[Tensor, "n m"], train: Points, reference: Points, costs: Float[Tensor, "classes classes"]
 ) -> Float[Tensor, "n m"]:
     """C of Eq. 8 from the cost of the images alone."""
-    # A class that a side lacks has NaN there; nothing selects it, but in a product 0 · NaN would spread.
-    label_rows = (0.5 * label_weight * label_distances.nan_to_num(0.0))[train.labels]
-    one_hot = torch.nn.functional.one_hot(reference.labels, len(label_distances)).to(images.dtype)
-    return torch.addmm(images, label_rows, one_hot.T)
+    one_hot = torch.nn.functional.one_hot(reference.labels, len(costs)).to(images.dtype)
+    return torch.addmm(images, costs[train.labels], one_hot.T)
 
 
 def mean_feature_cost(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> float:
     """Mean over all pairs of ½‖x_k − y_l‖², in O((n + m) d): the scale that ε, ρ and the label weight follow."""
     centre = y.mean(0)
-    x, y = (x - centre).double(), (y - centre).double()
-    mean = _half_squared_norm(x).mean() + _half_squared_norm(y).mean() - x.mean(0) @ y.mean(0)
-    return max(float(mean), 0.0)
+    x, y = x - centre, y - centre
+    squares = sum(float(_half_squared_norm(side).double().mean()) for side in (x, y))
+    return max(squares - float(x.mean(0).double() @ y.mean(0).double()), 0.0)
 
 
 def moments(features: Float[Tensor, "n d"]) -> dict[str, Tensor]:

@@ -34,8 +34,8 @@ class Shift:
         """The points with √(weight · t) d(x) as one more feature; as they are if that is 0."""
         if weight * self.size == 0:
             return points
-        coordinate = (weight * self.size).sqrt() * (points.features.double() @ self.direction)
-        features = torch.cat([points.features, coordinate[:, None].to(points.features.dtype)], 1)
+        coordinate = points.features @ ((weight * self.size).sqrt() * self.direction).to(points.features.dtype)
+        features = torch.cat([points.features, coordinate[:, None]], 1)
         return replace(points, features=features)
 
 

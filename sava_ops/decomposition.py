@@ -67,19 +67,15 @@ def log_class_masses(
 
 
 def potentials_by_label(
-    log_masses: Float[Tensor, "n classes"],
-    label_distances: Float[Tensor, "classes classes"],
-    *,
-    label_weight: float,
-    epsilon: float,
+    log_masses: Float[Tensor, "n classes"], label_costs: Float[Tensor, "classes classes"], *, epsilon: float
 ) -> Float[Tensor, "n classes"]:
-    """f_k(c) for every label c, units of cost. `label_distances` = W, NaN where a side lacks the class."""
-    log_masses = log_masses.double()
+    """f_k(c) for every label c, units of cost; `label_costs` = ½ λ_y W."""
+    dtype, log_masses = log_masses.dtype, log_masses.double()
     top = log_masses.amax(1, keepdim=True)
-    closeness = torch.exp(-0.5 * label_weight / epsilon * label_distances.nan_to_num(0.0).double())
+    closeness = torch.exp(-label_costs.double() / epsilon)
     total = torch.exp(log_masses - top) @ closeness.T
     # Beyond e^-700 the last digit of a potential no longer matters; infinity would.
-    return (-epsilon * (top + total.clamp(min=1e-300).log())).to(label_distances.dtype)
+    return (-epsilon * (top + total.clamp(min=1e-300).log())).to(dtype)
 
 
 def best_labels(

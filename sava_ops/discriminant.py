@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
+from scipy.optimize import minimize
 from sklearn.covariance import ledoit_wolf
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from sava_ops.batches import split_batches
@@ -24,6 +24,7 @@ from sava_ops.cost import Points
 FOLDS = 5
 INVERSE_PENALTY = 0.5
 """C of the logistic regressions, on features in units of their standard deviation (over all columns together)."""
+GRADIENT_TOLERANCE = 1e-3
 LEAST_PROBABILITY = 1e-6
 """δ."""
 
@@ -74,7 +75,7 @@ def fit_discriminant(reference: Points, *, classes: int, seed: int) -> Discrimin
 def _gaussian(points: Points, counts: Tensor) -> tuple[Tensor, Tensor]:
     x = points.features.double()
     means = x.new_zeros(len(counts), x.shape[1]).index_add_(0, points.labels, x) / counts.clamp(min=1)[:, None]
-    inside = (x - means[points.labels]).cpu().numpy()
+    inside = (x - means[points.labels]).to(points.features.dtype).cpu().numpy()
     # One point has no spread, and scikit-learn warns of it.
     spread = ledoit_wolf(inside, assume_centered=True)[0] if len(inside) > 1 else np.zeros((x.shape[1],) * 2)
     covariance = torch.from_numpy(spread).to(x)
@@ -82,34 +83,54 @@ def _gaussian(points: Points, counts: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _cross_fitted(points: Points, classes: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    x, y = points.features.cpu().numpy(), points.labels.cpu().numpy()
+    y = points.labels
     size = -(-len(y) // min(FOLDS, len(y)))
-    folds = split_batches(y, batch_size=size, seed=seed)
+    folds = split_batches(y.cpu().numpy(), batch_size=size, seed=seed)
+    held_out = torch.zeros(len(folds), len(y), dtype=torch.bool)
+    for number, fold in enumerate(folds):
+        held_out[number, torch.from_numpy(fold)] = True
+    held_out = held_out.to(y.device)
+    weights, biases = _regressions(points, ~held_out if len(folds) > 1 else held_out, classes)
     losses = points.features.new_empty(len(y), classes)
-    fitted = []
-    for fold in folds:
-        others = np.setdiff1d(np.arange(len(y)), fold) if len(folds) > 1 else fold
-        weights, biases = (t.to(points.features) for t in _regression(x[others], y[others], classes))
-        losses[torch.from_numpy(fold)] = _losses(points.features[torch.from_numpy(fold)] @ weights.T + biases)
-        fitted.append((weights, biases))
-    weights, biases = (torch.stack(parts) for parts in zip(*fitted, strict=True))
+    for number, fold in enumerate(held_out):
+        losses[fold] = _losses(points.features[fold] @ weights[number].T + biases[number])
     return weights, biases, losses
 
 
-def _regression(x: np.ndarray, y: np.ndarray, classes: int) -> tuple[Tensor, Tensor]:
-    """Weights (classes, d) and biases (classes,) whose softmax is p(c | x)."""
-    weights, biases = np.zeros((classes, x.shape[1])), np.full(classes, -np.inf)
-    known = np.unique(y)
-    if len(known) == 1:
-        biases[known] = 0.0
-        return torch.from_numpy(weights), torch.from_numpy(biases)
-    unit = float(x.var(0).sum()) ** 0.5 or 1.0
-    model = LogisticRegression(C=INVERSE_PENALTY, tol=1e-3, max_iter=500).fit(x / unit, y)
-    if len(known) == 2:  # one row of weights for the second class
-        weights[known[1]], biases[known] = model.coef_[0], [0.0, model.intercept_[0]]
-    else:
-        weights[known], biases[known] = model.coef_, model.intercept_
-    return torch.from_numpy(weights / unit), torch.from_numpy(biases)
+def _regressions(points: Points, fitted: Bool[Tensor, "folds M"], classes: int) -> tuple[Tensor, Tensor]:
+    """Weights (folds, classes, d) and biases (folds, classes) whose softmax is p(c | x), each from its `fitted` points.
+
+    All in one optimisation, so that a pass over the points serves every fold.
+    """
+    x, y, folds = points.features, points.labels, len(fitted)
+    unit = float(x.var(0, correction=0).sum()) ** 0.5 or 1.0
+    x = x / unit
+    one_hot = torch.nn.functional.one_hot(y, classes).to(x.dtype)
+    share = (fitted / fitted.sum(1, keepdim=True)).T.to(x.dtype)
+    penalty = 1 / (INVERSE_PENALTY * fitted.sum(1).to(x.dtype))[:, None, None]
+    absent = (fitted.to(x.dtype) @ one_hot) == 0
+
+    def unpacked(flat: np.ndarray) -> tuple[Tensor, Tensor]:
+        table = torch.from_numpy(flat).to(x).view(folds, classes, -1)
+        return table[..., :-1], table[..., -1]
+
+    def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        """Σ over folds of the mean cross-entropy + ½ ‖weights‖² / (C · points), and its gradient."""
+        weights, biases = unpacked(flat)
+        logits = torch.addmm(biases.flatten(), x, weights.flatten(0, 1).T).view(len(x), folds, classes)
+        log_p = logits.masked_fill_(absent, -torch.inf).log_softmax(2)
+        own = log_p.gather(2, y[:, None, None].expand(-1, folds, 1))[..., 0]
+        value = (penalty * weights.square()).sum() / 2 - torch.where(share > 0, own * share, 0.0).sum()
+        residual = (log_p.exp() - one_hot[:, None, :]) * share[..., None]
+        slope = (residual.flatten(1).T @ x).view_as(weights) + penalty * weights
+        return float(value), torch.cat([slope, residual.sum(0)[..., None]], 2).double().flatten().cpu().numpy()
+
+    start = np.zeros(folds * classes * (x.shape[1] + 1))
+    found = minimize(
+        objective, start, jac=True, method="L-BFGS-B", options={"gtol": GRADIENT_TOLERANCE, "maxiter": 500}
+    )
+    weights, biases = unpacked(found.x)
+    return weights / unit, biases.masked_fill(absent, -torch.inf)
 
 
 def _losses(logits: Float[Tensor, "n classes"]) -> Float[Tensor, "n classes"]:

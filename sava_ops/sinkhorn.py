@@ -14,6 +14,7 @@ domain and `K` is built anew (Schmitzer 2019, "stabilized").
 """
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -87,6 +88,35 @@ def uniform(size: int, like: Tensor) -> Float[Tensor, " size"]:
     return torch.full((size,), 1.0 / size, dtype=like.dtype, device=like.device)
 
 
+class Kernel(ABC):
+    """The entries e^{(f_k + g_l − C_kl)/ε} a_k b_l of one problem, around absorbed potentials."""
+
+    a: Float[Tensor, " n"]
+    b: Float[Tensor, " m"]
+    g: Float[Tensor, " m"]
+    """The absorbed second potential."""
+
+    @abstractmethod
+    def absorb(self, g: Float[Tensor, " m"]) -> Float[Tensor, " n"]:
+        """Build the kernel around g and the f that belongs to it; returns f."""
+
+    @abstractmethod
+    def rows(self, v: Float[Tensor, " m"]) -> Float[Tensor, " n"]:
+        """K v."""
+
+    @abstractmethod
+    def columns(self, u: Float[Tensor, " n"]) -> Float[Tensor, " m"]:
+        """Kᵀ u."""
+
+    @abstractmethod
+    def log_columns(self, f: Float[Tensor, " n"]) -> Float[Tensor, " m"]:
+        """log Σ_k a_k e^{(f_k − C_kl)/ε}, in the log domain. The kernel must be built anew afterwards."""
+
+    @abstractmethod
+    def transport_cost(self, u: Float[Tensor, " n"], v: Float[Tensor, " m"]) -> float:
+        """⟨π, C⟩ of π = diag(u) K diag(v)."""
+
+
 def solve(
     cost: Float[Tensor, "n m"],
     a: Float[Tensor, " n"],
@@ -100,74 +130,84 @@ def solve(
     `a` and `b` must be positive and sum to 1. Not reaching the tolerance in `max_sweeps` is a stated outcome
     (`converged`), not an error.
     """
-    state, accelerated = _Sweeper(cost, a, b, problem), Anderson()
-    g = state.annealed_start() if start is None else start.clone()
-    f = state.absorb(g)
-    u, v = a.new_ones(len(a)), b.new_ones(len(b))
+    kernel = DenseKernel(cost, a, b, problem.epsilon)
+    return sweep(kernel, problem, _annealed(cost, a, b, problem) if start is None else start)
+
+
+def sweep(kernel: Kernel, problem: Problem, start: Float[Tensor, " m"]) -> Transport:
+    """Sinkhorn's sweeps from a second potential."""
+    a, b, g, accelerated = kernel.a, kernel.b, start.clone(), Anderson()
+    first = f = kernel.absorb(g)
+    u, v = torch.ones_like(a), torch.ones_like(b)
     error = least = math.inf
-    sweep = 0
-    for sweep in range(1, problem.max_sweeps + 1):
-        columns = state.kernel.T @ u
+    sweeps = 0
+    for sweeps in range(1, problem.max_sweeps + 1):
+        columns = kernel.columns(u)
         # The rows are exact here, so this is the error of the plan (f, g) as it stands.
         error = float((v * columns - problem.column_marginal(b, g)).abs().sum())
-        if error <= problem.tolerance or sweep == problem.max_sweeps:
+        if error <= problem.tolerance or sweeps == problem.max_sweeps:
             break
         if error > MOST_SETBACK * least:
             accelerated.pause()
         least = min(least, error)
-        g = accelerated.step(g, state.column_update(columns))
-        v = torch.exp((g - state.g) / problem.epsilon)
-        u = a / (state.kernel @ v)
-        if not state.safe(u, v):
+        update = problem.damping * (kernel.g + problem.epsilon * (b.log() - columns.log()))
+        g = accelerated.step(g, update)
+        v = torch.exp((g - kernel.g) / problem.epsilon)
+        u = a / kernel.rows(v)
+        if not _safe(u, v):
             accelerated.pause()
-            g = state.log_columns(f)
-            f = state.absorb(g)
-            u, v = a.new_ones(len(a)), b.new_ones(len(b))
+            g = -problem.damping * problem.epsilon * kernel.log_columns(f)
+            first = f = kernel.absorb(g)
+            u, v = torch.ones_like(a), torch.ones_like(b)
             continue
-        f = state.f + problem.epsilon * torch.log(u)
-    plan_cost = float(u @ (state.kernel.mul_(cost) @ v))
-    return Transport(f, g, plan_cost, error, sweep, error <= problem.tolerance)
+        f = first + problem.epsilon * torch.log(u)
+    return Transport(f, g, kernel.transport_cost(u, v), error, sweeps, error <= problem.tolerance)
 
 
-class _Sweeper:
-    """The kernel of one problem with potentials (f, g) absorbed, in one buffer that every sweep reuses."""
+def _safe(u: Tensor, v: Tensor) -> bool:
+    """Whether the scalings are finite and far from the limits of the number format."""
+    extremes = torch.stack([u.max(), 1 / u.min(), v.max(), 1 / v.min()])
+    return bool((extremes < math.exp(SAFE_LOG_SCALING)).all())
 
-    def __init__(self, cost: Tensor, a: Tensor, b: Tensor, problem: Problem) -> None:
-        self.cost, self.a, self.b, self.problem = cost, a, b, problem
-        self.log_a, self.log_b = a.log(), b.log()
-        self.kernel = torch.empty_like(cost)
-        self.f, self.g = torch.zeros_like(a), torch.zeros_like(b)
 
-    def absorb(self, g: Tensor, epsilon: float | None = None) -> Tensor:
-        """f for this g, in the log domain; leaves π(f, g) in the buffer and returns f."""
-        epsilon = epsilon or self.problem.epsilon
-        torch.sub((g + epsilon * self.log_b)[None, :], self.cost, out=self.kernel).div_(epsilon)
-        top = self.kernel.amax(1)
-        self.kernel.sub_(top[:, None]).exp_()
-        total = self.kernel.sum(1)
-        self.kernel.mul_((self.a / total)[:, None])
-        self.f, self.g = -epsilon * (top + total.log()), g
-        return self.f
+class DenseKernel(Kernel):
+    """The kernel of any cost matrix, in one buffer that every sweep reuses."""
 
-    def log_columns(self, f: Tensor, epsilon: float | None = None) -> Tensor:
-        """g for this f, in the log domain; overwrites the buffer."""
-        epsilon = epsilon or self.problem.epsilon
-        torch.sub((f + epsilon * self.log_a)[:, None], self.cost, out=self.kernel).div_(epsilon)
-        return -self.problem.damping * epsilon * torch.logsumexp(self.kernel, 0)
+    def __init__(
+        self, cost: Float[Tensor, "n m"], a: Float[Tensor, " n"], b: Float[Tensor, " m"], epsilon: float
+    ) -> None:
+        self.cost, self.a, self.b, self.epsilon = cost, a, b, epsilon
+        self.entries = torch.empty_like(cost)
 
-    def column_update(self, columns: Tensor) -> Tensor:
-        """g from the column sums of the kernel scaled by u."""
-        return self.problem.damping * (self.g + self.problem.epsilon * (self.log_b - columns.log()))
+    def absorb(self, g: Float[Tensor, " m"]) -> Float[Tensor, " n"]:
+        self.g = g
+        torch.sub((g + self.epsilon * self.b.log())[None, :], self.cost, out=self.entries).div_(self.epsilon)
+        top = self.entries.amax(1)
+        self.entries.sub_(top[:, None]).exp_()
+        total = self.entries.sum(1)
+        self.entries.mul_((self.a / total)[:, None])
+        return -self.epsilon * (top + total.log())
 
-    def safe(self, u: Tensor, v: Tensor) -> bool:
-        """Whether the scalings are finite and far from the limits of the number format."""
-        extremes = torch.stack([u.max(), 1 / u.min(), v.max(), 1 / v.min()])
-        return bool((extremes < math.exp(SAFE_LOG_SCALING)).all())
+    def rows(self, v: Float[Tensor, " m"]) -> Float[Tensor, " n"]:
+        return self.entries @ v
 
-    def annealed_start(self) -> Tensor:
-        """A g near the optimum: one log-domain sweep per ε, from the largest cost down to the problem's ε."""
-        epsilon, g = float(self.cost.max()), torch.zeros_like(self.b)
-        while epsilon > self.problem.epsilon:
-            g = self.log_columns(self.absorb(g, epsilon), epsilon)
-            epsilon *= ANNEALING_FACTOR
-        return g
+    def columns(self, u: Float[Tensor, " n"]) -> Float[Tensor, " m"]:
+        return self.entries.T @ u
+
+    def log_columns(self, f: Float[Tensor, " n"]) -> Float[Tensor, " m"]:
+        torch.sub((f + self.epsilon * self.a.log())[:, None], self.cost, out=self.entries).div_(self.epsilon)
+        return torch.logsumexp(self.entries, 0)
+
+    def transport_cost(self, u: Float[Tensor, " n"], v: Float[Tensor, " m"]) -> float:
+        """Overwrites the kernel."""
+        return float(u @ (self.entries.mul_(self.cost) @ v))
+
+
+def _annealed(cost: Tensor, a: Tensor, b: Tensor, problem: Problem) -> Tensor:
+    """A g near the optimum: one log-domain sweep per ε, from the largest cost down to the problem's ε."""
+    epsilon, g = float(cost.max()), torch.zeros_like(b)
+    while epsilon > problem.epsilon:
+        kernel = DenseKernel(cost, a, b, epsilon)
+        g = -problem.damping * epsilon * kernel.log_columns(kernel.absorb(g))
+        epsilon *= ANNEALING_FACTOR
+    return g

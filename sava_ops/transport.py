@@ -25,16 +25,14 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from sava_ops.config import ValuationConfig
-from sava_ops.cost import Points, feature_cost, mean_feature_cost, with_labels
+from sava_ops.cost import Points, feature_cost, label_costs, mean_feature_cost, with_label_costs
 from sava_ops.covariate_shift import covariate_shift
 from sava_ops.decomposition import LabelPotentials, best_labels, log_class_masses, potentials_by_label
 from sava_ops.discriminant import Discriminant, fit_discriminant
 from sava_ops.label_distance import class_samples, label_distances
 from sava_ops.label_shift import estimated_shares, reference_measure
-from sava_ops.sinkhorn import Problem, Transport, solve, uniform
-
-NO_TRANSPORT = 1e4
-"""Price of a point's transport to itself, in units of the scale: more than any plan pays."""
+from sava_ops.labelled_kernel import LabelledKernel
+from sava_ops.sinkhorn import Problem, Transport, solve, sweep, uniform
 
 
 @dataclass(frozen=True)
@@ -113,8 +111,7 @@ def starting_potentials(
 ) -> list[Float[Tensor, " _"]]:
     """One warm start (m_j,) per reference batch: the second potential against the calibration's sample."""
     sample = _Frame(calibration.sample, calibration, config)
-    views = [sample.view(batch) for batch in reference_batches]
-    return [sample.solve(feature_cost(sample.points.features, v.features), v, start=None).g for v in views]
+    return [sample.transport(sample.view(batch), None, None)[0].g for batch in reference_batches]
 
 
 def transport_row(
@@ -135,16 +132,16 @@ def transport_row(
     held_out = frame.view(
         _joined([b.take(r.to(b.labels.device)) for b, r in zip(reference_batches, rows, strict=True)])
     )
+    buffer = batch.features.new_empty(max(len(batch), len(held_out)) * max(map(len, reference_batches)))
     solved, own, others, first = [], [], [], 0
     for reference, start, taken in zip(reference_batches, starts, rows, strict=True):
         seen = frame.view(reference)
-        images = feature_cost(frame.points.features, seen.features)
-        pair = frame.solve(images, seen, start)
+        pair, masses = frame.transport(seen, start, buffer)
         solved.append(pair)
-        own.append(frame.by_label(images, frame.points, seen, pair.g))
-        images = feature_cost(held_out.features, seen.features)
-        itself = torch.arange(first, first + len(taken)), taken
-        others.append(frame.by_label(images, held_out, seen, pair.g, itself=itself))
+        own.append(frame.by_label(masses, frame.points))
+        itself = torch.arange(first, first + len(taken), device=batch.labels.device), taken.to(batch.labels.device)
+        masses = frame.masses(held_out, seen, pair.g, itself, buffer)
+        others.append(frame.by_label(masses, held_out))
         first += len(taken)
     masses = torch.tensor([float(len(b)) for b in reference_batches]).to(batch.features)
     keep = partial(best_labels, batch_masses=masses / masses.sum(), known=frame.known)
@@ -169,12 +166,15 @@ class _Frame:
     def __init__(self, batch: Points, calibration: Calibration, config: ValuationConfig) -> None:
         self.calibration, self.config, reference = calibration, config, calibration.discriminant
         losses = reference.losses(batch.features)
+        self.centre = (reference.shares @ reference.means).to(batch.features)
+        self.label_costs = label_costs(calibration.label_distances, config.label_weight)
         self.estimate = config.class_shares == "estimated"
         self.shares = estimated_shares(losses, reference) if self.estimate else reference.shares
         self.shift = covariate_shift(batch, self.shares, reference)
         self.points = self.view(replace(batch, label_losses=losses))
         unit = calibration.scale
         self.problem = Problem(config.epsilon * unit, config.rho * unit, config.tolerance, config.max_sweeps)
+        self.compact = LabelledKernel.holds(self.label_costs, self.problem.epsilon)
 
     @property
     def known(self) -> Bool[Tensor, " classes"]:
@@ -189,45 +189,64 @@ class _Frame:
         return torch.where(reference > 0, self.shares / reference.clamp(min=1e-300), 0.0)
 
     def view(self, points: Points) -> Points:
-        return self.shift.augment(points, weight=self.config.shift_weight * self.calibration.scale)
+        # Distances do not see a common shift; without it, rounding does not see the norm of the mean.
+        centred = replace(points, features=points.features - self.centre)
+        return self.shift.augment(centred, weight=self.config.shift_weight * self.calibration.scale)
 
     def measure(self, reference: Points) -> Float[Tensor, " m"]:
         if self.estimate:
             return reference_measure(reference, self.shares)
         return uniform(len(reference), reference.features)
 
-    def solve(self, images: Tensor, reference: Points, start: Tensor | None) -> Transport:
-        """One pair, from the cost of its images."""
-        cost = with_labels(
-            images,
-            self.points,
-            reference,
-            label_distances=self.calibration.label_distances,
-            label_weight=self.config.label_weight,
-        )
-        return solve(cost, uniform(len(cost), cost), self.measure(reference), self.problem, start=start)
+    def solve(self, seen: Points, start: Tensor | None) -> Transport:
+        """One pair, by the matrix of its costs."""
+        cost = with_label_costs(feature_cost(self.points.features, seen.features), self.points, seen, self.label_costs)
+        return solve(cost, uniform(len(cost), cost), self.measure(seen), self.problem, start=start)
 
-    def by_label(
-        self,
-        images: Tensor,
-        points: Points,
-        reference: Points,
-        g: Tensor,
-        *,
-        itself: tuple[Tensor, Tensor] | None = None,
+    def transport(
+        self, seen: Points, start: Tensor | None, buffer: Tensor | None
+    ) -> tuple[Transport, Float[Tensor, "n classes"]]:
+        """One pair, and the log masses S of its training points."""
+        if not self.compact:
+            pair = self.solve(seen, start)
+            return pair, self.masses(self.points, seen, pair.g, None, buffer)
+        kernel = self._kernel(self.points, seen, None, buffer)
+        pair = sweep(kernel, self.problem, torch.zeros_like(kernel.b) if start is None else start)
+        return pair, kernel.log_class_masses(pair.g)
+
+    def masses(
+        self, points: Points, seen: Points, g: Tensor, itself: tuple[Tensor, Tensor] | None, buffer: Tensor | None
     ) -> Float[Tensor, "n classes"]:
-        """f of points under every label; `itself` = rows and columns of pairs that are one and the same point."""
-        if itself:
-            images = images.index_put(itself, images.new_tensor(NO_TRANSPORT * self.calibration.scale))
-        epsilon, distances = self.problem.epsilon, self.calibration.label_distances
-        log_b = self.measure(reference).log()
-        masses = log_class_masses(images, g, log_b, reference.labels, classes=len(distances), epsilon=epsilon)
+        """log S of any points under this g; `itself` = rows and columns of pairs that are one and the same point."""
+        log_b = self.measure(seen).log()
+        if self.compact:
+            kernel = self._kernel(points, seen, itself, buffer)
+            kernel.absorb(g)
+            masses = kernel.log_class_masses(g)
+        else:
+            images = feature_cost(points.features, seen.features)
+            if itself:
+                images.index_put_(itself, images.new_tensor(torch.inf))
+            shares = len(self.label_costs), self.problem.epsilon
+            masses = log_class_masses(images, g, log_b, seen.labels, classes=shares[0], epsilon=shares[1])
         if itself:
             # What is left of the reference is a whole measure again.
             masses[itself[0]] -= torch.log1p(-log_b.exp()[itself[1]])[:, None]
-        potentials = potentials_by_label(masses, distances, label_weight=self.config.label_weight, epsilon=epsilon)
+        return masses
+
+    def by_label(self, log_masses: Float[Tensor, "n classes"], points: Points) -> Float[Tensor, "n classes"]:
+        """f of points under every label."""
+        potentials = potentials_by_label(log_masses, self.label_costs, epsilon=self.problem.epsilon)
         # A cost of the point and its label alone: it changes no plan and adds to the potential.
         return potentials + self.config.classifier_weight * self.calibration.scale * _losses(points)
+
+    def _kernel(
+        self, points: Points, seen: Points, itself: tuple[Tensor, Tensor] | None, buffer: Tensor | None
+    ) -> LabelledKernel:
+        b, epsilon = self.measure(seen), self.problem.epsilon
+        return LabelledKernel(
+            points, seen, b, label_costs=self.label_costs, epsilon=epsilon, itself=itself, buffer=buffer
+        )
 
 
 def _joined(parts: Sequence[Points]) -> Points:

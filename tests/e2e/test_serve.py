@@ -1,7 +1,10 @@
 """The main events again, with the real webserver, daemon and code server: the same exact lists of work."""
 
+import contextlib
 import json
+import os
 import shutil
+import signal
 import time
 
 import pytest
@@ -14,6 +17,8 @@ from tests.sava_assets.test_automation import FROM_BATCH_OT, filled, shard_work
 __all__ = ["filled"]
 LOOK_SECONDS = 3
 IN_PROGRESS = "{ runsOrError(filter: {statuses: [QUEUED, NOT_STARTED, STARTING, STARTED]}) { ... on Runs { count } } }"
+STARTED = "{ runsOrError(filter: {statuses: [STARTED]}) { ... on Runs { count } } }"
+RUNS = "{ runsOrError { ... on Runs { results { runId parentRunId status } } } }"
 TICKS = """
 query ($sensor: SensorSelector!) {
   sensorOrError(sensorSelector: $sensor) {
@@ -70,11 +75,32 @@ def test_new_shard(served):
     assert work(served, expected) == expected
 
 
-def test_prune_fraction_changed(served):
+def prune(served, fraction: float) -> list[str]:
+    """Change the fraction; what has to be done then."""
     file = served[0] / "sava.yaml"
-    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | {"prune": {"fraction": 0.5}}))
-    expected = ["classifier_accuracy", "pruned_dataset"]
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | {"prune": {"fraction": fraction}}))
+    return ["classifier_accuracy", "pruned_dataset"]
+
+
+def test_prune_fraction_changed(served):
+    expected = prune(served, 0.5)
     assert work(served, expected) == expected
+
+
+def test_killed_run_is_run_again(served):
+    """The daemon's monitor finds a run whose process is gone, and its retries run the rest."""
+    _, server, _ = served
+    idle = set(server.processes())
+    expected = prune(served, 0.25)
+    wait_for(lambda: server.ask(STARTED)["runsOrError"]["count"], "a run", server)
+    for process in set(server.processes()) - idle:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+    assert work(served, expected) == expected
+    runs = server.ask(RUNS)["runsOrError"]["results"]
+    again = [run for run in runs if run["parentRunId"]]
+    assert [run["status"] for run in again] == ["SUCCESS"]
+    assert {run["runId"]: run["status"] for run in runs}[again[0]["parentRunId"]] == "FAILURE"
 
 
 def test_no_look_failed(served):

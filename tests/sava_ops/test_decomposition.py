@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sava_ops import ValuationConfig, value_points
-from sava_ops.cost import Points, ground_cost
+from sava_ops.cost import Points, ground_cost, label_costs
 from sava_ops.decomposition import best_labels, decompose, log_class_masses, potentials_by_label
 from sava_ops.label_shift import reference_measure
 from sava_ops.sinkhorn import Problem, Transport, solve, uniform
@@ -42,7 +42,7 @@ def test_potentials_under_every_label_are_those_of_relabelled_points(seed):
     )
     images = ground_cost(train, reference, label_distances=distances, label_weight=0.0)
     masses = log_class_masses(images, g, b.log(), reference.labels, classes=CLASSES, epsilon=EPSILON)
-    found = potentials_by_label(masses, distances, label_weight=WEIGHT, epsilon=EPSILON)
+    found = potentials_by_label(masses, label_costs(distances, WEIGHT), epsilon=EPSILON)
     for label in range(CLASSES):
         relabelled = replace(train, labels=torch.full_like(train.labels, label))
         cost = ground_cost(relabelled, reference, label_distances=distances, label_weight=WEIGHT)
