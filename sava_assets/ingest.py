@@ -74,7 +74,7 @@ def test_images(run: Run) -> Output:
 def shared_images(one: Result, other: Result) -> list[tuple[str, str]]:
     """Ids of images with equal pixels in two sets."""
     first, second = (result.table("points.parquet", ["id", "pixel_hash"]) for result in (one, other))
-    shared = first.filter(pc.is_in(first["pixel_hash"], value_set=second["pixel_hash"]))
+    shared = first.filter(pc.field("pixel_hash").isin(second["pixel_hash"].combine_chunks()))
     known = dict(zip(second["pixel_hash"].to_pylist(), second["id"].to_pylist(), strict=True)) if len(shared) else {}
     return [(row["id"], known[row["pixel_hash"]]) for row in shared.to_pylist()]
 

@@ -91,7 +91,7 @@ class LabelledKernel(Kernel):
 
     def columns(self, u: Float[Tensor, " n"]) -> Float[Tensor, " m"]:
         weights = self.factors * (self.row_scale * u)
-        sums = torch.empty_like(self.g)
+        sums = torch.empty_like(self.b)
         for c, columns in self.classes:
             torch.mv(self.entries[:, columns].T, weights[c], out=sums[columns])
         return sums[self.place]
@@ -119,7 +119,7 @@ class LabelledKernel(Kernel):
         """log Σ_k a_k e^{(f_k − C_kl)/ε}; overwrites the buffer."""
         shifted = (f - self.half_squares[0]) / self.epsilon + self.a.log()
         torch.mm(self.x, self.y.T, out=self.entries).add_(shifted[:, None])
-        sums = torch.empty_like(self.g)
+        sums = torch.empty_like(self.b)
         for c, columns in self.classes:
             labelled = self.entries[:, columns] - self.label_costs[c, :, None] / self.epsilon
             sums[columns] = torch.logsumexp(labelled, 0) - self.half_squares[1][columns] / self.epsilon
