@@ -4,7 +4,7 @@ CIFAR10 ?= ../shared/data
 HOME_FOLDER ?= data/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo cifar10 benchmark sensitivity incremental ui serve lineage test lint clean
+.PHONY: help setup demo cifar10 benchmark sensitivity incremental bench million ui serve lineage test lint clean
 
 help:            ## list the targets
 	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):[^#]*## /make \1\t/' | expand -t 16
@@ -25,6 +25,12 @@ sensitivity: setup  ## how the defaults were chosen: one knob at a time; 40 minu
 
 incremental: setup  ## what one more shard costs, beside the first valuation
 	.venv/bin/python benchmarks/incremental.py
+
+bench: setup     ## speed beside POT and geomloss, and where the time goes: writes benchmarks/README.md; 10 minutes
+	.venv/bin/python benchmarks/speed.py
+
+million: setup   ## a million points through the real assets: time and memory; 15 minutes, 4 GB of disk
+	.venv/bin/python benchmarks/million.py
 
 ui: setup        ## Dagster UI on 127.0.0.1:3000; HOME_FOLDER=data/demo
 	.venv/bin/sava ui --home $(HOME_FOLDER)

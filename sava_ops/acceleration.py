@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 DEPTH = 5
-RIDGE = 1e-10
+RIDGE = 1e-4
 """Relative to the longest difference: keeps parallel differences from blowing up γ."""
 
 

@@ -33,7 +33,7 @@ class ValuationConfig:
     """Class shares of the reference measure: as estimated for the training batch, or those of the reference set."""
     classifier_weight: float = 0.1
     """η: price of one nat of a reference-set classifier's loss on the label, times the mean feature cost."""
-    shift_weight: float = 0.1
+    shift_weight: float = 0.3
     """κ: price of one standard deviation along a training batch's systematic shift, times the mean feature cost."""
     tolerance: float = 1e-2
     """L1 error allowed on the second marginal of a batch pair."""

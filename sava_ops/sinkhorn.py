@@ -25,7 +25,7 @@ from sava_ops.acceleration import Anderson
 from sava_ops.errors import BadInput
 
 ANNEALING_FACTOR = 0.5
-MOST_SETBACK = 2.0
+MOST_SETBACK = 5.0
 """Acceleration pauses when the error has grown to this many times its least."""
 SAFE_LOG_SCALING = 25.0
 """Scalings in e^±25 times kernel entries down to e^−87 keep every sum of a float32 sweep normal."""
@@ -137,6 +137,7 @@ def solve(
 def sweep(kernel: Kernel, problem: Problem, start: Float[Tensor, " m"]) -> Transport:
     """Sinkhorn's sweeps from a second potential."""
     a, b, g, accelerated = kernel.a, kernel.b, start.clone(), Anderson()
+    log_a, log_b = a.log(), b.log()
     first = f = kernel.absorb(g)
     u, v = torch.ones_like(a), torch.ones_like(b)
     error = least = math.inf
@@ -150,24 +151,20 @@ def sweep(kernel: Kernel, problem: Problem, start: Float[Tensor, " m"]) -> Trans
         if error > MOST_SETBACK * least:
             accelerated.pause()
         least = min(least, error)
-        update = problem.damping * (kernel.g + problem.epsilon * (b.log() - columns.log()))
+        update = problem.damping * (kernel.g + problem.epsilon * (log_b - columns.log()))
         g = accelerated.step(g, update)
-        v = torch.exp((g - kernel.g) / problem.epsilon)
-        u = a / kernel.rows(v)
-        if not _safe(u, v):
+        log_v = (g - kernel.g) / problem.epsilon
+        v = log_v.exp()
+        log_u = log_a - kernel.rows(v).log()
+        # Finite, and far from the limits of the number format.
+        if not float(torch.maximum(log_u.abs().max(), log_v.abs().max())) < SAFE_LOG_SCALING:
             accelerated.pause()
             g = -problem.damping * problem.epsilon * kernel.log_columns(f)
             first = f = kernel.absorb(g)
             u, v = torch.ones_like(a), torch.ones_like(b)
             continue
-        f = first + problem.epsilon * torch.log(u)
+        u, f = log_u.exp(), first + problem.epsilon * log_u
     return Transport(f, g, kernel.transport_cost(u, v), error, sweeps, error <= problem.tolerance)
-
-
-def _safe(u: Tensor, v: Tensor) -> bool:
-    """Whether the scalings are finite and far from the limits of the number format."""
-    extremes = torch.stack([u.max(), 1 / u.min(), v.max(), 1 / v.min()])
-    return bool((extremes < math.exp(SAFE_LOG_SCALING)).all())
 
 
 class DenseKernel(Kernel):

@@ -92,9 +92,9 @@ def test_a_start_far_from_the_answer_only_costs_sweeps():
 
 def test_the_number_format_decides_where_it_serves():
     costs = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
-    assert LabelledKernel.holds(costs, 1 / 70)
-    assert not LabelledKernel.holds(costs, 1 / 71)
-    assert LabelledKernel.holds(costs.double(), 1 / 600)
+    assert LabelledKernel.holds(costs, 1 / 36)
+    assert not LabelledKernel.holds(costs, 1 / 37)
+    assert LabelledKernel.holds(costs.double(), 1 / 340)
 
 
 def noisy_clouds(dtype) -> tuple[np.ndarray, ...]:

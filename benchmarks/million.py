@@ -1,0 +1,75 @@
+"""A million points through the real assets, at the size of Clothing1M: `make million`, or `million.py [POINTS ...]`.
+
+Shards of 50,000 points of 14 classes, embedded already (512 numbers, half precision, on disk), against 14,000 reference
+points: the time of the assets from `batches` to `point_values`, and the largest memory of the process that runs them.
+Each size has a process of its own; the points are made by another one. The time of a size follows the line through 0
+and the first size as far as "linear" says.
+"""
+
+import logging
+import multiprocessing
+import platform
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+
+import dagster as dg
+import torch
+from stored import VALUATION, put_set, run
+
+from sava_assets.computation import SHARDS
+from sava_assets.resources import Workspace
+
+SHARD_POINTS, REFERENCE_POINTS, CLASSES = 50_000, 14_000, 14
+
+
+def main(sizes: Sequence[int]) -> None:
+    spawn = multiprocessing.get_context("spawn")
+    threads = torch.get_num_threads()
+    print(
+        f"Python {platform.python_version()}, torch {torch.__version__}, {threads} CPU threads, not measured on a GPU\n"
+    )
+    print("| points | seconds | per million | peak memory | linear |\n|---:|---:|---:|---:|---:|")
+    first = None
+    for points in sizes:
+        with tempfile.TemporaryDirectory() as folder:
+            shards = points // SHARD_POINTS
+            with spawn.Pool(1) as maker:
+                maker.apply(put_all, (folder, shards))
+            with spawn.Pool(1) as worker:
+                seconds, memory = worker.apply(value_all, (folder, shards))
+        pace = seconds / points * 1e6
+        first = first or pace
+        print(f"| {points:,} | {seconds:.0f} | {pace:.0f} | {memory:.2f} GB | {pace / first - 1:+.1%} |", flush=True)
+
+
+def put_all(folder: str, shards: int) -> None:
+    workspace = Workspace(home=folder)
+    put_set(workspace, None, REFERENCE_POINTS, classes=CLASSES, seed=0)
+    for number in range(shards):
+        put_set(workspace, name_of(number), SHARD_POINTS, classes=CLASSES, seed=1 + number)
+
+
+def value_all(folder: str, shards: int) -> tuple[float, float]:
+    """Seconds, and gigabytes of memory at most."""
+    logging.getLogger("dagster").setLevel(logging.CRITICAL)
+    workspace = Workspace(home=folder)
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions(str(SHARDS.name), [name_of(number) for number in range(shards)])
+        started = time.perf_counter()
+        run(workspace, instance, "reference_batches")
+        for number in range(shards):
+            run(workspace, instance, "batches", shard=name_of(number))
+        run(workspace, instance, *VALUATION)
+        seconds = time.perf_counter() - started
+    return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def name_of(number: int) -> str:
+    return f"shard-{number:02}"
+
+
+if __name__ == "__main__":
+    main([int(size) for size in sys.argv[1:]] or [100_000, 300_000, 1_000_000])
