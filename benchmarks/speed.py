@@ -280,8 +280,8 @@ def page(found: dict) -> str:
     v, grid = found["versions"], found["grid"]
     lines = [
         "# How fast", "",
-        "Written by `make bench`; [speed.py](speed.py) says what is measured and how, [speed.json](speed.json) holds the "
-        "numbers.", "",
+        "Written by `make bench`; [speed.py](speed.py) says what is measured and how, [speed.json](speed.json) holds "
+        "the numbers.", "",
         f"{v['processor']}, {v['threads']} threads; Python {v['python']}, torch {v['torch']}, POT {v['pot']}, "
         f"geomloss {v['geomloss']}; GPU: {v['gpu']}.",
     ]  # fmt: skip
