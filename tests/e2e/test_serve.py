@@ -89,10 +89,12 @@ def test_prune_fraction_changed(served):
 
 def test_killed_run_is_run_again(served):
     """The daemon's monitor finds a run whose process is gone, and its retries run the rest."""
-    _, server, _ = served
+    _, server, log = served
     idle = set(server.processes())
-    expected = prune(served, 0.25)
-    wait_for(lambda: server.ask(STARTED)["runsOrError"]["count"], "a run", server)
+    expected = prune(served, 0.4)
+    wait_for(lambda: "pruned_dataset" in log.read_text(), "the first of two runs", server)
+    wait_for(lambda: not server.ask(STARTED)["runsOrError"]["count"], "its end", server)
+    wait_for(lambda: server.ask(STARTED)["runsOrError"]["count"], "the second, which trains", server)
     for process in set(server.processes()) - idle:
         with contextlib.suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
