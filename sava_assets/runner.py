@@ -11,7 +11,18 @@ import dagster as dg
 import yaml
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 from sava_assets.computation import reporting
 from sava_assets.definitions import ASSETS, CHECKS
@@ -238,6 +249,14 @@ def _leaves(settings: dict, prefix: str = "") -> Iterator[str]:
             yield prefix + name
 
 
+class _Pace(ProgressColumn):
+    """How much is done a second: images, batches, steps."""
+
+    def render(self, task: Task) -> Text:
+        pace = task.finished_speed or task.speed
+        return Text("" if pace is None else f"{pace:,.0f}/s" if pace >= 10 else f"{pace:.1f}/s")
+
+
 @contextmanager
 def _bars(console: Console) -> Iterator[None]:
     """One bar for each computation that reports progress."""
@@ -246,7 +265,9 @@ def _bars(console: Console) -> Iterator[None]:
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
+        _Pace(),
         TimeElapsedColumn(),
+        TimeRemainingColumn(),
     ]
     with Progress(*columns, console=console) as bars:
         tasks: dict[str, int] = {}
