@@ -97,6 +97,7 @@ def label_distances(run: Run) -> Output:
             "classes": classes,
             "sampled_points": len(train),
             "mean_feature_cost": made.scale,
+            "discriminant_converged": bool(made.discriminant.converged),
             "shards": {shard: result.data_version for shard, result in run.read_shards("embeddings").items()},
         },
         pictures={"distances": plots.matrix(made.label_distances, "training class", "reference class", classes)},

@@ -25,6 +25,7 @@ FOLDS = 5
 INVERSE_PENALTY = 0.5
 """C of the logistic regressions, on features in units of their standard deviation (over all columns together)."""
 GRADIENT_TOLERANCE = 1e-3
+"""Largest entry allowed in the gradient of a regression's mean loss, features in those units."""
 LEAST_PROBABILITY = 1e-6
 """δ."""
 
@@ -47,6 +48,8 @@ class Discriminant:
     """ℓ of the reference points, each by the regression that has not seen it."""
     confusion: Float[Tensor, "classes classes"]
     """Q (predicted, true), float64; the column of a class that the reference set lacks is 0."""
+    converged: Bool[Tensor, ""]
+    """Whether the regressions met `GRADIENT_TOLERANCE`."""
 
     def losses(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n classes"]:
         """ℓ of points that are not in the reference set: of the mean logits of all folds."""
@@ -58,7 +61,7 @@ def fit_discriminant(reference: Points, *, classes: int, seed: int) -> Discrimin
     """Class means, precision, logistic regressions and their confusion on the reference set."""
     counts = torch.bincount(reference.labels, minlength=classes).double()
     means, precision = _gaussian(reference, counts)
-    weights, biases, losses = _cross_fitted(reference, classes, seed)
+    weights, biases, losses, converged = _cross_fitted(reference, classes, seed)
     confusion = torch.zeros_like(means @ means.T)
     confusion.index_put_((losses.argmin(1), reference.labels), torch.ones_like(counts)[reference.labels], True)
     return Discriminant(
@@ -69,6 +72,7 @@ def fit_discriminant(reference: Points, *, classes: int, seed: int) -> Discrimin
         biases=biases,
         reference_losses=losses,
         confusion=confusion / counts.clamp(min=1),
+        converged=converged,
     )
 
 
@@ -82,7 +86,7 @@ def _gaussian(points: Points, counts: Tensor) -> tuple[Tensor, Tensor]:
     return means, torch.linalg.pinv(covariance, hermitian=True)
 
 
-def _cross_fitted(points: Points, classes: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+def _cross_fitted(points: Points, classes: int, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     y = points.labels
     size = -(-len(y) // min(FOLDS, len(y)))
     folds = split_batches(y.cpu().numpy(), batch_size=size, seed=seed)
@@ -90,15 +94,16 @@ def _cross_fitted(points: Points, classes: int, seed: int) -> tuple[Tensor, Tens
     for number, fold in enumerate(folds):
         held_out[number, torch.from_numpy(fold)] = True
     held_out = held_out.to(y.device)
-    weights, biases = _regressions(points, ~held_out if len(folds) > 1 else held_out, classes)
+    weights, biases, converged = _regressions(points, ~held_out if len(folds) > 1 else held_out, classes)
     losses = points.features.new_empty(len(y), classes)
     for number, fold in enumerate(held_out):
         losses[fold] = _losses(points.features[fold] @ weights[number].T + biases[number])
-    return weights, biases, losses
+    return weights, biases, losses, converged
 
 
-def _regressions(points: Points, fitted: Bool[Tensor, "folds M"], classes: int) -> tuple[Tensor, Tensor]:
-    """Weights (folds, classes, d) and biases (folds, classes) whose softmax is p(c | x), each from its `fitted` points.
+def _regressions(points: Points, fitted: Bool[Tensor, "folds M"], classes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Weights (folds, classes, d) and biases (folds, classes) whose softmax is p(c | x), each from its `fitted` points;
+    and whether they converged.
 
     All in one optimisation, so that a pass over the points serves every fold.
     """
@@ -130,7 +135,8 @@ def _regressions(points: Points, fitted: Bool[Tensor, "folds M"], classes: int) 
         objective, start, jac=True, method="L-BFGS-B", options={"gtol": GRADIENT_TOLERANCE, "maxiter": 500}
     )
     weights, biases = unpacked(found.x)
-    return weights / unit, biases.masked_fill(absent, -torch.inf)
+    converged = bool(np.abs(found.jac).max() <= GRADIENT_TOLERANCE)
+    return weights / unit, biases.masked_fill(absent, -torch.inf), torch.tensor(converged, device=x.device)
 
 
 def _losses(logits: Float[Tensor, "n classes"]) -> Float[Tensor, "n classes"]:
