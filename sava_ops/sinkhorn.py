@@ -114,7 +114,7 @@ class Kernel(ABC):
 
     @abstractmethod
     def transport_cost(self, u: Float[Tensor, " n"], v: Float[Tensor, " m"]) -> float:
-        """⟨π, C⟩ of π = diag(u) K diag(v)."""
+        """⟨π, C⟩ of π = diag(u) K diag(v). The last question: it may overwrite the kernel."""
 
 
 def solve(
@@ -131,7 +131,7 @@ def solve(
     (`converged`), not an error.
     """
     kernel = DenseKernel(cost, a, b, problem.epsilon)
-    return sweep(kernel, problem, _annealed(cost, a, b, problem) if start is None else start)
+    return sweep(kernel, problem, _annealed(kernel, problem) if start is None else start)
 
 
 def sweep(kernel: Kernel, problem: Problem, start: Float[Tensor, " m"]) -> Transport:
@@ -196,15 +196,15 @@ class DenseKernel(Kernel):
         return torch.logsumexp(self.entries, 0)
 
     def transport_cost(self, u: Float[Tensor, " n"], v: Float[Tensor, " m"]) -> float:
-        """Overwrites the kernel."""
         return float(u @ (self.entries.mul_(self.cost) @ v))
 
 
-def _annealed(cost: Tensor, a: Tensor, b: Tensor, problem: Problem) -> Tensor:
+def _annealed(kernel: DenseKernel, problem: Problem) -> Tensor:
     """A g near the optimum: one log-domain sweep per ε, from the largest cost down to the problem's ε."""
-    epsilon, g = float(cost.max()), torch.zeros_like(b)
+    epsilon, g = float(kernel.cost.max()), torch.zeros_like(kernel.b)
     while epsilon > problem.epsilon:
-        kernel = DenseKernel(cost, a, b, epsilon)
+        kernel.epsilon = epsilon
         g = -problem.damping * epsilon * kernel.log_columns(kernel.absorb(g))
         epsilon *= ANNEALING_FACTOR
+    kernel.epsilon = problem.epsilon
     return g
