@@ -1,4 +1,4 @@
-"""The kernel of labelled points (Eq. 8), without a pass over the pairs for their labels.
+"""The kernel of labelled points (Eq. 8), without an n × m matrix of costs.
 
     K_kl = E_kl F[y_k, y'_l],    E = b_l e^{(g_l − ½‖x_k − x'_l‖²)/ε},    F = e^{−λ_y W / 2ε}
 

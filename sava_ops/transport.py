@@ -140,7 +140,7 @@ def transport_row(
         solved.append(pair)
         own.append(frame.by_label(masses, frame.points))
         itself = torch.arange(first, first + len(taken), device=batch.labels.device), taken.to(batch.labels.device)
-        masses = frame.masses(held_out, seen, pair.g, itself, buffer)
+        masses = frame.held_out_masses(held_out, seen, pair.g, itself, buffer)
         others.append(frame.by_label(masses, held_out))
         first += len(taken)
     masses = torch.tensor([float(len(b)) for b in reference_batches]).to(batch.features)
@@ -198,40 +198,35 @@ class _Frame:
             return reference_measure(reference, self.shares)
         return uniform(len(reference), reference.features)
 
-    def solve(self, seen: Points, start: Tensor | None) -> Transport:
-        """One pair, by the matrix of its costs."""
-        cost = with_label_costs(feature_cost(self.points.features, seen.features), self.points, seen, self.label_costs)
-        return solve(cost, uniform(len(cost), cost), self.measure(seen), self.problem, start=start)
-
     def transport(
         self, seen: Points, start: Tensor | None, buffer: Tensor | None
     ) -> tuple[Transport, Float[Tensor, "n classes"]]:
         """One pair, and the log masses S of its training points."""
-        if not self.compact:
-            pair = self.solve(seen, start)
-            return pair, self.masses(self.points, seen, pair.g, None, buffer)
-        kernel = self._kernel(self.points, seen, None, buffer)
-        pair = sweep(kernel, self.problem, torch.zeros_like(kernel.b) if start is None else start)
-        return pair, kernel.log_class_masses(pair.g)
-
-    def masses(
-        self, points: Points, seen: Points, g: Tensor, itself: tuple[Tensor, Tensor] | None, buffer: Tensor | None
-    ) -> Float[Tensor, "n classes"]:
-        """log S of any points under this g; `itself` = rows and columns of pairs that are one and the same point."""
-        log_b = self.measure(seen).log()
+        b = self.measure(seen)
         if self.compact:
-            kernel = self._kernel(points, seen, itself, buffer)
+            kernel = self._kernel(self.points, seen, b, None, buffer)
+            pair = sweep(kernel, self.problem, torch.zeros_like(b) if start is None else start)
+            return pair, kernel.log_class_masses(pair.g)
+        images = feature_cost(self.points.features, seen.features)
+        cost = with_label_costs(images, self.points, seen, self.label_costs)
+        pair = solve(cost, uniform(len(cost), cost), b, self.problem, start=start)
+        return pair, self._masses_of(images, seen, b, pair.g)
+
+    def held_out_masses(
+        self, points: Points, seen: Points, g: Tensor, itself: tuple[Tensor, Tensor], buffer: Tensor
+    ) -> Float[Tensor, "n classes"]:
+        """log S of reference points under this g; `itself` = rows and columns of pairs that are the same point."""
+        b = self.measure(seen)
+        if self.compact:
+            kernel = self._kernel(points, seen, b, itself, buffer)
             kernel.absorb(g)
             masses = kernel.log_class_masses(g)
         else:
             images = feature_cost(points.features, seen.features)
-            if itself:
-                images.index_put_(itself, images.new_tensor(torch.inf))
-            shares = len(self.label_costs), self.problem.epsilon
-            masses = log_class_masses(images, g, log_b, seen.labels, classes=shares[0], epsilon=shares[1])
-        if itself:
-            # What is left of the reference is a whole measure again.
-            masses[itself[0]] -= torch.log1p(-log_b.exp()[itself[1]])[:, None]
+            images[itself] = torch.inf
+            masses = self._masses_of(images, seen, b, g)
+        # What is left of the reference is a whole measure again.
+        masses[itself[0]] -= torch.log1p(-b[itself[1]])[:, None]
         return masses
 
     def by_label(self, log_masses: Float[Tensor, "n classes"], points: Points) -> Float[Tensor, "n classes"]:
@@ -241,12 +236,15 @@ class _Frame:
         return potentials + self.config.classifier_weight * self.calibration.scale * _losses(points)
 
     def _kernel(
-        self, points: Points, seen: Points, itself: tuple[Tensor, Tensor] | None, buffer: Tensor | None
+        self, points: Points, seen: Points, b: Tensor, itself: tuple[Tensor, Tensor] | None, buffer: Tensor | None
     ) -> LabelledKernel:
-        b, epsilon = self.measure(seen), self.problem.epsilon
-        return LabelledKernel(
-            points, seen, b, label_costs=self.label_costs, epsilon=epsilon, itself=itself, buffer=buffer
-        )
+        costs, epsilon = self.label_costs, self.problem.epsilon
+        return LabelledKernel(points, seen, b, label_costs=costs, epsilon=epsilon, itself=itself, buffer=buffer)
+
+    def _masses_of(self, images: Tensor, seen: Points, b: Tensor, g: Tensor) -> Float[Tensor, "n classes"]:
+        """log S from the costs of the images."""
+        classes, epsilon = len(self.label_costs), self.problem.epsilon
+        return log_class_masses(images, g, b.log(), seen.labels, classes=classes, epsilon=epsilon)
 
 
 def _joined(parts: Sequence[Points]) -> Points:
