@@ -11,7 +11,7 @@ import time
 
 import dagster as dg
 import torch
-from stored import VALUATION, put_set, run
+from stored_points import VALUATION, put_set, run
 
 from sava_assets.computation import SHARDS
 from sava_assets.resources import Workspace

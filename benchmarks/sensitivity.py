@@ -32,7 +32,7 @@ KNOBS = {
     "rho": (0.1, 0.25, 1.0, float("inf")),
     "label_weight": (0.5, 1.0, 2.0, 3.0),
     "classifier_weight": (0.0, 0.05, 0.2),
-    "shift_weight": (0.0, 0.03, 0.3, 1.0),
+    "shift_weight": (0.0, 0.03, 0.1, 1.0),
     "class_shares": ("reference",),
     "batch_weights": ("uniform",),
     "batch_size": (512, 1024, 4096),

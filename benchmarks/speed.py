@@ -181,7 +181,7 @@ def stages(size: int = 2048, references: int = 5) -> list[dict]:
     ones = torch.ones_like(b)
     entries, flops = size * size, 2 * size * size * WIDTH
     product = best(lambda: torch.mm(batch.features, parts[0].features.T, out=buffer.view(size, size)))
-    copy = best(lambda: buffer.view(size, size).sum())
+    read = best(lambda: buffer.view(size, size).sum())
     build, both = best(lambda: kernel.absorb(starts[0])), best(lambda: (kernel.rows(ones), kernel.columns(ones)))
     cost = best(lambda: kernel.transport_cost(ones, ones))
     return [
@@ -196,10 +196,10 @@ def stages(size: int = 2048, references: int = 5) -> list[dict]:
         {
             "stage": "one sweep of a pair",
             "ms": 1e3 * both,
-            "bound": f"reading the kernel twice {2e3 * copy:.1f} ms ({4 * entries / copy / 1e9:.0f} GB/s): "
-            f"{2 * copy / both:.0%}",
+            "bound": f"reading the kernel twice {2e3 * read:.1f} ms ({4 * entries / read / 1e9:.0f} GB/s): "
+            f"{2 * read / both:.0%}",
         },
-        {"stage": "⟨π, C⟩ of a pair", "ms": 1e3 * cost, "bound": f"one read: {copy / cost:.0%}"},
+        {"stage": "⟨π, C⟩ of a pair", "ms": 1e3 * cost, "bound": f"one read: {read / cost:.0%}"},
     ]
 
 

@@ -17,7 +17,9 @@ from tests.sava_assets.test_automation import FROM_BATCH_OT, filled, shard_work
 __all__ = ["filled"]
 LOOK_SECONDS = 3
 IN_PROGRESS = "{ runsOrError(filter: {statuses: [QUEUED, NOT_STARTED, STARTING, STARTED]}) { ... on Runs { count } } }"
-STARTED = "{ runsOrError(filter: {statuses: [STARTED]}) { ... on Runs { count } } }"
+STARTED = """
+{ runsOrError(filter: {statuses: [STARTED]}) { ... on Runs { results { assetSelection { path } } } } }
+"""
 RUNS = "{ runsOrError { ... on Runs { results { runId parentRunId status } } } }"
 TICKS = """
 query ($sensor: SensorSelector!) {
@@ -87,14 +89,17 @@ def test_prune_fraction_changed(served):
     assert work(served, expected) == expected
 
 
+def in_work(server) -> list[dict]:
+    """Assets of the runs that have started."""
+    return [asset for run in server.ask(STARTED)["runsOrError"]["results"] for asset in run["assetSelection"]]
+
+
 def test_killed_run_is_run_again(served):
     """The daemon's monitor finds a run whose process is gone, and its retries run the rest."""
-    _, server, log = served
+    _, server, _ = served
     idle = set(server.processes())
     expected = prune(served, 0.4)
-    wait_for(lambda: "pruned_dataset" in log.read_text(), "the first of two runs", server)
-    wait_for(lambda: not server.ask(STARTED)["runsOrError"]["count"], "its end", server)
-    wait_for(lambda: server.ask(STARTED)["runsOrError"]["count"], "the second, which trains", server)
+    wait_for(lambda: {"path": ["classifier_accuracy"]} in in_work(server), "the run that trains", server)
     for process in set(server.processes()) - idle:
         with contextlib.suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
