@@ -2,8 +2,8 @@
 
 Shards of 50,000 points of 14 classes, embedded already (512 numbers, half precision, on disk), against 14,000 reference
 points: the time of the assets from `batches` to `point_values`, and the largest memory of the process that runs them.
-Each size has a process of its own; the points are made by another one. The time of a size follows the line through 0
-and the first size as far as "linear" says.
+Each size has a process of its own; the points are made by another one. "linear" = by how much a size is off the line
+through 0 and the first size. Writes benchmarks/million.md.
 """
 
 import logging
@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import dagster as dg
 import torch
@@ -26,12 +27,13 @@ SHARD_POINTS, REFERENCE_POINTS, CLASSES = 50_000, 14_000, 14
 
 
 def main(sizes: Sequence[int]) -> None:
-    spawn = multiprocessing.get_context("spawn")
-    threads = torch.get_num_threads()
-    print(
-        f"Python {platform.python_version()}, torch {torch.__version__}, {threads} CPU threads, not measured on a GPU\n"
-    )
-    print("| points | seconds | per million | peak memory | linear |\n|---:|---:|---:|---:|---:|")
+    spawn, threads = multiprocessing.get_context("spawn"), torch.get_num_threads()
+    lines = [
+        "# A million points through the assets", "",
+        "Written by `make million`; [million.py](million.py) says what is measured.", "",
+        f"Python {platform.python_version()}, torch {torch.__version__}, {threads} CPU threads; not measured on a GPU.", "",
+        "| points | seconds | seconds a million | peak memory | linear |", "|---:|---:|---:|---:|---:|",
+    ]  # fmt: skip
     first = None
     for points in sizes:
         with tempfile.TemporaryDirectory() as folder:
@@ -42,7 +44,9 @@ def main(sizes: Sequence[int]) -> None:
                 seconds, memory = worker.apply(value_all, (folder, shards))
         pace = seconds / points * 1e6
         first = first or pace
-        print(f"| {points:,} | {seconds:.0f} | {pace:.0f} | {memory:.2f} GB | {pace / first - 1:+.1%} |", flush=True)
+        lines.append(f"| {points:,} | {seconds:.0f} | {pace:.0f} | {memory:.2f} GB | {pace / first - 1:+.1%} |")
+        print(lines[-1], flush=True)
+    Path(__file__).with_name("million.md").write_text("\n".join(lines) + "\n")
 
 
 def put_all(folder: str, shards: int) -> None:

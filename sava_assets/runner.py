@@ -249,7 +249,7 @@ def _leaves(settings: dict, prefix: str = "") -> Iterator[str]:
             yield prefix + name
 
 
-class _Pace(ProgressColumn):
+class Pace(ProgressColumn):
     """How much is done a second: images, batches, steps."""
 
     def render(self, task: Task) -> Text:
@@ -265,7 +265,7 @@ def _bars(console: Console) -> Iterator[None]:
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        _Pace(),
+        Pace(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     ]

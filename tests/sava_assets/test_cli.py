@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from rich.progress import Task, TaskID
 from typer.testing import CliRunner
 from upath import UPath
 
@@ -18,6 +19,7 @@ from sava_assets import demo as demos
 from sava_assets.cli import app
 from sava_assets.demo import Labelled, planted_errors, write_cifar10, write_set
 from sava_assets.formats import read_images
+from sava_assets.runner import Pace
 from sava_ops import BadInput, ValuationConfig, value_points
 from tests.pictures import noise, png
 from tests.sava_assets.homes import SETTINGS, pictures, untrained_checkpoint, write_home
@@ -159,6 +161,12 @@ def test_curate_runs_on_any_folders_and_says_where_things_are(tmp_path):
     assert output.endswith(f"{command} ui --home {home}")
     assert shutil.which(command)
     assert (home / "curated" / "points.parquet").exists()
+
+
+@pytest.mark.parametrize(("speed", "shown"), [(1_234.4, "1,234/s"), (2.51, "2.5/s"), (None, "")])
+def test_progress_shows_how_much_is_done_a_second(speed, shown):
+    task = Task(TaskID(0), "embeddings", total=100, completed=100, _get_time=time.monotonic, finished_speed=speed)
+    assert str(Pace().render(task)) == shown
 
 
 def test_curate_refuses_other_folders_than_the_home_has(tmp_path):
