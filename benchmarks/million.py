@@ -31,7 +31,8 @@ def main(sizes: Sequence[int]) -> None:
     lines = [
         "# A million points through the assets", "",
         "Written by `make million`; [million.py](million.py) says what is measured.", "",
-        f"Python {platform.python_version()}, torch {torch.__version__}, {threads} CPU threads; not measured on a GPU.", "",
+        f"Python {platform.python_version()}, torch {torch.__version__}, {threads} CPU threads; not measured on a GPU.",
+        "",
         "| points | seconds | seconds a million | peak memory | linear |", "|---:|---:|---:|---:|---:|",
     ]  # fmt: skip
     first = None
