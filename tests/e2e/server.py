@@ -52,6 +52,8 @@ def serving(command: str, home: Path, **environment: str) -> Iterator[Server]:
         process = subprocess.Popen(
             [sys.executable, "-m", "sava_assets.cli", command, "--home", str(home), "--port", str(port)],
             stdout=output, stderr=output, start_new_session=True, env=os.environ | environment,
+            # As from a terminal: what a shell started in the background hands on is a Ctrl-C that is ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
     server = Server(process, port)
     try:
