@@ -61,7 +61,7 @@ def fit_discriminant(reference: Points, *, classes: int, seed: int) -> Discrimin
     """Class means, precision, logistic regressions and their confusion on the reference set."""
     counts = torch.bincount(reference.labels, minlength=classes).double()
     means, precision = _gaussian(reference, counts)
-    weights, biases, losses, converged = _cross_fitted(reference, classes, seed)
+    weights, biases, losses, converged = cross_fitted(reference, classes, seed)
     confusion = torch.zeros_like(means @ means.T)
     confusion.index_put_((losses.argmin(1), reference.labels), torch.ones_like(counts)[reference.labels], True)
     return Discriminant(
@@ -86,7 +86,9 @@ def _gaussian(points: Points, counts: Tensor) -> tuple[Tensor, Tensor]:
     return means, torch.linalg.pinv(covariance, hermitian=True)
 
 
-def _cross_fitted(points: Points, classes: int, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def cross_fitted(points: Points, classes: int, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Weights and biases of each fold's regression, ℓ (n, classes) of each point by the one that has not seen it, and
+    whether they converged."""
     y = points.labels
     size = -(-len(y) // min(FOLDS, len(y)))
     folds = split_batches(y.cpu().numpy(), batch_size=size, seed=seed)

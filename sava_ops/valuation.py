@@ -17,7 +17,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from sava_ops.batches import split_batches
@@ -104,7 +104,7 @@ def value_points(
         reference_features, reference_labels, side="reference", unit_norm=config.unit_norm, device=device
     )
     classes = class_count(train, reference)
-    train_rows, reference_rows = (_split(side, config) for side in (train, reference))
+    train_rows, reference_rows = (split_points(side, config) for side in (train, reference))
     calibration = calibrate(train, reference, classes=classes, config=config)
     known = calibration.known(reference)
     reference_batches = [known.take(torch.from_numpy(rows).to(device)) for rows in reference_rows]
@@ -180,12 +180,25 @@ def plan_batches(
 
 def batch_scores(row: BatchRow, plan: BatchPlan, batch: int, config: ValuationConfig) -> tuple[Scores, Scores]:
     """s_k of the points of one training batch (Alg. 1, l. 7-10; Eq. 12-13), and of the reference points with it."""
-    own, weights = row.potentials[:, :, 0].double(), torch.from_numpy(plan.weights[batch]).to(row.potentials.device)
-    scores = []
-    for labels, f in ((row.labels, row.potentials), (row.held_out_labels, row.held_out_potentials)):
-        gradient = calibrated_gradient(f.double(), own) if config.gradient == "calibrated" else f.double()
-        scores.append(decompose(labels, _combined(gradient, weights) + plan.batch_gradient[batch]))
+    own = row.potentials[:, :, 0].double()
+    scores = [
+        decompose(labels, potential_values(f.double(), own, plan, batch, config))
+        for labels, f in ((row.labels, row.potentials), (row.held_out_labels, row.held_out_potentials))
+    ]
     return scores[0], scores[1]
+
+
+def potential_values(
+    potentials: Float64[Tensor, "k L T"],
+    own: Float64[Tensor, "n L"],
+    plan: BatchPlan,
+    batch: int,
+    config: ValuationConfig,
+) -> Float64[Tensor, "k T"]:
+    """s_k under every label, in the company of the points of one training batch, whose potentials are `own`."""
+    weights = torch.from_numpy(plan.weights[batch]).to(own.device)
+    gradient = calibrated_gradient(potentials, own) if config.gradient == "calibrated" else potentials
+    return _combined(gradient, weights) + plan.batch_gradient[batch]
 
 
 def calibrated_gradient(potentials: Float[Tensor, "k L T"], own: Float[Tensor, "n L"]) -> Float[Tensor, "k L T"]:
@@ -206,6 +219,7 @@ def _combined(gradients: Float[Tensor, "n L T"], weights: Float[Tensor, " L"]) -
     return finite.masked_fill(gradients.isinf().any(1), torch.inf)
 
 
-def _split(points: Points, config: ValuationConfig) -> list[Int64[np.ndarray, " _"]]:
+def split_points(points: Points, config: ValuationConfig) -> list[Int64[np.ndarray, " _"]]:
+    """Rows of each batch."""
     size = config.batch_size or len(points)
     return split_batches(points.labels.cpu().numpy(), batch_size=size, seed=config.seed, batching=config.batching)

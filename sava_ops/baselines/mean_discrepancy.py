@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sava_ops.cost import Points, feature_cost, mean_feature_cost
 
-BLOCK = 1_024
+BLOCK = 256
 
 
 def score(train: Points, reference: Points) -> Float[np.ndarray, " N"]:
@@ -23,6 +23,11 @@ def score(train: Points, reference: Points) -> Float[np.ndarray, " N"]:
     blocks = [train.take(own) for own in rows]
     found = [_mean_kernel(block, train, bandwidth) - _mean_kernel(block, reference, bandwidth) for block in blocks]
     return torch.cat(found).double().cpu().numpy()
+
+
+def memory(n: int, m: int, d: int, classes: int) -> int:  # noqa: ARG001 (one signature for all)
+    """The blocks; of one block: costs, their exponentials and the kernel; centred features."""
+    return 4 * (n + max(n, m) + BLOCK) * d + 24 * min(BLOCK, n) * max(n, m) + 24 * n
 
 
 def _mean_kernel(points: Points, others: Points, bandwidth: float) -> Float[Tensor, " n"]:

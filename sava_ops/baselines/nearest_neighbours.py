@@ -21,3 +21,9 @@ def score(train: Points, reference: Points) -> Float[np.ndarray, " N"]:
         nearest = feature_cost(features, reference.features).topk(count, 1, largest=False).indices
         shares.append((reference.labels[nearest] != labels[:, None]).double().mean(1))
     return torch.cat(shares).cpu().numpy()
+
+
+def memory(n: int, m: int, d: int, classes: int) -> int:  # noqa: ARG001 (one signature for all)
+    """Of a block: distances, and the labels of the nearest; centred features."""
+    rows = min(BLOCK, n)
+    return rows * (4 * m + 4 * d + 36 * NEIGHBOURS) + 4 * m * d + 16 * n
