@@ -47,6 +47,41 @@ def test_augmentation_reaches_training(augmentation):
     assert train(resnet18(4, stem="tiny", seed=0), images, labels, config=config, seed=0)
 
 
+def steps_taken(monkeypatch, config: TrainingConfig) -> list[dict]:
+    """The optimizer's settings at every step of a training."""
+    seen: list[dict] = []
+
+    class Watched(torch.optim.SGD):
+        def step(self, *args, **options):
+            seen.append({name: self.param_groups[0][name] for name in ("lr", "momentum", "nesterov", "weight_decay")})
+            return super().step(*args, **options)
+
+    monkeypatch.setattr(torch.optim, "SGD", Watched)
+    train(resnet18(4, stem="tiny", seed=0), *scans(4), config=config, seed=0)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("steps", "exponents"),
+    [(1, [0]), (2, [0, 1]), (3, [0, 0, 1]), (4, [0, 0, 1, 2]), (8, [0, 0, 0, 0, 1, 1, 2, 2]), (5, [0, 0, 0, 1, 2])],
+)
+def test_step_schedule_takes_a_tenth_at_half_and_again_at_three_quarters(monkeypatch, steps, exponents):
+    config = TrainingConfig(steps=steps, batch_size=2, learning_rate=0.02, weight_decay=1e-3, schedule="step")
+    seen = steps_taken(monkeypatch, config)
+    assert [at["lr"] for at in seen] == pytest.approx([0.02 * 0.1**exponent for exponent in exponents], rel=1e-12)
+    assert {(at["momentum"], at["nesterov"], at["weight_decay"]) for at in seen} == {(0.9, False, 1e-3)}
+
+
+def test_one_cycle_rises_to_the_learning_rate_and_falls(monkeypatch):
+    seen = steps_taken(monkeypatch, TrainingConfig(steps=9, batch_size=2, learning_rate=0.02))
+    rates = [at["lr"] for at in seen]
+    top = rates.index(max(rates))
+    assert rates[0] == pytest.approx(0.02 / 25)
+    assert rates[top] <= 0.02
+    assert rates == sorted(rates[: top + 1]) + sorted(rates[top + 1 :], reverse=True)
+    assert all(at["nesterov"] for at in seen)
+
+
 def test_progress_counts_every_step():
     seen: list[tuple[int, int]] = []
     train(resnet18(4, stem="tiny", seed=0), *scans(5), config=SHORT, seed=0, progress=lambda *at: seen.append(at))
@@ -118,6 +153,7 @@ BAD_TRAINING = {
     "weight_decay": (-1.0, "0 or above"),
     "label_smoothing": (1.0, "0 or above and below 1"),
     "augmentation": ("mixup", "'none', 'crop' or 'crop\\+flip'"),
+    "schedule": ("cosine", "'one-cycle' or 'step'"),
 }
 
 

@@ -2,12 +2,15 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sava_ops import BadInput
-from sava_ops.corruptions import confused_labels, noisy_features, noisy_labels, trojan_square
-from sava_ops.detection import auroc, found_in_top
+from sava_ops.classifier import resnet18
+from sava_ops.corruptions import confused_labels, noisy_features, noisy_labels, poison_frogs, trojan_square
+from sava_ops.detection import auroc, average_precision, detection_curve, found_in_top
+from sava_ops.encoder import Encoder, InputFormat
 from sava_ops.pruning import PruneRule, decide, keep_lowest, keep_random
 from sava_ops.valuation import Assessment
 
@@ -200,3 +203,69 @@ def test_bounds_hold_and_spare_the_lowest(values, floor, cap, seed):
 def test_rules_out_of_range_name_themselves_and_the_range(name, value, allowed):
     with pytest.raises(BadInput, match=f"`{name}` is {value}: it must be {allowed}"):
         PruneRule(**{name: value})
+
+
+@pytest.fixture(scope="module")
+def frogs():
+    """Sixty images in two classes, a target, and an encoder of no training."""
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 3, 8, 8), dtype=np.uint8)
+    model = resnet18(2, stem="tiny", seed=0)
+    model.network.fc = torch.nn.Identity()
+    return pixels, np.arange(60) % 2, pixels[-1], Encoder(model.eval(), InputFormat(8, "tiny"))
+
+
+def test_poison_frogs_collide_in_feature_space_and_touch_only_accepted_images(frogs):
+    pixels, labels, target, encoder = frogs
+    poisoned, touched = poison_frogs(pixels, labels, target, encoder=encoder, share=0.2, base=0, seed=0, close=0.7)
+    assert touched.any()
+    assert touched.sum() <= 12
+    assert (labels[touched] == 0).all()
+    np.testing.assert_array_equal((poisoned != pixels).any((1, 2, 3)), touched)
+    with torch.no_grad():
+        goal = encoder(torch.from_numpy(target[None]))
+        before, after = (
+            (encoder(torch.from_numpy(images[touched])) - goal).norm(dim=1) for images in (pixels, poisoned)
+        )
+    assert (after <= 0.7 * before).all()
+    again, _ = poison_frogs(pixels, labels, target, encoder=encoder, share=0.2, base=0, seed=0, close=0.7)
+    np.testing.assert_array_equal(again, poisoned)
+
+
+def test_a_poison_that_does_not_get_close_is_left_as_it_was(frogs):
+    pixels, labels, target, encoder = frogs
+    poisoned, touched = poison_frogs(pixels, labels, target, encoder=encoder, share=0.2, base=0, seed=0, steps=1)
+    assert not touched.any()
+    np.testing.assert_array_equal(poisoned, pixels)
+
+
+def test_poison_frogs_need_images_of_their_class(frogs):
+    pixels, labels, target, encoder = frogs
+    with pytest.raises(BadInput, match=r"`share` 0.6 of 60 images is more than the 30 of class 0: lower it"):
+        poison_frogs(pixels, labels, target, encoder=encoder, share=0.6, base=0, seed=0)
+
+
+@given(VALUES, st.integers(0, 9))
+def test_average_precision_is_its_definition(values, seed):
+    bad = np.random.default_rng(seed).random(len(values)) < 0.5
+    bad[0] = True
+    # Over the distinct thresholds: precision times what recall gains there.
+    thresholds = sorted(set(values), reverse=True)
+    picked = [values >= t for t in thresholds]
+    recall = np.array([0.0] + [bad[p].sum() / bad.sum() for p in picked])
+    expected = sum(bad[p].mean() * gain for p, gain in zip(picked, np.diff(recall), strict=True))
+    assert average_precision(values, bad) == pytest.approx(expected)
+
+
+def test_a_detection_curve_counts_what_is_found():
+    values, bad = np.array([4.0, 3.0, 2.0, 1.0]), np.array([True, False, True, False])
+    inspected, found = detection_curve(values, bad, steps=4)
+    np.testing.assert_allclose(inspected, [0, 0.25, 0.5, 0.75, 1])
+    np.testing.assert_allclose(found, [0, 0.5, 0.5, 1, 1])
+
+
+@pytest.mark.parametrize(
+    ("measure", "name"), [(average_precision, "average precision"), (detection_curve, "a detection curve")]
+)
+def test_nothing_bad_has_no_measure(measure, name):
+    with pytest.raises(BadInput, match=f"none of 3 points is bad: {name} needs one"):
+        measure(np.zeros(3), np.zeros(3, dtype=bool))
