@@ -4,7 +4,7 @@ CIFAR10 ?= ../shared/data
 HOME_FOLDER ?= data/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo cifar10 benchmark sensitivity incremental bench million ui serve lineage test lint clean
+.PHONY: help setup demo cifar10 benchmark sensitivity study incremental bench million ui serve lineage test lint clean
 
 help:            ## list the targets
 	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):[^#]*## /make \1\t/' | expand -t 16
@@ -22,6 +22,9 @@ benchmark: setup  ## what is found on CIFAR-10, beside the published method and 
 
 sensitivity: setup  ## how the defaults were chosen: one knob at a time; 40 minutes
 	.venv/bin/python benchmarks/sensitivity.py $(CIFAR10)
+
+study: setup     ## every method on every corruption, reduced: writes docs/study.md; an hour
+	.venv/bin/sava study $(CIFAR10) --home data/study --report docs/study.md
 
 incremental: setup  ## what one more shard costs, beside the first valuation
 	.venv/bin/python benchmarks/incremental.py

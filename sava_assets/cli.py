@@ -19,6 +19,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from sava_assets import demo as demos
+from sava_assets.clothing1m import home_settings, read_clothing1m, write_clothing1m
 from sava_assets.drift import calibration_drift
 from sava_assets.findings import with_numbers
 from sava_assets.formats import find_shards
@@ -27,8 +28,10 @@ from sava_assets.resources import KNOB_FILE, Workspace, default_home
 from sava_assets.runner import backfill as run_backfill
 from sava_assets.runner import curate as run_curation
 from sava_assets.runner import current, dagster_instance, prepare_home
+from sava_assets.runner import study as run_study
 from sava_assets.sensors import AUTOMATION
 from sava_assets.store import table_file
+from sava_assets.study_report import write_report
 from sava_assets.survey import Survey
 from sava_ops import BadInput, ValuationConfig, value_points
 from sava_ops.detection import auroc, found_in_top
@@ -64,6 +67,45 @@ def cifar10(
         if not (home / KNOB_FILE).exists():
             demos.write_cifar10(home, source)
         _run_planted(home, demos.CIFAR10_SETTINGS)
+
+
+@app.command()
+def study(
+    source: Annotated[Path | None, typer.Argument(help="Folder that holds cifar10/ and cifar10_encoder/.")] = None,
+    home: Home = Path("data/study"),
+    full: Annotated[bool, typer.Option(help="All 20,000 images, five seeds, long trainings: for a GPU.")] = False,
+    report: Annotated[Path | None, typer.Option(help="Markdown page to write; pictures go beside it.")] = None,
+) -> None:
+    """Compare every method on every corruption: on CIFAR-10, or on a home whose shards are clean."""
+    with _sentences():
+        if source is not None:
+            demos.write_study(home, source, full=full)
+            prepare_home(home, demos.study_settings(full=full))
+        workspace = _existing(home)
+        run_study(workspace, console)
+        if report is not None:
+            write_report(workspace, report)
+            _print(f"the tables and pictures {report}")
+        _print(f"every asset in the UI {_own_command()} ui --home {home}")
+
+
+@app.command()
+def clothing1m(
+    source: Annotated[Path, typer.Argument(help="Folder that holds Clothing1M's text files and images/.")],
+    home: Home = Path("data/clothing1m"),
+) -> None:
+    """Prepare a home for Clothing1M: a million noisy images in shards, the clean sets, the published training."""
+    with _sentences():
+        _print(f"looking for every image that {source} lists")
+        data = read_clothing1m(source)
+        settings = home_settings(data)
+        if (home / KNOB_FILE).exists():
+            prepare_home(home, settings)  # refuses other settings before a night of copying
+        for file, count in write_clothing1m(home, data):
+            _print(f"{file}: {count:,} images")
+        prepare_home(home, settings)
+        _print(f"{home / KNOB_FILE}: the published training; docs/clothing1m.md says what time and memory it takes")
+        _print(f"next: {_own_command()} backfill --home {home}, then {_own_command()} curate --home {home}")
 
 
 @app.command()

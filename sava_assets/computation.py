@@ -132,10 +132,10 @@ def computed(
                     attempt.shard = shard
                     run = _run(name, shard, shards, workspace, context.log)
                     attempt.key = run.key
-                    result, notes = _result(run, compute)
+                    result, notes = result_of(run, compute)
                     if publish:
                         publish(run, result)
-                return result, _metadata(result, notes)
+                return result, metadata_of(result, notes)
 
             if rule.sharded:
                 return _materialize_shards(context, materialize)
@@ -196,7 +196,7 @@ def _run(name: str, shard: str | None, shards: list[str], workspace: Workspace, 
     return Run(name, shard, shards, workspace, workspace.knobs, named, log)
 
 
-def _result(run: Run, compute: Callable[[Run], Output]) -> tuple[Result, dict[str, Any]]:
+def result_of(run: Run, compute: Callable[[Any], Output]) -> tuple[Result, dict[str, Any]]:
     """The stored result if there is a sound one, else a new one; and notes on how it came about."""
     store, started = run.workspace.store, time.monotonic()
     result, notes = _sound(run), {}
@@ -222,6 +222,7 @@ def _sound(run: Run) -> Result | None:
     return result
 
 
-def _metadata(result: Result, notes: dict[str, Any]) -> dict[str, Any]:
+def metadata_of(result: Result, notes: dict[str, Any]) -> dict[str, Any]:
+    """What Dagster shows of a result."""
     pictures = {title: dg.MetadataValue.md(text) for title, text in result.pictures.items()}
     return {**result.numbers, **notes, **pictures, "stored_as": result.key}

@@ -5,15 +5,16 @@ from typing import cast
 
 import dagster as dg
 
-from sava_assets import checks, curation, features, ingest, transport
+from sava_assets import checks, curation, features, ingest, study, transport
 from sava_assets.resources import Workspace, default_home
 from sava_assets.sensors import automation, landing, recurate, recurate_job
 
 ASSETS = cast("Sequence[dg.AssetsDefinition]", dg.load_assets_from_modules([ingest, features, transport, curation]))
+STUDY = cast("Sequence[dg.AssetsDefinition]", dg.load_assets_from_modules([study]))
 CHECKS = dg.load_asset_checks_from_modules([checks])
 
 defs = dg.Definitions(
-    assets=ASSETS,
+    assets=[*ASSETS, *STUDY],
     asset_checks=CHECKS,
     jobs=[recurate_job],
     sensors=[landing, automation],

@@ -41,6 +41,10 @@ CIFAR10_SETTINGS = {
     },
 }
 
+MISTAKES = {"truck": "automobile", "bird": "airplane", "deer": "horse", "cat": "dog", "dog": "cat"}
+STUDY_SHARD, STUDY_SETS = 3_000, 2_500
+"""Images of a shard, and of reference and test set, of the reduced study."""
+
 
 @dataclass(frozen=True)
 class Labelled:
@@ -71,18 +75,48 @@ def write_digits(home: Path, *, seed: int = 0) -> None:
 
 def write_cifar10(home: Path, source: Path, *, seed: int = 0) -> None:
     """Shards 3-4 with 30 % wrong labels, the test images halved into reference and test, and the encoder."""
-    folder, encoder = source / "cifar10", source / "cifar10_encoder" / "resnet18_cifar10_first30k.safetensors"
-    if not folder.is_dir() or not encoder.is_file():
-        raise BadInput(f"{source} does not hold cifar10/ and {encoder.relative_to(source)}: name the folder that does")
-    clean = read_set(folder / "test-00000-of-00001.parquet")
+    clean, encoder = _cifar10(source)
     half = len(clean.labels) // 2
     write_set(home / "reference" / "cifar10.parquet", clean.take(np.arange(half)))
     write_set(home / "test" / "cifar10.parquet", clean.take(np.arange(half, len(clean.labels))))
     _finished(home / "reference")
     _finished(home / "test")
-    shards = {f"train-{k}": read_set(folder / f"train-{k:05d}-of-00005.parquet") for k in (3, 4)}
+    shards = {f"train-{k}": read_set(source / "cifar10" / f"train-{k:05d}-of-00005.parquet") for k in (3, 4)}
     write_noisy_shards(home, shards, share=0.3, seed=seed)
     (home / "encoder.safetensors").write_bytes(encoder.read_bytes())
+
+
+def _cifar10(source: Path) -> tuple[Labelled, Path]:
+    """The test images, and where the encoder lies."""
+    folder, encoder = source / "cifar10", source / "cifar10_encoder" / "resnet18_cifar10_first30k.safetensors"
+    if not folder.is_dir() or not encoder.is_file():
+        raise BadInput(f"{source} does not hold cifar10/ and {encoder.relative_to(source)}: name the folder that does")
+    return read_set(folder / "test-00000-of-00001.parquet"), encoder
+
+
+def write_study(home: Path, source: Path, *, full: bool) -> None:
+    """CIFAR-10 with its true labels, for the study to make dirty: shards 3-4, the test images halved, the encoder."""
+    if (home / "encoder.safetensors").exists():
+        return
+    clean, encoder = _cifar10(source)
+    half = len(clean.labels) // 2
+    for name, first in (("reference", 0), ("test", half)):
+        rows = np.arange(first, first + (half if full else STUDY_SETS))
+        write_set(home / name / "cifar10.parquet", clean.take(rows))
+        _finished(home / name)
+    for k in (3, 4):
+        shard = read_set(source / "cifar10" / f"train-{k:05d}-of-00005.parquet")
+        rows = np.arange(len(shard.labels) if full else STUDY_SHARD)
+        write_set(home / "landing" / f"train-{k}.parquet", shard.take(rows))
+    (home / "encoder.safetensors").write_bytes(encoder.read_bytes())
+
+
+def study_settings(*, full: bool) -> dict[str, Any]:
+    """The knobs of a study of CIFAR-10."""
+    training = CIFAR10_SETTINGS["classifier"]["training"]
+    sizes = {"seeds": 5} if full else {"seeds": 2, "training": training | {"steps": 120, "batch_size": 64}}
+    long = {"training": training | {"steps": 7_800, "batch_size": 256}} if full else {}
+    return {"encoder": CIFAR10_SETTINGS["encoder"], "study": {"mistakes": MISTAKES, **sizes, **long}}
 
 
 def write_noisy_shards(home: Path, shards: dict[str, Labelled], *, share: float, seed: int) -> None:

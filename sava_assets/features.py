@@ -31,13 +31,13 @@ def encoder(run: Run) -> Output:
 @computed(group="training", kinds={"pytorch"})
 def embeddings(run: Run) -> Output:
     """Features of the images of one shard, each image embedded once."""
-    return _embed_set(run, run.read("raw_images"))
+    return embed_set(run, run.read("raw_images"))
 
 
 @computed(group="reference", kinds={"pytorch"})
 def reference_embeddings(run: Run) -> Output:
     """Features of the reference images that judge."""
-    return _embed_set(run, run.read("reference_images"), role="valuation")
+    return embed_set(run, run.read("reference_images"), role="valuation")
 
 
 def _make_encoder(run: Run, knobs: EncoderKnobs) -> Encoder:
@@ -60,7 +60,7 @@ def _make_encoder(run: Run, knobs: EncoderKnobs) -> Encoder:
 _encoders: dict[str, Encoder] = {}
 
 
-def _stored_encoder(result: Result) -> Encoder:
+def stored_encoder(result: Result) -> Encoder:
     """The encoder of a result; many shards in one process load it once."""
     stored = result.files["encoder.safetensors"]
     if stored.sha256 not in _encoders:
@@ -70,9 +70,9 @@ def _stored_encoder(result: Result) -> Encoder:
     return _encoders[stored.sha256]
 
 
-def _embed_set(run: Run, images: Result, role: str | None = None) -> Output:
+def embed_set(run: Run, images: Result, role: str | None = None) -> Output:
     """Features (n, 512) in half precision, and the ids and labels that belong to them."""
-    made = _stored_encoder(run.read("encoder"))
+    made = stored_encoder(run.read("encoder"))
     points, encoded = _of_role(images, role)
     blocks = []
     for start in range(0, len(encoded), IMAGES_AT_ONCE):

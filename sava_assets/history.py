@@ -13,6 +13,7 @@ import pyarrow as pa
 from sava_assets.freshness import RULES
 from sava_assets.resources import Workspace
 from sava_assets.store import Result, Store
+from sava_assets.study import STUDIES
 from sava_assets.transport import ROWS, STARTS
 
 SNAPSHOTS = "snapshots"
@@ -87,6 +88,12 @@ def collect_garbage(workspace: Workspace, shards: Sequence[str], *, keep: int | 
     used = {(name.split("/")[0], key) for snapshot in known for name, key in snapshot.results.items()}
     used |= {(name.split("/")[0], key) for name, key in _current(store, shards).items()}
     used |= {part for asset, key in used if asset == "batch_ot" for part in _parts(store.find(asset, key))}
+    used |= {
+        (name, result.key)
+        for name, study in STUDIES.items()
+        for cell in study.cells
+        if (result := store.current(name, cell))
+    }
     removed = [
         folder
         for asset in (store.root / "results").iterdir()

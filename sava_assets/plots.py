@@ -68,6 +68,19 @@ def bars(heights: Mapping[str, Sequence[float]], label: str) -> str:
     return _markdown(_drawn(figure))
 
 
+def lines(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str, y: str) -> str:
+    """One line per name, told apart by colour and mark."""
+    figure, axes = _axes()
+    for number, (name, (across, up)) in enumerate(series.items()):
+        style = {"color": f"C{number % 10}", "linestyle": "-" if number < 10 else "--", "linewidth": 1.2}
+        axes.plot(across, up, label=name, marker="." if len(across) < 20 else "", **style)
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    figure.subplots_adjust(right=0.68)
+    axes.legend(fontsize=6, loc="center left", bbox_to_anchor=(1.02, 0.5))
+    return _markdown(_drawn(figure))
+
+
 def image_grid(images: Sequence[bytes], captions: Sequence[str]) -> str:
     """The first images, left to right, each with a caption."""
     rows = -(-len(images) // GRID_COLUMNS)

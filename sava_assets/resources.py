@@ -70,6 +70,24 @@ class ClassifierKnobs(BaseModel):
     seeds: Annotated[int, Field(ge=1)] = 3
 
 
+class StudyKnobs(BaseModel):
+    """Sizes of `sava study` (`sava_assets.study`)."""
+
+    model_config = STRICT
+    seeds: Annotated[int, Field(ge=1)] = 3
+    """Corruptions of the same pool, each with another seed."""
+    mistakes: dict[str, str] = {}
+    """Asymmetric label noise: which class is taken for which; empty = each class of the first half for the next one."""
+    pruned_shares: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.1, 0.2, 0.3, 0.4, 0.5)
+    sizes: tuple[Annotated[int, Field(ge=10)], ...] = (500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000)
+    """Training points of the curve over N; those that the pool has not are passed over."""
+    batch_sizes: tuple[Annotated[int, Field(ge=2)], ...] = (256, 512, 1_024, 2_048)
+    last_layer_steps: Annotated[int, Field(ge=1)] = 2_000
+    """Of the trainings of ResNet18's last layer alone."""
+    training: TrainingKnobs = TrainingKnobs()  # pyright: ignore[reportInvalidTypeForm]
+    """Of whole networks."""
+
+
 class Knobs(BaseModel):
     """Everything that may be set in `sava.yaml`; folders are relative to the home folder."""
 
@@ -90,6 +108,7 @@ class Knobs(BaseModel):
     valuation: ValuationKnobs = ValuationKnobs()  # pyright: ignore[reportInvalidTypeForm]
     prune: PruneKnobs = PruneKnobs()
     classifier: ClassifierKnobs = ClassifierKnobs()
+    study: StudyKnobs = StudyKnobs()
 
     def value(self, dotted: str) -> Any:
         """The knob of this dotted name, as JSON."""

@@ -25,17 +25,20 @@ from rich.progress import (
 from rich.text import Text
 
 from sava_assets.computation import reporting
-from sava_assets.definitions import ASSETS, CHECKS
+from sava_assets.definitions import ASSETS, CHECKS, STUDY
 from sava_assets.formats import find_shards
 from sava_assets.freshness import RULES, SHARDS_NAME
 from sava_assets.ingest import refuse_shared_images
 from sava_assets.processes import bury_dead_runs, own_tags
 from sava_assets.resources import KNOB_FILE, Knobs, Workspace
 from sava_assets.store import Result
+from sava_assets.study import STUDIES, is_due, partition_of
 from sava_assets.survey import PENDING, State, Survey
 from sava_ops.errors import BadInput
 
 BACKFILLED = ("raw_images", "reference_images", "encoder", "embeddings", "batches")
+STUDIED = ("raw_images", "reference_images", "test_images", "encoder", "embeddings", "reference_embeddings")
+"""What a study reads of the chain."""
 SETS = ("raw_images", "reference_images", "test_images")
 DAGSTER_YAML = {
     "telemetry": {"enabled": False},
@@ -102,6 +105,16 @@ def backfill(workspace: Workspace, console: Console, wanted: Sequence[str] | Non
         failed = _run_due(workspace, instance, console, BACKFILLED, chosen)
     _raise(failed)
     return chosen
+
+
+def study(workspace: Workspace, console: Console) -> None:
+    """Run what is due of the study, one cell after the other, and what it reads of the chain. Raises BadInput."""
+    with _session(workspace, console) as (instance, shards):
+        _raise(_run_due(workspace, instance, console, STUDIED, shards))
+        for asset, own in STUDIES.items():
+            for cell in own.cells:
+                if is_due(asset, workspace, shards, cell):
+                    _materialize(instance, workspace, [asset], partition_of(cell))
 
 
 @contextmanager
@@ -224,7 +237,7 @@ def _materialize(
 ) -> list[str]:
     """Run these assets and their checks in one run; what did not hold, in words."""
     done = dg.materialize(
-        [*ASSETS, *CHECKS],
+        [*ASSETS, *STUDY, *CHECKS],
         selection=dg.AssetSelection.assets(*assets),
         instance=instance,
         partition_key=shard,

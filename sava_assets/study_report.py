@@ -1,0 +1,149 @@
+"""The page about a study: tables, pictures and verdicts from the results in the store."""
+
+import base64
+import platform
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import torch
+
+from sava_assets.resources import Workspace
+from sava_assets.runner import current
+from sava_assets.study import CORRUPTIONS, MAIN, WHOLE, grid
+from sava_ops.baselines import METHODS
+
+OURS = ("SAVA", "SAVA (label values)")
+PICTURE = re.compile(r"!\[\]\(data:image/png;base64,([^)]*)\)")
+
+
+def write_report(workspace: Workspace, page: Path) -> None:
+    """Write the page, and its pictures into a folder of the same name beside it."""
+    folder = page.with_suffix("")
+    folder.mkdir(parents=True, exist_ok=True)
+    found = current(workspace, "detection").table("detection.parquet")
+    lines = [*_head(workspace), "## Verdicts", "", *_verdicts(found), ""]
+    lines += ["## What is found", "", 'AUROC of "is this point corrupted":', "", grid(found, "auroc"), ""]
+    lines += ["Share of the corrupted points among as many highest scores:", "", grid(found, "found_at_budget"), ""]
+    lines += [*_costs(found), "", *_pictures(workspace, "detection", folder), ""]
+    lines += ["## What pruning brings", "", *_pruned(workspace), "", *_pictures(workspace, "pruning", folder), ""]
+    lines += [
+        f"A whole ResNet18, trained from scratch on {MAIN} after as many points are pruned as are wrong:", "",
+        *_whole(workspace), "", *_pictures(workspace, "whole_network", folder), "",
+    ]  # fmt: skip
+    for asset, title, line, x, y in (
+        ("detection_by_size", f"Training points ({MAIN}: found at the budget)", "method", "points", "found_at_budget"),
+        (
+            "incremental_learning",
+            f"A growing pool ({MAIN}: accuracy of the last layer)",
+            "method",
+            "points",
+            "accuracy",
+        ),
+        ("sensitivity", f"Batches ({MAIN}: found at the budget)", "setting", "batch_size", "found_at_budget"),
+    ):
+        summary = current(workspace, asset).table("summary.parquet")
+        lines += [f"## {title}", "", *_curves(summary, line, x, y), ""]
+        if "seconds_mean" in summary.column_names:
+            lines += ["Seconds:", "", *_curves(summary, line, x, "seconds"), ""]
+        lines += [*_pictures(workspace, asset, folder), ""]
+    lines += [f"## The transport itself ({MAIN})", "", *_pictures(workspace, "transport_example", folder)]
+    page.write_text("\n".join(lines).rstrip() + "\n")
+
+
+def _head(workspace: Workspace) -> list[str]:
+    points = current(workspace, "corrupted_pool", MAIN).numbers["points"]
+    reference, test = (current(workspace, f"{name}_embeddings").numbers["points"] for name in ("reference", "test"))
+    device = torch.cuda.get_device_name() if workspace.device != "cpu" else "not measured on a GPU"
+    return [
+        "# Every method, every corruption",
+        "",
+        "Written by `make study`; [`sava_assets/study.py`](../sava_assets/study.py) says what is compared. The encoder "
+        "has not seen the labels of the valued images; the test images choose nothing. All methods see the same "
+        "unit-norm features: what the paper trains on pixels (TracInCP, influence functions, EL2N) is the network's "
+        "last layer here.",
+        "",
+        f"{points:,} training, {reference:,} reference and {test:,} test images, {workspace.knobs.study.seeds} seeds, "
+        f"mean ± standard deviation. Python {platform.python_version()}, torch {torch.__version__}, "
+        f"{torch.get_num_threads()} CPU threads; {device}.",
+        "",
+    ]
+
+
+def _verdicts(found: pa.Table) -> list[str]:
+    """Of each corruption: where our better column stands among the methods, and what is ahead of it."""
+    lines = []
+    for corruption in CORRUPTIONS:
+        rows = [r for r in found.to_pylist() if r["corruption"] == corruption and r["refused"] is None]
+        scores = {row["method"]: row["auroc_mean"] for row in rows}
+        best = max(OURS, key=lambda name: scores[name])
+        ahead = sorted((n for n in scores if n not in OURS and scores[n] > scores[best]), key=lambda n: -scores[n])
+        paper = scores["SAVA (paper)"]
+        place = (
+            "first"
+            if not ahead
+            else f"{_ordinal(len(ahead) + 1)}, behind " + ", ".join(f"{name} ({scores[name]:.3f})" for name in ahead)
+        )
+        lines.append(f"- **{corruption}**: {best} {scores[best]:.3f}, {place}. The published method: {paper:.3f}.")
+    return lines
+
+
+def _ordinal(place: int) -> str:
+    return {2: "second", 3: "third"}.get(place, f"{place}th")
+
+
+def _costs(found: pa.Table) -> list[str]:
+    """Seconds, memory, cost and needs of every method."""
+    rows = {r["method"]: r for r in found.to_pylist() if r["corruption"] == MAIN}
+    lines = ["| | seconds | memory, GB | cost | needs |", "|---|---:|---:|---|---|"]
+    for name, method in METHODS.items():
+        row = rows[name]
+        measured = row["refused"] or f"{row['seconds_mean']:.1f} | {row['memory_gb_mean']:.2f}"
+        lines.append(f"| {name} | {measured} | {method.cost} | {method.needs} |")
+    return [f"What it costs ({MAIN}):", "", *lines]
+
+
+def _pruned(workspace: Workspace) -> list[str]:
+    table = current(workspace, "pruning").table("pruning.parquet").to_pylist()
+    shares = list(dict.fromkeys(row["pruned_share"] for row in table))
+    lines = []
+    for corruption in CORRUPTIONS:
+        own = [row for row in table if row["corruption"] == corruption]
+        lines += [f"Test accuracy of the last layer, {corruption}, by the share that is pruned:", ""]
+        lines += _table(own, "method", "pruned_share", "accuracy", [f"{share:.0%}" for share in shares])
+        lines.append("")
+    return lines
+
+
+def _whole(workspace: Workspace) -> list[str]:
+    numbers = current(workspace, "whole_network").numbers
+    names = ["all", "without the bad", *WHOLE]
+    cells = [f"{numbers[f'{name}_mean']:.3f} ± {numbers[f'{name}_std']:.3f}" for name in names]
+    return [f"| {' | '.join(names)} |", f"|{'---:|' * len(names)}", f"| {' | '.join(cells)} |"]
+
+
+def _curves(summary: pa.Table, line: str, x: str, y: str) -> list[str]:
+    rows = summary.to_pylist()
+    return _table(rows, line, x, y, [f"{value:,}" for value in dict.fromkeys(row[x] for row in rows)])
+
+
+def _table(rows: Sequence[Mapping[str, Any]], line: str, x: str, y: str, titles: Sequence[str]) -> list[str]:
+    cells = {(row[line], row[x]): f"{row[f'{y}_mean']:.3f} ± {row[f'{y}_std']:.3f}" for row in rows}
+    across = list(dict.fromkeys(row[x] for row in rows))
+    lines = [f"| | {' | '.join(titles)} |", f"|---|{'---:|' * len(titles)}"]
+    for name in dict.fromkeys(row[line] for row in rows):
+        lines.append(f"| {name} | {' | '.join(cells[name, value] for value in across)} |")
+    return lines
+
+
+def _pictures(workspace: Workspace, asset: str, folder: Path) -> list[str]:
+    """The asset's pictures as files, and the lines that show them."""
+    lines = []
+    for title, text in current(workspace, asset).pictures.items():
+        if drawn := PICTURE.search(text):
+            name = f"{asset}-{title}".replace(" ", "-")
+            (folder / f"{name}.png").write_bytes(base64.b64decode(drawn.group(1)))
+            lines += [f"{title}:", "", f"![{title}]({folder.name}/{name}.png)", ""]
+    return lines
