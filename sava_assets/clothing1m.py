@@ -4,16 +4,15 @@ The folder lists its images in text files, which may also lie in `annotations/` 
 folder, two of paths with their class numbers, and the names of the classes.
 """
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path, PurePath
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sava_assets.formats import MARKER
+from sava_assets.formats import MARKER, image_schema
 from sava_ops.classifier import TrainingConfig
 from sava_ops.errors import BadInput
 
@@ -29,7 +28,26 @@ CLEAN_LISTS = {
     "clean_train": "clean_train_key_list.txt",
 }
 NOISY_LIST = "noisy_train_key_list.txt"
-BATCH, EPOCHS = 256, 100
+ENCODER_EPOCHS = 100
+ENCODER_TRAINING = TrainingConfig(
+    batch_size=256,
+    learning_rate=0.1,
+    weight_decay=1e-3,
+    label_smoothing=0.0,
+    augmentation="crop+flip",
+    drops=((0.5, 0.1), (0.75, 0.01)),
+)
+"""As `train_clothing1M.py` of the authors has it; `steps` follow from the epochs."""
+CLASSIFIER_TRAINING = TrainingConfig(
+    steps=100_000,
+    batch_size=512,
+    learning_rate=0.1,
+    weight_decay=2e-3,
+    label_smoothing=0.0,
+    augmentation="crop+flip",
+    drops=((0.3, 0.5), (0.6, 0.1), (0.8, 0.01), (0.9, 1e-3), (0.95, 1e-4)),
+)
+"""As `value_clothing1M.py` of the authors has it, called as in their README."""
 
 
 @dataclass(frozen=True)
@@ -77,36 +95,29 @@ def read_clothing1m(source: Path) -> Clothing1M:
     _refuse_repeats(lists)
     sets = {}
     for name, paths in lists.items():
+        outside = [path for path in paths if PurePath(path).is_absolute() or ".." in PurePath(path).parts]
+        _refuse(name, outside, f"are absolute or hold `..`: write them as paths below {source}")
         kind = "noisy" if name == NOISY_LIST else "clean"
-        _refuse_missing(name, [p for p in paths if p not in labels[kind]], f"have no label in {LABELS[kind]}: add them")
+        _refuse(name, [p for p in paths if p not in labels[kind]], f"have no label in {LABELS[kind]}: add them")
         absent = [path for path in paths if not (source / path).is_file()]
-        _refuse_missing(name, absent, f"do not exist in {source}: unpack all archives there")
+        _refuse(name, absent, f"do not exist in {source}: unpack all archives there")
         sets[name] = Images(paths, [labels[kind][path] for path in paths])
     return Clothing1M(source, classes, sets[NOISY_LIST], {place: sets[name] for place, name in CLEAN_LISTS.items()})
 
 
 def home_settings(data: Clothing1M) -> dict:
-    """What `sava.yaml` says: an encoder trained on the clean training images, and the published training."""
-    encoder = published_training(len(data.clean["clean_train"].paths), weight_decay=1e-3)
-    classifier = published_training(len(data.noisy.paths), weight_decay=5e-4)
+    """What `sava.yaml` says: an encoder trained on the clean training images, and the published trainings."""
+    encoder = encoder_training(len(data.clean["clean_train"].paths))
     return {
         **{folder: folder for folder in ("landing", *CLEAN_LISTS)},
-        "encoder": {"source": "train", "image_size": 224, "training": asdict(encoder)},
-        "classifier": {"training": asdict(classifier)},
+        "encoder": {"source": "train", "image_size": 224, "training": _as_yaml(encoder)},
+        "classifier": {"training": _as_yaml(CLASSIFIER_TRAINING)},
     }
 
 
-def published_training(points: int, *, weight_decay: float) -> TrainingConfig:
-    """SAVA's, for so many points: 100 epochs, a tenth of the rate after 50 and again after 75."""
-    return TrainingConfig(
-        steps=-(-EPOCHS * points // BATCH),
-        batch_size=BATCH,
-        learning_rate=0.1,
-        weight_decay=weight_decay,
-        label_smoothing=0.0,
-        augmentation="crop+flip",
-        schedule="step",
-    )
+def encoder_training(points: int) -> TrainingConfig:
+    """Of the encoder, on so many images."""
+    return replace(ENCODER_TRAINING, steps=-(-ENCODER_EPOCHS * points // ENCODER_TRAINING.batch_size))
 
 
 def write_clothing1m(home: Path, data: Clothing1M) -> Iterator[tuple[Path, int]]:
@@ -125,6 +136,10 @@ def write_clothing1m(home: Path, data: Clothing1M) -> Iterator[tuple[Path, int]]
         if file.parent.name in CLEAN_LISTS:
             (file.parent / MARKER).touch()
         yield file, len(images.paths)
+
+
+def _as_yaml(training: TrainingConfig) -> dict:
+    return asdict(training) | {"drops": [list(drop) for drop in training.drops]}
 
 
 def _lines(file: Path) -> list[str]:
@@ -163,14 +178,14 @@ def _refuse_repeats(lists: Mapping[str, Sequence[str]]) -> None:
             raise BadInput(f"{name} lists {len(paths) - len(set(paths)):,} images twice: remove the repeated lines")
 
 
-def _refuse_missing(name: str, paths: Sequence[str], fault: str) -> None:
+def _refuse(name: str, paths: Sequence[str], fault: str) -> None:
     if paths:
         raise BadInput(f"{len(paths):,} images of {name} (first: {paths[0]}) {fault}, or remove them from the list")
 
 
 def _write(file: Path, images: Images, data: Clothing1M) -> None:
     """In the Hugging Face layout. The file gets its name when it is whole."""
-    schema, partial = _schema(data.classes), file.with_name(f".{file.name}.partial")
+    schema, partial = image_schema(data.classes), file.with_name(f".{file.name}.partial")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         # Neither packs what JPEG has packed already.
@@ -185,19 +200,11 @@ def _write(file: Path, images: Images, data: Clothing1M) -> None:
         raise BadInput(f"{file} could not be written ({error}): mend that and run the same command again") from error
 
 
-def _schema(classes: Sequence[str]) -> pa.Schema:
-    features = {"image": {"_type": "Image"}, "label": {"names": list(classes), "_type": "ClassLabel"}}
-    return pa.schema(
-        {"image": pa.struct({"bytes": pa.binary(), "path": pa.string()}), "label": pa.int64()},
-        {"huggingface": json.dumps({"info": {"features": features}})},
-    )
-
-
 def _holds(file: Path, images: Images, classes: Sequence[str]) -> bool:
     """Whether a file lists these images; their bytes are not compared."""
     try:
         with pq.ParquetFile(file) as table:
-            if not table.schema_arrow.equals(schema := _schema(classes)):
+            if not table.schema_arrow.equals(schema := image_schema(classes)):
                 return False
             if (table.schema_arrow.metadata or {}).get(b"huggingface") != (schema.metadata or {})[b"huggingface"]:
                 return False

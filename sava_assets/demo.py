@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from sava_assets.formats import MARKER
+from sava_assets.formats import MARKER, image_schema
 from sava_ops.corruptions import noisy_labels
 from sava_ops.errors import BadInput
 
@@ -141,12 +141,8 @@ def planted_errors(home: Path) -> set[str]:
 
 def write_set(path: Path, points: Labelled) -> None:
     """An image set in the Hugging Face Parquet layout."""
-    features = {"image": {"_type": "Image"}, "label": {"names": list(points.names), "_type": "ClassLabel"}}
     rows = [{"bytes": image, "path": None} for image in points.images]
-    schema = pa.schema(
-        {"image": pa.struct({"bytes": pa.binary(), "path": pa.string()}), "label": pa.int64()},
-        {"huggingface": json.dumps({"info": {"features": features}})},
-    )
+    schema = image_schema(points.names)
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table([pa.array(rows, schema.field("image").type), pa.array(points.labels)], schema=schema), path)
 

@@ -104,6 +104,15 @@ def read_images(path: UPath, classes: Sequence[str] | None = None) -> Iterator[E
         yield EncodedImage("/".join(parts), parts[0], file.read_bytes())
 
 
+def image_schema(names: Sequence[str]) -> pa.Schema:
+    """Of a Parquet file in the Hugging Face image layout, with these class names."""
+    features = {"image": {"_type": "Image"}, "label": {"names": list(names), "_type": "ClassLabel"}}
+    return pa.schema(
+        {"image": pa.struct({"bytes": pa.binary(), "path": pa.string()}), "label": pa.int64()},
+        {"huggingface": json.dumps({"info": {"features": features}})},
+    )
+
+
 def _files(path: UPath) -> list[UPath]:
     if path.is_file():
         return [path]

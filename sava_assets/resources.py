@@ -1,5 +1,6 @@
 """The home of a deployment: its folders, its knobs (`sava.yaml`), its store."""
 
+import json
 import math
 import os
 from pathlib import Path
@@ -111,8 +112,8 @@ class Knobs(BaseModel):
     study: StudyKnobs = StudyKnobs()
 
     def value(self, dotted: str) -> Any:
-        """The knob of this dotted name, as JSON."""
-        value: Any = self.model_dump(mode="python")
+        """The knob of this dotted name, as JSON: what the store gives back of a result's inputs is equal to it."""
+        value: Any = json.loads(json.dumps(self.model_dump(mode="python")))
         for name in dotted.split("."):
             value = value[name]
         return str(value) if isinstance(value, float) and not math.isfinite(value) else value

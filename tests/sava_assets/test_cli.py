@@ -299,7 +299,7 @@ def test_ui_refuses_a_home_that_is_not_there(tmp_path):
     assert "does not exist: run `sava demo` or `sava curate` first" in refused("ui", "--home", tmp_path / "no")
 
 
-@pytest.mark.parametrize("command", ["demo", "cifar10", "curate", "value", "ui"])
+@pytest.mark.parametrize("command", ["demo", "cifar10", "study", "clothing1m", "curate", "value", "ui"])
 def test_every_command_explains_itself(command):
     code, output = sava(command, "--help")
     assert code == 0

@@ -8,10 +8,17 @@ from PIL import Image
 from upath import UPath
 
 from sava_assets import clothing1m
-from sava_assets.clothing1m import home_settings, published_training, read_clothing1m, write_clothing1m
+from sava_assets.clothing1m import (
+    CLASSIFIER_TRAINING,
+    encoder_training,
+    home_settings,
+    read_clothing1m,
+    write_clothing1m,
+)
 from sava_assets.formats import find_shards, listing, read_images
 from sava_assets.resources import Workspace
 from sava_ops import BadInput
+from sava_ops.classifier import TrainingConfig
 from tests.pictures import encoded, noise
 from tests.sava_assets.test_cli import refused, sava
 
@@ -131,12 +138,11 @@ def test_the_home_trains_as_published_and_keeps_what_it_says(tmp_path, source):
     assert sava("clothing1m", source, "--home", home)[0] == 0
     knobs = Workspace(home=str(home)).knobs
     assert yaml.safe_load((home / "sava.yaml").read_text()) == home_settings(read_clothing1m(source))
+    assert "!!" not in (home / "sava.yaml").read_text()
     assert knobs.clean_train == "clean_train"
     assert (knobs.encoder.source, knobs.encoder.image_size) == ("train", 224)
-    assert knobs.encoder.training.steps == 2  # 100 epochs of 3 images
-    assert knobs.encoder.training.weight_decay == 1e-3
-    assert knobs.classifier.training.steps == 7
-    assert knobs.classifier.training.weight_decay == 5e-4
+    assert TrainingConfig(**vars(knobs.encoder.training)) == encoder_training(3)
+    assert TrainingConfig(**vars(knobs.classifier.training)) == CLASSIFIER_TRAINING
     assert sava("clothing1m", source, "--home", home)[0] == 0  # nothing to do
     text = (home / "sava.yaml").read_text()
     (home / "sava.yaml").write_text(text.replace("image_size: 224", "image_size: 64"))
@@ -147,11 +153,26 @@ def test_the_home_trains_as_published_and_keeps_what_it_says(tmp_path, source):
     assert not (home / "landing").exists()
 
 
-def test_steps_follow_from_the_epochs():
-    training = published_training(1_000_000, weight_decay=5e-4)
-    assert (training.steps, training.batch_size, training.learning_rate) == (390_625, 256, 0.1)
-    assert (training.schedule, training.label_smoothing, training.augmentation) == ("step", 0.0, "crop+flip")
-    assert published_training(47_570, weight_decay=1e-3).steps == 18_583
+def rates(training: TrainingConfig) -> dict[float, float]:
+    """Learning rate from each step on."""
+    drops = {share * training.steps: training.learning_rate * factor for share, factor in training.drops}
+    return {0.0: training.learning_rate} | drops
+
+
+def test_the_encoder_trains_for_100_epochs_as_the_authors_do():
+    training = encoder_training(47_570)
+    assert (training.steps, training.batch_size, training.weight_decay) == (18_583, 256, 1e-3)
+    assert (training.label_smoothing, training.augmentation) == (0.0, "crop+flip")
+    assert encoder_training(3).steps == 2
+    assert rates(encoder_training(256)) == pytest.approx({0: 0.1, 50: 0.01, 75: 0.001})
+
+
+def test_the_classifier_takes_100_000_steps_as_the_authors_do():
+    training = CLASSIFIER_TRAINING
+    assert (training.steps, training.batch_size, training.weight_decay) == (100_000, 512, 2e-3)
+    assert (training.label_smoothing, training.augmentation) == (0.0, "crop+flip")
+    expected = {0: 0.1, 30_000: 0.05, 60_000: 0.01, 80_000: 1e-3, 90_000: 1e-4, 95_000: 1e-5}
+    assert rates(training) == pytest.approx(expected)
 
 
 def change(source: Path, name: str, old: str, new: str) -> None:
@@ -200,6 +221,15 @@ MISTAKES = {
         lambda s: [(s / path).unlink() for path in NOISY[3:5]],
         f"2 images of noisy_train_key_list.txt (first: {NOISY[3]}) do not exist in SOURCE: unpack all archives there, "
         "or remove them from the list",
+    ),
+    "upwards": (
+        lambda s: change(s, "clean_val_key_list.txt", f"{VAL[1]}\n{VAL[2]}", f"images/../../x.jpg\n../{VAL[2]}"),
+        "2 images of clean_val_key_list.txt (first: images/../../x.jpg) are absolute or hold `..`: write them as paths "
+        "below SOURCE, or remove them from the list",
+    ),
+    "absolute": (
+        lambda s: change(s, "noisy_train_key_list.txt", NOISY[1], str(s / NOISY[1])),
+        f"1 images of noisy_train_key_list.txt (first: SOURCE/{NOISY[1]}) are absolute or hold `..`: write them as",
     ),
     "two lists": (
         lambda s: write_lines(s / "noisy_train_key_list.txt", [*NOISY, *VAL[2:]]),
@@ -251,9 +281,3 @@ def test_an_image_that_cannot_be_read_is_said(tmp_path, source):
     ):
         list(write_clothing1m(tmp_path / "home", data))
     assert not list(find_shards(UPath(tmp_path / "home" / "landing")))
-
-
-def test_the_command_explains_itself():
-    code, output = sava("clothing1m", "--help")
-    assert code == 0
-    assert "--home" in output

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 from upath import UPath
@@ -28,6 +30,15 @@ def test_what_is_set_is_read(tmp_path):
     assert knobs.valuation.label_weight == ValuationConfig().label_weight
 
 
+def test_lists_of_lists_are_read_and_are_what_the_store_gives_back(tmp_path):
+    knobs = knobs_of("classifier: {training: {drops: [[0.5, 0.1], [0.75, 1.0e-2]]}}", tmp_path)
+    assert knobs.classifier.training.drops == ((0.5, 0.1), (0.75, 0.01))
+    assert knobs.encoder.training.drops == ()
+    assert knobs.value("classifier.training.drops") == [[0.5, 0.1], [0.75, 0.01]]
+    for name in ("classifier", "encoder", "study"):
+        assert knobs.value(name) == json.loads(json.dumps(knobs.value(name)))
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -41,6 +52,15 @@ def test_what_is_set_is_read(tmp_path):
         ("valuation: {batching: sorted}", "`valuation.batching` is 'sorted': input should be 'stratified' or 'random'"),
         ("encoder: {image_size: 2}", "`encoder.image_size` is 2: input should be greater than or equal to 8"),
         ("classifier: {training: {steps: 0}}", "`classifier.training`: `steps` is 0: it must be at least 1"),
+        (
+            "classifier: {training: {drops: [[0.5, 0.1], [0.5, 0.01]]}}",
+            "`classifier.training`: `drops` is ((0.5, 0.1), (0.5, 0.01)): it must be pairs (share, factor), ",
+        ),
+        (
+            "encoder: {training: {drops: [0.5, 0.1]}}",
+            "`encoder.training.drops.0` is 0.5: input should be a valid tuple",
+        ),
+        ("encoder: {training: {drops: [[0.5]]}}", "`encoder.training.drops.0.1` is "),
         ("- a\n- b", "sava.yaml holds a list: write `key: value` lines"),
         ("a: [", "sava.yaml is not valid YAML: "),
     ],

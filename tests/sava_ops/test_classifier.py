@@ -1,3 +1,5 @@
+import re
+
 import pytest
 import torch
 
@@ -61,15 +63,38 @@ def steps_taken(monkeypatch, config: TrainingConfig) -> list[dict]:
     return seen
 
 
+HALVES = ((0.5, 0.1), (0.75, 0.01))
+
+
 @pytest.mark.parametrize(
-    ("steps", "exponents"),
-    [(1, [0]), (2, [0, 1]), (3, [0, 0, 1]), (4, [0, 0, 1, 2]), (8, [0, 0, 0, 0, 1, 1, 2, 2]), (5, [0, 0, 0, 1, 2])],
+    ("steps", "drops", "factors"),
+    [
+        (1, HALVES, [1]),
+        (2, HALVES, [1, 0.1]),
+        (3, HALVES, [1, 1, 0.1]),
+        (4, HALVES, [1, 1, 0.1, 0.01]),
+        (5, HALVES, [1, 1, 1, 0.1, 0.01]),
+        (8, HALVES, [1] * 4 + [0.1] * 2 + [0.01] * 2),
+        (3, ((0.1, 0.5), (0.2, 2.0)), [1, 2.0, 2.0]),  # both at step 1
+        (3, ((1 / 3, 0.5), (2 / 3, 0.25)), [1, 0.5, 0.25]),
+        (2, ((5e-324, 0.5),), [1, 0.5]),
+        (2, ((1 - 1e-15, 0.5),), [1, 1]),
+    ],
 )
-def test_step_schedule_takes_a_tenth_at_half_and_again_at_three_quarters(monkeypatch, steps, exponents):
-    config = TrainingConfig(steps=steps, batch_size=2, learning_rate=0.02, weight_decay=1e-3, schedule="step")
+def test_the_rate_is_multiplied_from_each_share_of_the_steps_on(monkeypatch, steps, drops, factors):
+    config = TrainingConfig(steps=steps, batch_size=2, learning_rate=0.02, weight_decay=1e-3, drops=drops)
     seen = steps_taken(monkeypatch, config)
-    assert [at["lr"] for at in seen] == pytest.approx([0.02 * 0.1**exponent for exponent in exponents], rel=1e-12)
+    assert [at["lr"] for at in seen] == [0.02 * factor for factor in factors]
     assert {(at["momentum"], at["nesterov"], at["weight_decay"]) for at in seen} == {(0.9, False, 1e-3)}
+
+
+@pytest.mark.parametrize("steps", [1, 7, 30, 100, 1_000, 18_583, 100_000, 1_000_000])
+def test_a_drop_happens_at_the_share_as_it_is_written(steps):
+    """Also where the product in floating point is above the whole number that was meant."""
+    for hundredths in range(1, 100):
+        config = TrainingConfig(steps=steps, drops=((hundredths / 100, 0.5),))
+        start = -(-hundredths * steps // 100)
+        assert [config.factor(step) for step in (0, start - 1, start, steps)] == [1, 1, 0.5, 0.5]
 
 
 def test_one_cycle_rises_to_the_learning_rate_and_falls(monkeypatch):
@@ -152,8 +177,7 @@ BAD_TRAINING = {
     "learning_rate": (0.0, "above 0"),
     "weight_decay": (-1.0, "0 or above"),
     "label_smoothing": (1.0, "0 or above and below 1"),
-    "augmentation": ("mixup", "'none', 'crop' or 'crop\\+flip'"),
-    "schedule": ("cosine", "'one-cycle' or 'step'"),
+    "augmentation": ("mixup", "'none', 'crop' or 'crop+flip'"),
 }
 
 
@@ -161,8 +185,29 @@ BAD_TRAINING = {
 @pytest.mark.usefixtures("untyped")
 def test_training_knobs_out_of_range_name_themselves(name):
     value, allowed = BAD_TRAINING[name]
-    with pytest.raises(BadInput, match=f"`{name}` is {value!r}: it must be {allowed}"):
+    with pytest.raises(BadInput, match=re.escape(f"`{name}` is {value!r}: it must be {allowed}")):
         TrainingConfig(**{name: value})
+
+
+@pytest.mark.parametrize(
+    "drops",
+    [
+        ((0.0, 0.1),),
+        ((1.0, 0.1),),
+        ((float("nan"), 0.1),),
+        ((0.5, 0.1), (0.5, 0.01)),
+        ((0.75, 0.01), (0.5, 0.1)),
+        ((0.5, 0.0),),
+        ((0.5, -0.1),),
+        ((0.5, float("inf")),),
+        ((0.5, float("nan")),),
+        ((0.5, 0.1), (0.75, 0.0)),
+    ],
+)
+def test_drops_out_of_order_or_range_are_refused(drops):
+    allowed = "pairs (share, factor), shares rising strictly between 0 and 1, factors above 0 and finite"
+    with pytest.raises(BadInput, match=re.escape(f"`drops` is {drops!r}: it must be {allowed}")):
+        TrainingConfig(drops=drops)
 
 
 def test_bad_sets_get_one_clear_sentence():
