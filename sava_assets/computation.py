@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from torch import Tensor
 
 from sava_assets.condition import automation_condition
 from sava_assets.freshness import RULES, SHARDS_NAME, inputs, key, upstream_results
@@ -220,6 +221,16 @@ def _sound(run: Run) -> Result | None:
         run.log.warning(f"{damage}; computing it anew")
         return None
     return result
+
+
+def sound_tensors(run: Run, kind: str, key: str) -> dict[str, Tensor] | None:
+    """What a computation put aside under this name (`tensors.safetensors`), if it is there and sound."""
+    found = run.workspace.store.find(kind, key)
+    try:
+        return found.tensors("tensors.safetensors") if found else None
+    except DamagedResult as damage:
+        run.log.warning(f"{damage}; computing it anew")
+        return None
 
 
 def metadata_of(result: Result, notes: dict[str, Any]) -> dict[str, Any]:

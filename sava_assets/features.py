@@ -5,16 +5,19 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 import torch
+from torch import Tensor
 
-from sava_assets.computation import Run, computed
+from sava_assets.computation import Run, computed, log_work, sound_tensors
 from sava_assets.resources import EncoderKnobs
-from sava_assets.store import Output, Result, table_file, tensor_file
+from sava_assets.store import Output, Result, digest, table_file, tensor_file
 from sava_ops.cost import moments
 from sava_ops.encoder import Encoder, embed, load_encoder, save_encoder, train_encoder
 from sava_ops.errors import BadInput
 from sava_ops.images import decode_all
 
 IMAGES_AT_ONCE = 4_096
+BLOCKS = "embedding_blocks"
+"""Where the store keeps the finished part of a set that is being embedded; `sava gc` removes it."""
 
 
 @computed(group="reference", kinds={"pytorch"})
@@ -72,13 +75,11 @@ def stored_encoder(result: Result) -> Encoder:
 
 def embed_set(run: Run, images: Result, role: str | None = None) -> Output:
     """Features (n, 512) in half precision, and the ids and labels that belong to them."""
-    made = stored_encoder(run.read("encoder"))
     points, encoded = _of_role(images, role)
     blocks = []
     for start in range(0, len(encoded), IMAGES_AT_ONCE):
-        pixels = decode_all(encoded.slice(start, IMAGES_AT_ONCE).to_pylist(), size=made.input_format.image_size)
-        blocks.append(embed(made, pixels, device=run.workspace.device).half())
-        run.progress(start + len(pixels), len(encoded))
+        blocks.append(_block(run, encoded, start))
+        run.progress(start + len(blocks[-1]), len(encoded))
     features = torch.cat(blocks)
     broken = int((~torch.isfinite(features)).any(1).sum())
     if broken:
@@ -92,6 +93,21 @@ def embed_set(run: Run, images: Result, role: str | None = None) -> Output:
         numbers={"points": len(points), "classes": sorted(points["label"].unique().to_pylist())},
         data_version=run.content_version,
     )
+
+
+def _block(run: Run, encoded: pa.ChunkedArray, start: int) -> Tensor:
+    """Features of the images from `start` on; of a set of several blocks, each is put aside, so that what a crash
+    interrupts goes on from there."""
+    key, aside = digest([run.key, start, IMAGES_AT_ONCE]), len(encoded) > IMAGES_AT_ONCE
+    if aside and (stored := sound_tensors(run, BLOCKS, key)):
+        return stored["features"]
+    made = stored_encoder(run.read("encoder"))
+    pixels = decode_all(encoded.slice(start, IMAGES_AT_ONCE).to_pylist(), size=made.input_format.image_size)
+    features = embed(made, pixels, device=run.workspace.device).half()
+    if aside:
+        run.workspace.store.save(BLOCKS, key, Output({"tensors.safetensors": tensor_file({"features": features})}))
+        log_work(f"embedding_block[{start}]")
+    return features
 
 
 def _of_role(images: Result, role: str | None) -> tuple[pa.Table, pa.ChunkedArray]:

@@ -35,6 +35,7 @@ from sava_assets.store import Result
 from sava_assets.study import STUDIES, is_due, partition_of
 from sava_assets.survey import PENDING, State, Survey
 from sava_ops.errors import BadInput
+from sava_ops.forecast import forecast
 
 BACKFILLED = ("raw_images", "reference_images", "encoder", "embeddings", "batches")
 STUDIED = ("raw_images", "reference_images", "test_images", "encoder", "embeddings", "reference_embeddings")
@@ -49,6 +50,8 @@ DAGSTER_YAML = {
     # Counted in the run queue, so that a killed process holds no place.
     "concurrency": {"pools": {"default_limit": 1, "granularity": "run"}, "runs": {"max_concurrent_runs": 4}},
 }
+WORTH_TELLING = 60.0
+"""Seconds."""
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -137,6 +140,8 @@ def _run_due(
         if units[0].asset not in SETS and not disjoint:
             refuse_overlap(workspace, shards)
             disjoint = True
+        if units[0].asset == "batch_ot" and (told := _forecast(workspace, shards)):
+            console.print(told, highlight=False)
         for unit in units:
             chain = [unit.asset, *_following(survey, unit.asset, assets)]
             try:
@@ -146,6 +151,25 @@ def _run_due(
                 # What failed may also be a check, of which the store knows nothing.
                 failed |= _failures(workspace, shards, chain, unit.shard) or {unit.title: str(problem)}
     return failed
+
+
+def _forecast(workspace: Workspace, shards: Sequence[str]) -> str | None:
+    """What a large batch matrix will take, if all of it is to be computed."""
+    found = [workspace.store.current("batches", shard) for shard in shards]
+    reference = workspace.store.current("reference_batches")
+    embedded = workspace.store.current("reference_embeddings")
+    if reference is None or embedded is None:
+        return None
+    sizes = [size for result in found if result for size in result.numbers["sizes"]]
+    width, device = embedded.tensors("features.safetensors")["features"].shape[1], workspace.device
+    made = forecast(sizes, reference.numbers["sizes"], width=width, config=workspace.knobs.valuation, device=device)
+    if made.seconds < WORTH_TELLING:
+        return None
+    points, judges = sum(sizes), sum(reference.numbers["sizes"])
+    return (
+        f"batch_ot: {points:,} × {judges:,} points, about {made.seconds / 60:,.0f} minutes and "
+        f"{made.bytes / 1e9:.1f} GB of memory on {device}, less what is stored already"
+    )
 
 
 def _following(survey: Survey, asset: str, assets: Sequence[str]) -> list[str]:

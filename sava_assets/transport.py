@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from sava_assets import plots
-from sava_assets.computation import Run, computed, log_work
+from sava_assets.computation import Run, computed, log_work, sound_tensors
 from sava_assets.findings import with_findings
 from sava_assets.freshness import class_names
 from sava_assets.ingest import refuse_shared_images
-from sava_assets.store import DamagedResult, Output, Result, digest, table_file, tensor_file
+from sava_assets.store import Output, Result, digest, table_file, tensor_file
 from sava_ops.batches import split_batches
 from sava_ops.cost import Points
 from sava_ops.discriminant import Discriminant
@@ -210,7 +210,7 @@ class _Grid:
     def starts(self) -> list[Tensor]:
         """Starting potentials: computed for the first row of this calibration, and kept with it."""
         store, device = self.run.workspace.store, self.run.workspace.device
-        if stored := _sound_tensors(self.run, STARTS, self.name):
+        if stored := sound_tensors(self.run, STARTS, self.name):
             return [stored[str(j)].to(device) for j in range(len(self.reference_batches))]
         made = starting_potentials(self.reference_batches, self.calibration, self.run.knobs.valuation)
         store.save(
@@ -221,17 +221,8 @@ class _Grid:
 
 def read_row(run: Run, key: str) -> BatchRow | None:
     """A stored row of the batch matrix, if there is a sound one."""
-    tensors = _sound_tensors(run, ROWS, key)
+    tensors = sound_tensors(run, ROWS, key)
     return BatchRow(**tensors) if tensors else None
-
-
-def _sound_tensors(run: Run, kind: str, key: str) -> dict[str, Tensor] | None:
-    found = run.workspace.store.find(kind, key)
-    try:
-        return found.tensors("tensors.safetensors") if found else None
-    except DamagedResult as damage:
-        run.log.warning(f"{damage}; computing it anew")
-        return None
 
 
 def _split(run: Run, embedded: Result) -> Output:

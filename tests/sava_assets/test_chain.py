@@ -1,5 +1,6 @@
 import base64
 import json
+import shutil
 from pathlib import Path
 
 import dagster as dg
@@ -10,8 +11,10 @@ import pytest
 from rich.console import Console
 from upath import UPath
 
+from sava_assets import features, runner
 from sava_assets.formats import read_images
 from sava_assets.freshness import RULES
+from sava_assets.history import collect_garbage
 from sava_assets.resources import Workspace
 from sava_assets.runner import curate, dagster_instance
 from sava_ops import BadInput, ValuationConfig, value_points
@@ -441,3 +444,43 @@ def test_reasons_are_plain_words(curated):
         elif row["reason"] != "unlike anything in the reference set":
             assert row["reason"] == f"label disagrees with its neighbours: {row['label']} → {row['suggested_label']}"
             assert row["label"] != row["suggested_label"]
+
+
+def test_an_interrupted_embedding_goes_on_from_its_last_block(curated, tmp_path, monkeypatch):
+    workspace = copy_of(curated[0], tmp_path / "home")
+    undisturbed = workspace.store.current("embeddings", "first")
+    shutil.rmtree(str(workspace.store.root / "results" / "embeddings" / undisturbed.key))
+    embedded: list[int] = []
+    embed = features.embed
+
+    def failing(encoder, images, *, device):
+        if len(embedded) == 2:
+            embedded.append(0)
+            raise RuntimeError("power cut")
+        embedded.append(len(images))
+        return embed(encoder, images, device=device)
+
+    monkeypatch.setattr(features, "IMAGES_AT_ONCE", 16)
+    monkeypatch.setattr(features, "embed", failing)
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("shards", ["first", "second"])
+        with pytest.raises(RuntimeError, match="power cut"):
+            materialize(workspace, instance, "embeddings", shard="first")
+        assert embedded == [16, 16, 0]
+        materialize(workspace, instance, "embeddings", shard="first")
+    assert embedded == [16, 16, 0, 8]
+    again = workspace.store.current("embeddings", "first")
+    assert again.data_version == undisturbed.data_version
+    assert len([*(workspace.store.root / "results" / features.BLOCKS).iterdir()]) == 3
+    collect_garbage(workspace, ["first", "second"])
+    assert not [*(workspace.store.root / "results" / features.BLOCKS).iterdir()]
+
+
+def test_a_large_batch_matrix_is_announced(curated, tmp_path, monkeypatch):
+    workspace = copy_of(curated[0], tmp_path / "home")
+    assert runner._forecast(workspace, ["first", "second"]) is None
+    monkeypatch.setattr(runner, "WORTH_TELLING", 0.0)
+    told = runner._forecast(workspace, ["first", "second"])
+    assert told == (
+        "batch_ot: 64 × 24 points, about 0 minutes and 0.0 GB of memory on cpu, less what is stored already"
+    )
