@@ -2,8 +2,8 @@
 
 Every pair of batches is one problem (512 features, 10 classes, balanced, ε = 0.1 times the mean cost), solved by each
 tool to a marginal error of 1e-3 (L1, both marginals of the plan it returns), measured alike for all. Each peer gets the
-loosest setting of its own that reaches it. Ours starts from features; a peer's time is given from features too (its cost
-matrix by POT's `dist`, plus the label term) and for the solver alone, its costs for free. Times are medians over a
+loosest setting of its own that reaches it. Ours starts from features; a peer's time is given from features too (costs
+by POT's `dist`, plus the label term), and for its solver alone, with the costs for free. Times are medians over a
 sequence of training batches against one reference batch. Writes benchmarks/speed.json and the tables of
 benchmarks/README.md.
 """

@@ -114,9 +114,12 @@ def write_study(home: Path, source: Path, *, full: bool) -> None:
 def study_settings(*, full: bool) -> dict[str, Any]:
     """The knobs of a study of CIFAR-10."""
     training = CIFAR10_SETTINGS["classifier"]["training"]
-    sizes = {"seeds": 5} if full else {"seeds": 2, "training": training | {"steps": 120, "batch_size": 64}}
-    long = {"training": training | {"steps": 7_800, "batch_size": 256}} if full else {}
-    return {"encoder": CIFAR10_SETTINGS["encoder"], "study": {"mistakes": MISTAKES, **sizes, **long}}
+    if full:
+        sizes = {"seeds": 5, "training": training | {"steps": 7_800, "batch_size": 256}}
+    else:
+        short = training | {"steps": 120, "batch_size": 64}
+        sizes = {"seeds": 2, "last_layer_steps": 800, "training": short}
+    return {"encoder": CIFAR10_SETTINGS["encoder"], "study": {"mistakes": MISTAKES, **sizes}}
 
 
 def write_noisy_shards(home: Path, shards: dict[str, Labelled], *, share: float, seed: int) -> None:
