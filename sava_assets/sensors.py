@@ -6,7 +6,7 @@ import dagster as dg
 
 from sava_assets.computation import SHARDS
 from sava_assets.formats import find_shards
-from sava_assets.freshness import SHARDS_NAME
+from sava_assets.freshness import RULES, SHARDS_NAME
 from sava_assets.processes import bury_dead_runs
 from sava_assets.resources import Workspace
 
@@ -41,7 +41,7 @@ automation = dg.AutomationConditionSensorDefinition(
     description="Requests exactly what is due.",
 )
 
-recurate_job = dg.define_asset_job("recurate", selection=dg.AssetSelection.all())
+recurate_job = dg.define_asset_job("recurate", selection=dg.AssetSelection.assets(*RULES))
 
 
 @dg.schedule(job=recurate_job, cron_schedule=NIGHTLY, default_status=SCHEDULE_AT_FIRST)

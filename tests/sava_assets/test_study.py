@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 from sava_assets import study, study_report
 from sava_assets.cli import app
 from sava_assets.definitions import STUDY
-from sava_assets.demo import write_set
+from sava_assets.demo import Labelled, read_set, study_settings, write_set, write_study
 from sava_assets.history import collect_garbage
-from sava_assets.resources import Workspace
+from sava_assets.resources import Knobs, Workspace
 from sava_assets.runner import current
 from sava_assets.runner import study as run_study
 from sava_assets.study import CORRUPTIONS, MAIN, PeakMemory, is_due
@@ -24,6 +24,7 @@ from sava_ops import BadInput
 from sava_ops.baselines import METHODS
 from sava_ops.baselines.method import Method
 from sava_ops.detection import auroc
+from tests.pictures import png
 from tests.sava_assets.homes import SHORT, copy_of, pictures, untrained_checkpoint
 
 SMALL = {
@@ -218,3 +219,39 @@ def test_peak_memory_sees_what_is_held_meanwhile():
         held = np.ones(25_000_000)
     assert 0.19 < memory.gigabytes < 0.6
     assert held.sum() == 25_000_000
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the home folder {home} does not exist"),
+        (["{source}"], "{source} does not hold cifar10/ and cifar10_encoder/"),
+    ],
+)
+def test_the_command_says_what_it_lacks(tmp_path, arguments, message):
+    places = {"home": tmp_path / "home", "source": tmp_path / "empty"}
+    given = [word.format(**places) for word in arguments]
+    made = CliRunner().invoke(app, ["study", *given, "--home", str(places["home"])])
+    assert made.exit_code == 1
+    assert message.format(**places) in made.output.replace("\n", "")
+    assert not places["home"].exists()
+
+
+def test_a_study_of_cifar10_starts_from_clean_halves(tmp_path):
+    generator, classes = np.random.default_rng(0), ["airplane", "automobile"]
+    source, count = tmp_path / "source", 12
+    for name in ("test-00000-of-00001", "train-00003-of-00005", "train-00004-of-00005"):
+        images = [png(generator.integers(0, 256, (8, 8, 3), dtype=np.uint8)) for _ in range(count)]
+        write_set(source / "cifar10" / f"{name}.parquet", Labelled(images, np.arange(count) % 2, classes))
+    (source / "cifar10_encoder").mkdir()
+    (source / "cifar10_encoder" / "resnet18_cifar10_first30k.safetensors").write_bytes(b"weights")
+    home = tmp_path / "home"
+    write_study(home, source, full=True)
+    sets = {name: read_set(home / name / "cifar10.parquet") for name in ("reference", "test")}
+    whole = read_set(source / "cifar10" / "test-00000-of-00001.parquet")
+    assert [*sets["reference"].images, *sets["test"].images] == whole.images
+    assert len(sets["reference"].labels) == 6
+    assert {path.name for path in (home / "landing").iterdir()} == {"train-3.parquet", "train-4.parquet"}
+    assert read_set(home / "landing" / "train-3.parquet").labels.tolist() == [0, 1] * 6
+    assert Knobs.model_validate(study_settings(full=True)).study.seeds == 5
+    assert Knobs.model_validate(study_settings(full=False)).study.mistakes["cat"] == "dog"
