@@ -117,7 +117,7 @@ def study_settings(*, full: bool) -> dict[str, Any]:
     if full:
         sizes = {"seeds": 5, "training": training | {"steps": 7_800, "batch_size": 256}}
     else:
-        short = training | {"steps": 120, "batch_size": 64}
+        short = training | {"steps": 90, "batch_size": 64}
         sizes = {"seeds": 2, "last_layer_steps": 800, "training": short}
     return {"encoder": CIFAR10_SETTINGS["encoder"], "study": {"mistakes": MISTAKES, **sizes}}
 

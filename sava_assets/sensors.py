@@ -33,7 +33,7 @@ def landing(context: dg.SensorEvaluationContext, workspace: Workspace) -> dg.Sen
 
 automation = dg.AutomationConditionSensorDefinition(
     "automation",
-    target=dg.AssetSelection.all(),
+    target=dg.AssetSelection.assets(*RULES),
     minimum_interval_seconds=LOOK_SECONDS,
     default_status=SENSORS_AT_FIRST,
     emit_backfills=False,

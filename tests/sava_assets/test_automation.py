@@ -56,11 +56,10 @@ class Deployment:
         register(self.instance, list(find_shards(self.workspace.folder("landing"))))
         found = dg.evaluate_automation_conditions(defs, self.instance, cursor=self.cursor)
         self.cursor = found.cursor
-        keys = defs.resolve_asset_graph().get_all_asset_keys()
         return [
-            (key.to_user_string(), partition)
-            for key in sorted(keys, key=lambda k: list(freshness.RULES).index(k.to_user_string()))
-            for partition in sorted(found.get_requested_partitions(key), key=str)
+            (name, partition)
+            for name in freshness.RULES
+            for partition in sorted(found.get_requested_partitions(dg.AssetKey(name)), key=str)
         ]
 
     def run(self, asset: str, shard: str | None) -> None:
