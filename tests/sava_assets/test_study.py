@@ -159,14 +159,15 @@ def test_the_page_shows_every_picture_and_says_where_we_lose(studied, tmp_path):
 def test_a_verdict_names_what_is_ahead():
     scores = {"SAVA": 0.9, "SAVA (label values)": 0.8, "SAVA (paper)": 0.7, "logistic regression": 0.95}
     rows = [
-        {"corruption": corruption, "method": method, "auroc_mean": value, "auroc_std": 0.0}
+        {"corruption": corruption, "method": method, "auroc_mean": value, "found_at_budget_mean": 1 - value}
         for corruption in FEW_CORRUPTIONS
         for method, value in scores.items()
     ]
-    table = pa.Table.from_pylist(rows, schema=study._DETECTION)
-    first, _ = study_report._verdicts(table)
-    expected = "SAVA 0.900, second, behind logistic regression (0.950). The published method: 0.700."
-    assert first == f"- **{MAIN}**: {expected}"
+    first, _ = study_report._verdicts(pa.Table.from_pylist(rows, schema=study._DETECTION))
+    assert first == (
+        f"- **{MAIN}**: AUROC 0.900 by SAVA, second, behind logistic regression (0.950) (as published: 0.700); "
+        "found at the budget 0.200 by SAVA (label values), second, behind SAVA (paper) (0.300) (as published: 0.300)."
+    )
 
 
 def test_what_does_not_fit_is_said_in_the_table(studied, tmp_path, monkeypatch):
