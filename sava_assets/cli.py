@@ -31,7 +31,7 @@ from sava_assets.runner import current, dagster_instance, prepare_home
 from sava_assets.runner import study as run_study
 from sava_assets.sensors import AUTOMATION
 from sava_assets.store import table_file
-from sava_assets.study_report import write_report
+from sava_assets.study.report import write_report
 from sava_assets.survey import Survey
 from sava_ops import BadInput, ValuationConfig, value_points
 from sava_ops.detection import auroc, found_in_top

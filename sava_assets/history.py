@@ -13,7 +13,7 @@ import pyarrow as pa
 from sava_assets.freshness import RULES
 from sava_assets.resources import Workspace
 from sava_assets.store import Result, Store
-from sava_assets.study import STUDIES
+from sava_assets.study.cells import STUDIES
 from sava_assets.transport import ROWS, STARTS
 
 SNAPSHOTS = "snapshots"

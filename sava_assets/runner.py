@@ -32,7 +32,7 @@ from sava_assets.ingest import refuse_shared_images
 from sava_assets.processes import bury_dead_runs, own_tags
 from sava_assets.resources import KNOB_FILE, Knobs, Workspace
 from sava_assets.store import Result
-from sava_assets.study import STUDIES, is_due, partition_of
+from sava_assets.study.cells import STUDIES, is_due, partition_of
 from sava_assets.survey import PENDING, State, Survey
 from sava_ops.errors import BadInput
 from sava_ops.forecast import forecast

@@ -13,7 +13,9 @@ import torch
 
 from sava_assets.resources import Workspace
 from sava_assets.runner import current
-from sava_assets.study import CORRUPTIONS, MAIN, WHOLE, grid
+from sava_assets.study.corruptions import CORRUPTIONS, MAIN
+from sava_assets.study.figures import WHOLE
+from sava_assets.study.measures import table_of
 from sava_ops.baselines import METHODS
 from sava_ops.encoder import FEATURES
 
@@ -30,8 +32,8 @@ def write_report(workspace: Workspace, page: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     found = current(workspace, "detection").table("detection.parquet")
     lines = [*_head(workspace), "## Verdicts", "", *_verdicts(found), ""]
-    lines += ["## What is found", "", 'AUROC of "is this point corrupted":', "", grid(found, "auroc"), ""]
-    lines += ["Share of the corrupted points among as many highest scores:", "", grid(found, "found_at_budget"), ""]
+    lines += ["## What is found", "", 'AUROC of "is this point corrupted":', "", table_of(found, "auroc"), ""]
+    lines += ["Share of the corrupted points among as many highest scores:", "", table_of(found, "found_at_budget"), ""]
     lines += [*_costs(workspace, found), "", *_pictures(workspace, "detection", folder), ""]
     lines += ["## What pruning brings", "", *_pruned(workspace), "", *_pictures(workspace, "pruning", folder), ""]
     lines += [
@@ -65,10 +67,10 @@ def _head(workspace: Workspace) -> list[str]:
     return [
         "# Every method, every corruption",
         "",
-        "Written by `make study`; [`sava_assets/study.py`](../sava_assets/study.py) says what is compared. The encoder "
-        "has not seen the labels of the valued images; the test images choose nothing. All methods see the same "
-        "unit-norm features: what the paper trains on pixels (TracInCP, influence functions, EL2N) is the network's "
-        "last layer here.",
+        "Written by `make study`; [`sava_assets/study/`](../sava_assets/study/__init__.py) says what is compared. The "
+        "encoder has not seen the labels of the valued images; the test images choose nothing. All methods see the "
+        "same unit-norm features: what the paper trains on pixels (TracInCP, influence functions, EL2N) is the "
+        "network's last layer here.",
         "",
         f"{points:,} training, {reference:,} reference and {test:,} test images, {workspace.knobs.study.seeds} seeds, "
         f"mean ± standard deviation. Python {platform.python_version()}, torch {torch.__version__}, "

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import pytest
 
 from sava_assets.freshness import RULES
-from sava_assets.study import STUDIES
+from sava_assets.study.cells import STUDIES
 from tests.e2e.server import WAIT_SECONDS, Server, serving, wait_for
 
 NODES = "{ assetNodes { assetKey { path } latest: assetMaterializations(limit: 1) { partition } } }"

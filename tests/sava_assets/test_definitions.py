@@ -2,7 +2,7 @@ import dagster as dg
 
 from sava_assets.definitions import defs
 from sava_assets.freshness import RULES
-from sava_assets.study import STUDIES
+from sava_assets.study.cells import STUDIES
 
 EDGES = {
     "raw_images": set(),

@@ -11,7 +11,6 @@ import yaml
 from rich.console import Console
 from typer.testing import CliRunner
 
-from sava_assets import study, study_report
 from sava_assets.cli import app
 from sava_assets.definitions import STUDY
 from sava_assets.demo import Labelled, read_set, study_settings, write_set, write_study
@@ -19,7 +18,10 @@ from sava_assets.history import collect_garbage
 from sava_assets.resources import Knobs, Workspace
 from sava_assets.runner import current
 from sava_assets.runner import study as run_study
-from sava_assets.study import CORRUPTIONS, MAIN, PeakMemory, is_due
+from sava_assets.study import figures, grid, report
+from sava_assets.study.cells import STUDIES, is_due, partition_of, study_inputs
+from sava_assets.study.corruptions import CORRUPTIONS, MAIN
+from sava_assets.study.measures import PeakMemory
 from sava_ops import BadInput
 from sava_ops.baselines import METHODS
 from sava_ops.baselines.method import Method
@@ -37,20 +39,19 @@ SMALL = {
 }
 FEW_METHODS = ("SAVA", "SAVA (label values)", "SAVA (paper)", "logistic regression")
 FEW_CORRUPTIONS = (MAIN, "trojan square")
+FIGURES = ("SAVA", "logistic regression")
 
 
 @pytest.fixture(scope="module", autouse=True)
 def few():
     """A corner of the grid of corruptions and methods, for the time of this module."""
     patch = pytest.MonkeyPatch()
-    methods, corruptions = {n: METHODS[n] for n in FEW_METHODS}, {n: CORRUPTIONS[n] for n in FEW_CORRUPTIONS}
-    for module in (study, study_report):
-        patch.setattr(module, "METHODS", methods)
-        patch.setattr(module, "CORRUPTIONS", corruptions)
-    patch.setattr(study, "HEADLINE", ("SAVA", "logistic regression"))
-    for module in (study, study_report):
-        patch.setattr(module, "WHOLE", ("SAVA", "logistic regression"))
-    patch.setattr(study, "BY_SIZE", ("SAVA", "SAVA (paper)"))
+    for whole, kept in ((METHODS, FEW_METHODS), (CORRUPTIONS, FEW_CORRUPTIONS)):
+        for name in [name for name in whole if name not in kept]:
+            patch.delitem(whole, name)
+    for name, methods in (("HEADLINE", FIGURES), ("WHOLE", FIGURES), ("BY_SIZE", ("SAVA", "SAVA (paper)"))):
+        patch.setattr(figures, name, methods)
+    patch.setattr(report, "WHOLE", FIGURES)
     yield
     patch.undo()
 
@@ -130,11 +131,11 @@ def test_figures_have_the_sizes_that_were_asked_for(studied):
 def test_nothing_is_done_twice(studied, tmp_path):
     workspace = copy_of(studied, tmp_path / "home")
     shards = ["first", "second"]
-    assert not any(is_due(name, workspace, shards, cell) for name, own in study.STUDIES.items() for cell in own.cells)
+    assert not any(is_due(name, workspace, shards, cell) for name, own in STUDIES.items() for cell in own.cells)
     settings = yaml.safe_load((tmp_path / "home" / "sava.yaml").read_text())
     settings["study"]["pruned_shares"] = [0.3]
     (tmp_path / "home" / "sava.yaml").write_text(yaml.safe_dump(settings))
-    due = [name for name, own in study.STUDIES.items() if any(is_due(name, workspace, shards, c) for c in own.cells)]
+    due = [name for name, own in STUDIES.items() if any(is_due(name, workspace, shards, c) for c in own.cells)]
     assert due == ["pruning_curves"]
 
 
@@ -163,7 +164,7 @@ def test_a_verdict_names_what_is_ahead():
         for corruption in FEW_CORRUPTIONS
         for method, value in scores.items()
     ]
-    first, _ = study_report._verdicts(pa.Table.from_pylist(rows, schema=study._DETECTION))
+    first, _ = report._verdicts(pa.Table.from_pylist(rows, schema=grid._DETECTION))
     assert first == (
         f"- **{MAIN}**: AUROC 0.900 by SAVA, second, behind logistic regression (0.950) (as published: 0.700); "
         "found at the budget 0.200 by SAVA (label values), second, behind SAVA (paper) (0.300) (as published: 0.300)."
@@ -173,7 +174,7 @@ def test_a_verdict_names_what_is_ahead():
 def test_what_does_not_fit_is_said_in_the_table(studied, tmp_path, monkeypatch):
     workspace = copy_of(studied, tmp_path / "home")
     greedy = Method("SAVA", METHODS["SAVA"].score, lambda *_: 10**15, "O(N²)", "nothing")
-    monkeypatch.setitem(study.METHODS, "SAVA", greedy)
+    monkeypatch.setitem(METHODS, "SAVA", greedy)
     (tmp_path / "home" / "store" / "current" / "method_scores" / MAIN / "SAVA.json").unlink()
     for path in (tmp_path / "home" / "store" / "results" / "method_scores").glob("*/manifest.json"):
         path.unlink()
@@ -183,7 +184,7 @@ def test_what_does_not_fit_is_said_in_the_table(studied, tmp_path, monkeypatch):
             STUDY,
             selection=["method_scores"],
             instance=instance,
-            partition_key=study.partition_of(f"{MAIN}/SAVA"),
+            partition_key=partition_of(f"{MAIN}/SAVA"),
             resources={"workspace": workspace},
         )
     assert done.success
@@ -212,7 +213,7 @@ def test_an_asset_says_what_is_missing(tmp_path):
     home = tmp_path / "home"
     (home / "landing").mkdir(parents=True)
     with pytest.raises(BadInput, match=re.escape(f"detection needs method_scores[{MAIN}/SAVA], which has no result")):
-        study.study_inputs("detection", Workspace(home=str(home)), ["first"], None)
+        study_inputs("detection", Workspace(home=str(home)), ["first"], None)
 
 
 def test_peak_memory_sees_what_is_held_meanwhile():
