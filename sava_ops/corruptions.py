@@ -143,14 +143,16 @@ def _collide(
 ) -> tuple[UInt8[np.ndarray, "k 3 s s"], Bool[np.ndarray, " k"]]:
     """Poisons of a block of images, and which of them are close enough to the target."""
     network, beta = encoder.network, 0.25 * (2048 / base[0].numel()) ** 2
+    # Whoever embedded with this encoder before may have moved it to a GPU.
+    base = base.to(network.mean.device)
     with torch.no_grad():
-        goal = network(target[None])
+        goal = network(target[None].to(base.device))
         allowed = close**2 * (network(base) - goal).square().sum(1)
     b = base.float() / 255
     x, moved, slope = b.clone(), b.clone(), torch.zeros_like(b)
     objective = torch.full_like(allowed, torch.inf)
     rate = FIRST_STEP / allowed.clamp(min=torch.finfo(allowed.dtype).tiny)
-    far = torch.arange(len(base))
+    far = torch.arange(len(base), device=base.device)
     for _ in range(steps):
         tried = moved[far].requires_grad_()
         near = (network(255 * tried) - goal).square().sum(1)
@@ -169,7 +171,7 @@ def _collide(
     made = (255 * x).round().to(torch.uint8)
     with torch.no_grad():
         accepted = (network(made) - goal).square().sum(1) <= allowed
-    return made.numpy(), accepted.numpy()
+    return made.cpu().numpy(), accepted.cpu().numpy()
 
 
 def _chosen(
