@@ -14,8 +14,7 @@ import torch
 from sava_assets.resources import Workspace
 from sava_assets.runner import current
 from sava_assets.study.corruptions import CORRUPTIONS, MAIN
-from sava_assets.study.figures import WHOLE
-from sava_assets.study.measures import table_of
+from sava_assets.study.measures import grouped, table_of
 from sava_ops.baselines import METHODS
 from sava_ops.encoder import FEATURES
 
@@ -37,7 +36,8 @@ def write_report(workspace: Workspace, page: Path) -> None:
     lines += [*_costs(workspace, found), "", *_pictures(workspace, "detection", folder), ""]
     lines += ["## What pruning brings", "", *_pruned(workspace), "", *_pictures(workspace, "pruning", folder), ""]
     lines += [
-        f"A whole ResNet18, trained from scratch on {MAIN} after as many points are pruned as are wrong:", "",
+        f"A whole ResNet18, trained from scratch for {workspace.knobs.study.training.steps:,} steps on {MAIN}, after "
+        "as many points are pruned as are wrong:", "",
         *_whole(workspace), "", *_pictures(workspace, "whole_network", folder), "",
     ]  # fmt: skip
     for asset, title, line, x, y in (
@@ -129,10 +129,9 @@ def _pruned(workspace: Workspace) -> list[str]:
 
 
 def _whole(workspace: Workspace) -> list[str]:
-    numbers = current(workspace, "whole_network").numbers
-    names = ["all", "without the bad", *WHOLE]
-    cells = [f"{numbers[f'{name}_mean']:.3f} ± {numbers[f'{name}_std']:.3f}" for name in names]
-    return [f"| {' | '.join(names)} |", f"|{'---:|' * len(names)}", f"| {' | '.join(cells)} |"]
+    rows = grouped(current(workspace, "whole_network").table("accuracies.parquet"), ["set"])
+    cells = [f"{row['accuracy_mean']:.3f} ± {row['accuracy_std']:.3f}" for row in rows]
+    return [f"| {' | '.join(r['set'] for r in rows)} |", f"|{'---:|' * len(rows)}", f"| {' | '.join(cells)} |"]
 
 
 def _curves(summary: pa.Table, line: str, x: str, y: str) -> list[str]:
@@ -145,7 +144,7 @@ def _table(rows: Sequence[Mapping[str, Any]], line: str, x: str, y: str, titles:
     across = list(dict.fromkeys(row[x] for row in rows))
     lines = [f"| | {' | '.join(titles)} |", f"|---|{'---:|' * len(titles)}"]
     for name in dict.fromkeys(row[line] for row in rows):
-        lines.append(f"| {name} | {' | '.join(cells[name, value] for value in across)} |")
+        lines.append(f"| {name} | {' | '.join(cells.get((name, value), '–') for value in across)} |")
     return lines
 
 

@@ -51,7 +51,6 @@ def few():
             patch.delitem(whole, name)
     for name, methods in (("HEADLINE", FIGURES), ("WHOLE", FIGURES), ("BY_SIZE", ("SAVA", "SAVA (paper)"))):
         patch.setattr(figures, name, methods)
-    patch.setattr(report, "WHOLE", FIGURES)
     yield
     patch.undo()
 
@@ -169,6 +168,13 @@ def test_a_verdict_names_what_is_ahead():
         f"- **{MAIN}**: AUROC 0.900 by SAVA, second, behind logistic regression (0.950) (as published: 0.700); "
         "found at the budget 0.200 by SAVA (label values), second, behind SAVA (paper) (0.300) (as published: 0.300)."
     )
+
+
+def test_a_curve_may_lack_a_point():
+    rows = [{"method": m, "points": n, "auroc_mean": 0.5, "auroc_std": 0.0} for m, n in (("a", 1), ("a", 2), ("b", 1))]
+    *_, a, b = report._curves(pa.Table.from_pylist(rows), "method", "points", "auroc")
+    assert a == "| a | 0.500 ± 0.000 | 0.500 ± 0.000 |"
+    assert b == "| b | 0.500 ± 0.000 | – |"
 
 
 def test_what_does_not_fit_is_said_in_the_table(studied, tmp_path, monkeypatch):
