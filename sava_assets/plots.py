@@ -21,6 +21,9 @@ GRID_COLUMNS, GRID_ROWS, THUMBNAIL = 8, 4, 64
 FONT = Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
 CELL, CAPTION = 88, 14
 """Pixels."""
+ROOM_FOR_NAMES = 60
+"""Letters below a plot."""
+MANY_COLOURS = 128
 FEW_TICKS = 4
 """Every tick costs a millisecond, and each new shard draws three pictures."""
 
@@ -60,7 +63,9 @@ def bars(heights: Mapping[str, Sequence[float]], label: str) -> str:
     figure, axes = _axes()
     names = list(heights)
     means, deviations = [np.mean(heights[n]) for n in names], [np.std(heights[n]) for n in names]
-    drawn = axes.bar(names, means, yerr=deviations, capsize=4, color=["#8c8c8c", "#8c8c8c", "#4c72b0"][: len(names)])
+    drawn = axes.bar(names, means, yerr=deviations, capsize=4, color="#4c72b0")
+    if max(map(len, names)) > ROOM_FOR_NAMES / len(names):
+        axes.tick_params("x", labelrotation=15, labelsize=8)
     axes.bar_label(drawn, fmt="%.3f", padding=3)
     low = min(m - d for m, d in zip(means, deviations, strict=True))
     axes.set_ylim(max(0.0, float(low) - 0.1), 1.0)
@@ -78,7 +83,7 @@ def lines(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str,
     axes.set_ylabel(y)
     figure.subplots_adjust(right=0.68)
     axes.legend(fontsize=6, loc="center left", bbox_to_anchor=(1.02, 0.5))
-    return _markdown(_drawn(figure))
+    return _markdown(_drawn(figure), MANY_COLOURS)
 
 
 def image_grid(images: Sequence[bytes], captions: Sequence[str]) -> str:
