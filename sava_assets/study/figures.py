@@ -28,7 +28,9 @@ STEPS = 5
 HEADLINE = ("SAVA", "SAVA (paper)", "batch-wise LAVA", "KNN-Shapley", "logistic regression", "random")
 """Methods of the figures that cannot show all."""
 BY_SIZE = (*HEADLINE, "LAVA")
+"""Of the curve over the number of training points."""
 WHOLE = ("SAVA", "SAVA (paper)", "logistic regression", "random")
+"""By which a pool is pruned for the training of a whole network."""
 Score = Callable[..., np.ndarray]
 
 
@@ -42,15 +44,18 @@ def whole_network(run: StudyRun) -> Output:
     number = {name: k for k, name in enumerate(names)}
     words = test.table("points.parquet", ["label"])["label"].to_pylist()
     judges = LabelledImages(torch.from_numpy(pixels_of(test, size)), torch.tensor([number[word] for word in words]))
-    scores = {method: result for cell, method, result in cells_of(run, "method_scores") if cell == MAIN}
+    scores = {
+        method: result.table("scores.parquet")
+        for corruption, method, result in cells_of(run, "method_scores")
+        if corruption == MAIN and method in WHOLE and "refused" not in result.numbers
+    }
     rows, accuracies = [], {}
     for seed in run.seeds:
         table = run.pool.table(f"points-{seed}.parquet")
         bad = table["corrupted"].to_numpy(zero_copy_only=False)
         sets = {"all": np.ones(len(bad), dtype=bool), "without the bad": ~bad}
-        for method in WHOLE:
-            values = scores[method].table("scores.parquet")[str(seed)].to_numpy()
-            sets[method] = keep_lowest(values, fraction=float(bad.mean()))
+        for method, values in scores.items():
+            sets[method] = keep_lowest(values[str(seed)].to_numpy(), fraction=float(bad.mean()))
         found = compare_training_sets(
             LabelledImages(torch.from_numpy(clean), torch.tensor(table["label"].to_pylist())),
             {name: TrainingSet(torch.from_numpy(mask.nonzero()[0])) for name, mask in sets.items()},
@@ -150,8 +155,8 @@ def transport_example(run: StudyRun) -> Output:
     ours = value_points(*sides)
     order = np.argsort(-ours.values, kind="stable")
     shown = plots.GRID_COLUMNS * plots.GRID_ROWS
-    ids, table = run.pool.table("points-0.parquet")["id"].to_pylist(), run.pool.table("points-0.parquet")
-    labels, suggested = table["label"].to_numpy(), ours.suggested_labels
+    table = run.pool.table("points-0.parquet")
+    ids, labels, suggested = table["id"].to_pylist(), table["label"].to_numpy(), ours.suggested_labels
     images = {
         row["id"]: row["image"]
         for result in run.read_shards("raw_images").values()
