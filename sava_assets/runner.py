@@ -27,7 +27,7 @@ from rich.text import Text
 from sava_assets.computation import reporting
 from sava_assets.definitions import ASSETS, CHECKS, STUDY
 from sava_assets.formats import find_shards
-from sava_assets.freshness import RULES, SHARDS_NAME
+from sava_assets.freshness import RULES, SHARDS_NAME, inputs
 from sava_assets.ingest import refuse_shared_images
 from sava_assets.processes import bury_dead_runs, own_tags
 from sava_assets.resources import KNOB_FILE, Knobs, Workspace
@@ -50,8 +50,8 @@ DAGSTER_YAML = {
     # Counted in the run queue, so that a killed process holds no place.
     "concurrency": {"pools": {"default_limit": 1, "granularity": "run"}, "runs": {"max_concurrent_runs": 4}},
 }
-WORTH_TELLING = 60.0
-"""Seconds."""
+WORTH_TELLING = 10**9
+"""Pairs of points: some tens of seconds."""
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -154,22 +154,30 @@ def _run_due(
 
 
 def _forecast(workspace: Workspace, shards: Sequence[str]) -> str | None:
-    """What a large batch matrix will take, if all of it is to be computed."""
-    found = [workspace.store.current("batches", shard) for shard in shards]
-    reference = workspace.store.current("reference_batches")
-    embedded = workspace.store.current("reference_embeddings")
+    """What the rows of the batch matrix that are to be computed will take, if they are many."""
+    reference, embedded = (workspace.store.current(name) for name in ("reference_batches", "reference_embeddings"))
     if reference is None or embedded is None:
         return None
-    sizes = [size for result in found if result for size in result.numbers["sizes"]]
-    width, device = embedded.tensors("features.safetensors")["features"].shape[1], workspace.device
-    made = forecast(sizes, reference.numbers["sizes"], width=width, config=workspace.knobs.valuation, device=device)
-    if made.seconds < WORTH_TELLING:
+    judges, sizes = reference.numbers["sizes"], _sizes_to_compute(workspace, shards)
+    if sum(sizes) * sum(judges) < WORTH_TELLING:
         return None
-    points, judges = sum(sizes), sum(reference.numbers["sizes"])
+    width, device = embedded.tensors("features.safetensors")["features"].shape[1], workspace.device
+    made = forecast(sizes, judges, width=width, config=workspace.knobs.valuation, device=device)
     return (
-        f"batch_ot: {points:,} × {judges:,} points, about {made.seconds / 60:,.0f} minutes and "
-        f"{made.bytes / 1e9:.1f} GB of memory on {device}, less what is stored already"
+        f"batch_ot: {sum(sizes):,} × {sum(judges):,} points, about {made.seconds / 60:,.0f} minutes and "
+        f"{made.bytes / 1e9:.1f} GB of memory on {device}"
     )
+
+
+def _sizes_to_compute(workspace: Workspace, shards: Sequence[str]) -> list[int]:
+    """Sizes of the batches that the present matrix has no row of."""
+    last, now = workspace.store.current("batch_ot"), inputs("batch_ot", workspace, shards)
+    kept: Mapping[str, str] = {}
+    if last and all(last.inputs[name] == now[name] for name in now if name not in ("batches", "embeddings")):
+        kept = last.inputs["batches"]
+    new = [shard for shard, version in now["batches"].items() if kept.get(shard) != version]
+    found = [workspace.store.current("batches", shard) for shard in new]
+    return [size for result in found if result for size in result.numbers["sizes"]]
 
 
 def _following(survey: Survey, asset: str, assets: Sequence[str]) -> list[str]:

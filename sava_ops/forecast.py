@@ -24,7 +24,7 @@ PROBE = 1_024
 
 @dataclass(frozen=True)
 class Forecast:
-    """Of `pairs` batch pairs."""
+    """What the pairs of batches will take."""
 
     seconds: float
     bytes: int

@@ -17,6 +17,7 @@ from sava_assets.freshness import RULES
 from sava_assets.history import collect_garbage
 from sava_assets.resources import Workspace
 from sava_assets.runner import curate, dagster_instance
+from sava_assets.store import Output
 from sava_ops import BadInput, ValuationConfig, value_points
 from sava_ops.detection import auroc
 from tests.pictures import png, scan
@@ -478,9 +479,27 @@ def test_an_interrupted_embedding_goes_on_from_its_last_block(curated, tmp_path,
 
 def test_a_large_batch_matrix_is_announced(curated, tmp_path, monkeypatch):
     workspace = copy_of(curated[0], tmp_path / "home")
+    matrix = tmp_path / "home" / "store" / "current" / "batch_ot.json"
+    kept = matrix.read_bytes()
+    matrix.unlink()
     assert runner._forecast(workspace, ["first", "second"]) is None
-    monkeypatch.setattr(runner, "WORTH_TELLING", 0.0)
+    monkeypatch.setattr(runner, "WORTH_TELLING", 1)
     told = runner._forecast(workspace, ["first", "second"])
-    assert told == (
-        "batch_ot: 64 × 24 points, about 0 minutes and 0.0 GB of memory on cpu, less what is stored already"
-    )
+    assert told == "batch_ot: 64 × 24 points, about 0 minutes and 0.0 GB of memory on cpu"
+    # What the present matrix has is not computed again.
+    matrix.write_bytes(kept)
+    assert runner._forecast(workspace, ["first", "second"]) is None
+
+
+def test_only_new_batches_are_announced(curated, tmp_path):
+    workspace = copy_of(curated[0], tmp_path / "home")
+    store = workspace.store
+    before = runner._sizes_to_compute(workspace, ["first", "second"])
+    assert before == []
+    matrix = store.current("batch_ot")
+    inputs = matrix.inputs | {"batches": {"first": matrix.inputs["batches"]["first"]}}
+    store.set_current(store.save("batch_ot", "without-second", Output({}, matrix.numbers), inputs))
+    assert runner._sizes_to_compute(workspace, ["first", "second"]) == [12, 12]
+    other = inputs | {"label_distances": {"": "another"}}
+    store.set_current(store.save("batch_ot", "other-calibration", Output({}, matrix.numbers), other))
+    assert sum(runner._sizes_to_compute(workspace, ["first", "second"])) == 64
