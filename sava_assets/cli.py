@@ -1,7 +1,6 @@
 """The command line: `sava`."""
 
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +10,6 @@ from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import typer
 from dagster import DagsterExecutionInterruptedError
 from rich.console import Console
@@ -21,20 +19,21 @@ from rich.table import Table
 from sava_assets import demo as demos
 from sava_assets.clothing1m import home_settings, read_clothing1m, write_clothing1m
 from sava_assets.drift import calibration_drift
+from sava_assets.feature_table import read_features
 from sava_assets.findings import with_numbers
 from sava_assets.formats import find_shards
 from sava_assets.history import collect_garbage, snapshots
+from sava_assets.outcome import console, own_command, print_found, print_outcome, say
 from sava_assets.resources import KNOB_FILE, Workspace, default_home
 from sava_assets.runner import backfill as run_backfill
 from sava_assets.runner import curate as run_curation
-from sava_assets.runner import current, dagster_instance, prepare_home
+from sava_assets.runner import dagster_instance, prepare_home
 from sava_assets.runner import study as run_study
 from sava_assets.sensors import AUTOMATION
 from sava_assets.store import table_file
 from sava_assets.study.report import write_report
 from sava_assets.survey import Survey
 from sava_ops import BadInput, ValuationConfig, value_points
-from sava_ops.detection import auroc, found_in_top
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -42,10 +41,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Find the images that pull a noisy training set away from a small clean reference set, and prune them.",
 )
-console = Console(stderr=False)
 Home = Annotated[Path, typer.Option(help="Folder for settings, results and the Dagster database.")]
 HOME = Path(default_home())
-QUARANTINE_SHOWN = 10
 
 
 @app.command()
@@ -85,8 +82,8 @@ def study(
         run_study(workspace, console)
         if report is not None:
             write_report(workspace, report)
-            _print(f"the tables and pictures {report}")
-        _print(f"every asset in the UI {_own_command()} ui --home {home}")
+            say(f"the tables and pictures {report}")
+        say(f"every asset in the UI {own_command()} ui --home {home}")
 
 
 @app.command()
@@ -96,16 +93,16 @@ def clothing1m(
 ) -> None:
     """Prepare a home for Clothing1M: a million noisy images in shards, the clean sets, the published training."""
     with _sentences():
-        _print(f"looking for every image that {source} lists")
+        say(f"looking for every image that {source} lists")
         data = read_clothing1m(source)
         settings = home_settings(data)
         if (home / KNOB_FILE).exists():
             prepare_home(home, settings)  # refuses other settings before a night of copying
         for file, count in write_clothing1m(home, data):
-            _print(f"{file}: {count:,} images")
+            say(f"{file}: {count:,} images")
         prepare_home(home, settings)
-        _print(f"{home / KNOB_FILE}: the published training; docs/clothing1m.md says what time and memory it takes")
-        _print(f"next: {_own_command()} backfill --home {home}, then {_own_command()} curate --home {home}")
+        say(f"{home / KNOB_FILE}: the published training; docs/clothing1m.md says what time and memory it takes")
+        say(f"next: {own_command()} backfill --home {home}, then {own_command()} curate --home {home}")
 
 
 @app.command()
@@ -130,7 +127,7 @@ def curate(
         made = {name: v for name, v in {"source": source, "image_size": image_size}.items() if v is not None}
         settings |= {"encoder": made} if made else {}
         workspace = prepare_home(home, settings)
-        _print_outcome(workspace, run_curation(workspace, console))
+        print_outcome(workspace, run_curation(workspace, console))
 
 
 @app.command()
@@ -147,7 +144,7 @@ def value(
     with _sentences():
         if not output.absolute().parent.is_dir():
             raise BadInput(f"the folder {output.parent} does not exist: create it")
-        sides = [_read_features(path) for path in (train, reference)]
+        sides = [read_features(path) for path in (train, reference)]
         names = sorted({label for _, labels, _ in sides for label in labels}, key=str)
         number = {name: i for i, name in enumerate(names)}
         (x, y, table), (rx, ry, _) = sides
@@ -173,11 +170,11 @@ def status(home: Home = HOME) -> None:
         states = list(Survey(workspace, shards).all())
         for state in states:
             if state.status != "fresh":
-                _print(f"{state.status:<8} {state.title}: {state.reason}")
+                say(f"{state.status:<8} {state.title}: {state.reason}")
         fresh = sum(state.status == "fresh" for state in states)
-        _print(f"{fresh:,} of {len(states):,} results are fresh")
+        say(f"{fresh:,} of {len(states):,} results are fresh")
         if drift := calibration_drift(workspace, shards):
-            _print(drift)
+            say(drift)
 
 
 @app.command()
@@ -189,7 +186,7 @@ def backfill(
     with _sentences():
         workspace = _existing(home)
         done = run_backfill(workspace, console, shards)
-        _print(f"{len(done):,} shards are embedded; `sava curate` values them")
+        say(f"{len(done):,} shards are embedded; `sava curate` values them")
 
 
 @app.command()
@@ -219,7 +216,7 @@ def gc(
         workspace = _existing(home)
         shards = list(find_shards(workspace.folder(workspace.knobs.landing)))
         count, size = collect_garbage(workspace, shards, keep=keep)
-        _print(f"{count:,} results deleted, {size / 1e6:,.1f} MB")
+        say(f"{count:,} results deleted, {size / 1e6:,.1f} MB")
 
 
 @app.command()
@@ -251,9 +248,11 @@ def _existing(home: Path) -> Workspace:
     return Workspace(home=str(home))
 
 
-def _print(line: str) -> None:
-    """One line, whole, as it is."""
-    console.print(line, soft_wrap=True, markup=False, highlight=False)
+def _run_planted(home: Path, settings: dict) -> None:
+    workspace = prepare_home(home, settings)
+    shards = run_curation(workspace, console)
+    print_found(workspace, demos.planted_errors(home))
+    print_outcome(workspace, shards)
 
 
 @contextmanager
@@ -267,96 +266,6 @@ def _sentences() -> Iterator[None]:
     except (KeyboardInterrupt, DagsterExecutionInterruptedError):
         Console(stderr=True).print("stopped; finished results are kept, the same command goes on from there")
         raise typer.Exit(130) from None
-
-
-def _run_planted(home: Path, settings: dict) -> None:
-    workspace = prepare_home(home, settings)
-    shards = run_curation(workspace, console)
-    planted = demos.planted_errors(home)
-    points = current(workspace, "pruned_dataset").table("points.parquet")
-    bad = np.array([name in planted for name in points["id"].to_pylist()])
-    values, keep = points["value"].to_numpy(), points["keep"].to_numpy(zero_copy_only=False)
-    pruned = int((~keep).sum())
-    table = Table(title="planted wrong labels", title_justify="left")
-    for column in ("", "found by value", "expected at random"):
-        table.add_column(column, justify="left" if not column else "right")
-    table.add_row("AUROC", f"{auroc(values, bad):.3f}", "0.500")
-    top, chance = found_in_top(values, bad, count=int(bad.sum())), bad.sum() ** 2 / len(bad)
-    table.add_row(f"in the {bad.sum():,} highest of {len(bad):,} values", f"{top:,}", f"{chance:,.0f}")
-    table.add_row(f"left after pruning {pruned:,}", f"{bad[keep].sum():,}", f"{bad.sum() * keep.mean():,.0f}")
-    console.print(table)
-    _print_outcome(workspace, shards)
-
-
-def _print_outcome(workspace: Workspace, shards: list[str]) -> None:
-    accuracy = current(workspace, "classifier_accuracy").numbers
-    pruned = current(workspace, "pruned_dataset").numbers
-    table = Table(title=f"test accuracy of ResNet18, {accuracy['seeds']} seeds, equal steps", title_justify="left")
-    sets = ("all", "random", "pruned", "relabelled", "reweighted")
-    for name in sets:
-        table.add_column(name, justify="right")
-    table.add_row(*(f"{accuracy[f'{n}_mean']:.3f} ± {accuracy[f'{n}_std']:.3f}" for n in sets))
-    console.print(table)
-    actions = ", ".join(f"{pruned[f'to_{name}']:,} to {name}" for name in ("drop", "relabel", "review"))
-    points = f"{pruned['points']:,} points valued, about {pruned['bad_share']:.0%} of them bad"
-    _print(f"{points}; {pruned['kept']:,} kept, {actions}")
-    _print_quarantine(workspace, shards)
-    home = Path(workspace.home)
-    places = {
-        "values and decisions": home / "curated" / "points.parquet",
-        "kept images": home / "curated" / "images",
-        "every asset in the UI": f"{_own_command()} ui --home {home}",
-    }
-    for what, where in places.items():
-        _print(f"{what:<22} {where}")
-
-
-def _own_command() -> str:
-    """What to type for `sava` here: an environment that is not activated needs its path."""
-    return "sava" if shutil.which("sava") else os.path.relpath(Path(sys.executable).with_name("sava"))
-
-
-def _print_quarantine(workspace: Workspace, shards: list[str]) -> None:
-    """Which images were set aside, and why."""
-    sets = [("raw_images", shard) for shard in shards] + [("reference_images", None), ("test_images", None)]
-    tables = [current(workspace, asset, shard).table("quarantine.parquet") for asset, shard in sets]
-    aside = pa.concat_tables(tables).to_pylist()
-    if aside:
-        console.print(f"{len(aside):,} images quarantined:")
-    for row in aside[:QUARANTINE_SHOWN]:
-        _print(f"  {row['id']}: {row['reason']}")
-    if len(aside) > QUARANTINE_SHOWN:
-        console.print(f"  … and {len(aside) - QUARANTINE_SHOWN:,} more, in quarantine.parquet of each set's result")
-
-
-def _read_features(path: Path) -> tuple[np.ndarray, list, pa.Table]:
-    """Features, labels and the other columns of a Parquet file."""
-    if not path.is_file():
-        raise BadInput(f"{path} does not exist: name a Parquet file")
-    try:
-        table = pq.read_table(path)
-    except pa.ArrowInvalid as error:
-        raise BadInput(f"{path} is not a readable Parquet file ({error}): write it again") from error
-    for column in ("features", "label"):
-        if column not in table.column_names:
-            raise BadInput(f"{path} has no `{column}` column (it has {', '.join(table.column_names)}): add one")
-    lists = table["features"].to_pylist()
-    if None in lists:
-        raise BadInput(f"`features` of {path} is empty at row {lists.index(None)}: fill it or drop the row")
-    widths = sorted({len(row) for row in lists})
-    if len(widths) > 1:
-        raise BadInput(f"`features` of {path} has rows of different width ({widths}): embed all alike")
-    labels = table["label"].to_pylist()
-    if None in labels:
-        raise BadInput(f"`label` of {path} is empty at row {labels.index(None)}: fill it or drop the row")
-    negative = [row for row, label in enumerate(labels) if isinstance(label, int) and label < 0]
-    if negative:
-        raise BadInput(
-            f"`label` of {path} has {len(negative)} values below 0 (first: {labels[negative[0]]} at row "
-            f"{negative[0]}): number the classes from 0, or name them"
-        )
-    features = np.array(lists, dtype=np.float32).reshape(len(lists), *(widths or [0]))
-    return features, labels, table.drop_columns(["features"])
 
 
 def _absolute(path: str) -> str:
