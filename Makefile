@@ -32,7 +32,7 @@ incremental: setup  ## what one more shard costs, beside the first valuation
 bench: setup     ## speed beside POT and geomloss, and where the time goes: writes benchmarks/README.md; 10 minutes
 	.venv/bin/python benchmarks/speed.py
 
-million: setup   ## a million points through the real assets: time and memory; 15 minutes, 4 GB of disk
+million: setup   ## a million points through the real assets: time and memory; 10 minutes, 4 GB of disk
 	.venv/bin/python benchmarks/million.py
 
 ui: setup        ## Dagster UI on 127.0.0.1:3000; HOME_FOLDER=data/demo
