@@ -30,7 +30,7 @@ from sava_ops.cost import Points, ground_cost, label_costs, mean_feature_cost
 from sava_ops.encoder import Encoder, InputFormat, embed
 from sava_ops.images import decode_all
 from sava_ops.inputs import as_points
-from sava_ops.labelled_kernel import LabelledKernel
+from sava_ops.labelled_kernel import ColumnSide, LabelledKernel, Room, RowSide
 from sava_ops.sinkhorn import Problem, sweep, uniform
 from sava_ops.transport import calibrate, starting_potentials, transport_row
 
@@ -109,14 +109,16 @@ def pairs(size: int) -> list[dict]:
     distances = calibrate(batches[0], reference, classes=CLASSES, config=ValuationConfig()).label_distances
     scale = mean_feature_cost(batches[0].features, reference.features)
     problem, costs = Problem(EPSILON * scale, tolerance=0.9 * TOLERANCE), label_costs(distances, 1.0)
-    b, buffer = uniform(size, reference.features), torch.empty(size * size)
+    b, table, epsilon = uniform(size, reference.features), torch.empty(size, size), problem.epsilon
+    ordered = reference.take(reference.labels.argsort(stable=True))
 
     def ours(batch: Points, start: torch.Tensor):
-        kernel = LabelledKernel(batch, reference, b, label_costs=costs, epsilon=problem.epsilon, buffer=buffer)
-        return sweep(kernel, problem, start)
+        rows = RowSide.of(batch, label_costs=costs, epsilon=epsilon)
+        columns = ColumnSide.of(ordered, b, classes=CLASSES, epsilon=epsilon)
+        return sweep([LabelledKernel(rows, columns, epsilon=epsilon, table=table)], problem, [start])[0]
 
     def plain(batch: Points) -> torch.Tensor:
-        return ground_cost(batch, reference, label_distances=distances, label_weight=1.0)
+        return ground_cost(batch, ordered, label_distances=distances, label_weight=1.0)
 
     # Warm start as in a valuation: one potential, of another training batch.
     start = ours(batches[0], torch.zeros_like(b)).g
@@ -130,7 +132,7 @@ def pairs(size: int) -> list[dict]:
         errors.append(marginal_error(plan))
         sweeps.append(made.sweeps)
     rows = [row("ours, float32", times, errors, f"{statistics.median(sweeps):.0f} sweeps")]
-    build = best(lambda: peer_costs(batches[1], reference, costs.double().numpy()), 3)
+    build = best(lambda: peer_costs(batches[1], ordered, costs.double().numpy()), 3)
     for name, (solver, settings) in PEERS.items():
         matrices = [plain(batch).double().numpy() for batch in batches[1:]]
         # The setting is found on the first batch and serves for all.
@@ -181,21 +183,23 @@ def stages(size: int = 2048, references: int = 5) -> list[dict]:
     config = ValuationConfig()
     batch, reference = clouds(size, 1, 0.2), clouds(size * references, 0, 0.0)
     calibration = calibrate(batch, reference, classes=CLASSES, config=config)
-    known = calibration.known(reference)
-    parts = [known.take(torch.arange(k * size, (k + 1) * size)) for k in range(references)]
-    starts = starting_potentials(parts, calibration, config)
-    whole = min(seconds(lambda: transport_row(batch, parts, starts, calibration, config)) for _ in range(3))
+    parts = calibration.batches(reference, [np.arange(k * size, (k + 1) * size) for k in range(references)])
+    starts, room = starting_potentials(parts, calibration, config), Room()
+    whole = best(lambda: transport_row(batch, parts, starts, calibration, config, room=room), 3)
     bare = ValuationConfig(held_out_sample=0)
-    alone = min(seconds(lambda: transport_row(batch, parts, starts, calibration, bare)) for _ in range(3))
+    alone = best(lambda: transport_row(batch, parts, starts, calibration, bare, room=room), 3)
     costs, epsilon = label_costs(calibration.label_distances, config.label_weight), config.epsilon * calibration.scale
-    b, buffer = uniform(size, batch.features), torch.empty(size * size)
-    kernel = LabelledKernel(batch, parts[0], b, label_costs=costs, epsilon=epsilon, buffer=buffer)
+    b, table = uniform(size, batch.features), torch.empty(size, size)
+    rows = RowSide.of(batch, label_costs=costs, epsilon=epsilon)
+    kernel = LabelledKernel(
+        rows, ColumnSide.of(parts[0], b, classes=CLASSES, epsilon=epsilon), epsilon=epsilon, table=table
+    )
     ones = torch.ones_like(b)
     entries, flops = size * size, 2 * size * size * WIDTH
-    product = best(lambda: torch.mm(batch.features, parts[0].features.T, out=buffer.view(size, size)))
-    read = best(lambda: buffer.view(size, size).sum())
+    product = best(lambda: torch.mm(batch.features, parts[0].features.T, out=table))
+    read = best(lambda: table.sum())
     build, both = best(lambda: kernel.absorb(starts[0])), best(lambda: (kernel.rows(ones), kernel.columns(ones)))
-    cost = best(lambda: kernel.transport_cost(ones, ones))
+    cost = best(lambda: kernel.transport_cost(ones, ones, ones))
     return [
         {"stage": f"one row: {size} points against {references} × {size}", "ms": 1e3 * whole, "bound": ""},
         {"stage": "the same without held-out reference points", "ms": 1e3 * alone, "bound": ""},

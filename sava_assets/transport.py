@@ -20,6 +20,7 @@ from sava_ops.cost import Points
 from sava_ops.discriminant import Discriminant
 from sava_ops.errors import BadInput
 from sava_ops.inputs import as_points
+from sava_ops.labelled_kernel import Room
 from sava_ops.reference import suspicious, value_reference
 from sava_ops.transport import (
     BatchRow,
@@ -161,14 +162,12 @@ class _Grid:
     """The batch matrix of one run, row by row, from the store where a row is there."""
 
     def __init__(self, run: Run) -> None:
-        self.run, self.computed = run, 0
+        self.run, self.computed, self.room = run, 0, Room()
         calibrated = run.read("label_distances")
         self.classes: list[str] = calibrated.numbers["classes"]
         self.calibration = _calibration(calibrated.tensors("calibration.safetensors"), run.workspace.device)
-        points = self.calibration.known(
-            _as_points(run, run.read("reference_embeddings"), self.classes, side="reference")
-        )
-        self.reference_batches = [points.take(rows) for rows in _batch_rows(run.read("reference_batches"))]
+        points = _as_points(run, run.read("reference_embeddings"), self.classes, side="reference")
+        self.reference_batches = self.calibration.batches(points, _batch_rows(run.read("reference_batches")))
         shared = ("reference_embeddings", "reference_batches", "label_distances")
         versions = [run.read(name).data_version for name in shared]
         self.name = digest([run.rule_and_knobs, self.classes, *versions])
@@ -196,11 +195,13 @@ class _Grid:
 
     def _batches_of(self, shard: str, features: Result, members: Result) -> list[Points]:
         points = _as_points(self.run, features, self.classes, side=f"training ({shard})")
-        return [points.take(rows) for rows in _batch_rows(members)]
+        return [points.take(torch.from_numpy(rows)) for rows in _batch_rows(members)]
 
     def _computed(self, key: str, batch: Points, *, turn: int) -> BatchRow:
         config = self.run.knobs.valuation
-        row = transport_row(batch, self.reference_batches, self.starts, self.calibration, config, turn=turn)
+        row = transport_row(
+            batch, self.reference_batches, self.starts, self.calibration, config, turn=turn, room=self.room
+        )
         row = BatchRow(**{name: tensor.cpu() for name, tensor in vars(row).items()})
         self.run.workspace.store.save(ROWS, key, Output({"tensors.safetensors": tensor_file(vars(row))}))
         self.computed += 1
@@ -241,10 +242,10 @@ def _split(run: Run, embedded: Result) -> Output:
     )
 
 
-def _batch_rows(split: Result) -> list[Tensor]:
+def _batch_rows(split: Result) -> list[np.ndarray]:
     """Rows of the points of each batch."""
     numbers = split.table("points.parquet", ["batch"])["batch"].to_numpy()
-    return [torch.from_numpy((numbers == number).nonzero()[0]) for number in range(split.numbers["batches"])]
+    return [(numbers == number).nonzero()[0] for number in range(split.numbers["batches"])]
 
 
 def _as_points(run: Run, embedded: Result, classes: list[str], *, side: str) -> Points:

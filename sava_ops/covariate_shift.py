@@ -1,8 +1,9 @@
 """In which direction a training batch as a whole lies off the reference set: one more coordinate of the ground cost.
 
     δ = mean of the batch − Σ_c π_c m_c            what is left once the class shares agree (π: `label_shift`)
-    T² = ⟨δ, Σ⁻¹δ⟩                                 Hotelling's statistic, by chance E₀ = tr(Σ⁻¹ Σ_batch) (1/n + 1/M)
-    t = min(1, (T² − E₀)₊² / T²)                   0 where chance explains the shift
+    T² = ⟨δ, Σ⁻¹δ⟩                                 Hotelling's statistic; with A = Σ⁻¹ Σ_batch and ν = 1/n + 1/M, by
+    E₀ = tr(A) ν,  V₀ = 2 tr(A²) ν²                chance of this mean and variance
+    t = min(1, (T² − E₀ − 3 √V₀)₊² / T²)           0 where chance explains the shift
     cost(x, x') += κ s t · ½ (d(x) − d(x'))²,      d(x) = ⟨Σ⁻¹δ, x⟩ / T: clean images of a class have deviation 1
 
 Ours. Damaged images often differ little from clean ones in Euclidean distance, which the directions between classes
@@ -19,6 +20,9 @@ from torch import Tensor
 
 from sava_ops.cost import Points
 from sava_ops.discriminant import Discriminant
+
+CHANCE_DEVIATIONS = 3.0
+"""How far above its mean chance may take T²."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +45,16 @@ class Shift:
 
 def covariate_shift(batch: Points, shares: Float[Tensor, " classes"], reference: Discriminant) -> Shift:
     """The shift of a training batch with these true class shares, in units of the spread inside clean classes."""
-    x, precision = batch.features.double(), reference.precision
-    delta = x.mean(0) - shares @ reference.means
+    x, precision = batch.features, reference.precision
+    mean = x.mean(0, dtype=precision.dtype)
+    delta = mean - shares @ reference.means
     direction = precision @ delta
     squared = direction @ delta
-    inside = x - x.mean(0)
-    spread = ((inside @ precision) * inside).sum(1).mean()
-    excess = (squared - spread * (1 / len(batch) + 1 / len(reference.reference_losses))).clamp(min=0)
+    inside = x - mean.to(x.dtype)
+    spread = (precision.to(x.dtype) @ (inside.T @ inside / len(batch))).double()
+    noise = 1 / len(batch) + 1 / len(reference.reference_losses)
+    chance = noise * (spread.trace() + CHANCE_DEVIATIONS * (2 * (spread * spread.T).sum()).sqrt())
+    excess = (squared - chance).clamp(min=0)
     if excess == 0:
         return Shift(torch.zeros_like(direction), excess)
     return Shift(direction / squared.sqrt(), (excess.square() / squared).clamp(max=1))

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from scipy.optimize import minimize
 from sklearn.covariance import ledoit_wolf
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from sava_ops.batches import split_batches
@@ -60,8 +61,10 @@ class Discriminant:
 def fit_discriminant(reference: Points, *, classes: int, seed: int) -> Discriminant:
     """Class means, precision, logistic regressions and their confusion on the reference set."""
     counts = torch.bincount(reference.labels, minlength=classes).double()
-    means, precision = _gaussian(reference, counts)
-    weights, biases, losses, converged = cross_fitted(reference, classes, seed)
+    # The threads of NumPy's and SciPy's BLAS spin between calls, and torch's would wait for the processors they hold.
+    with threadpool_limits(1, user_api="blas"):
+        means, precision = _gaussian(reference, counts)
+        weights, biases, losses, converged = cross_fitted(reference, classes, seed)
     confusion = torch.zeros_like(means @ means.T)
     confusion.index_put_((losses.argmin(1), reference.labels), torch.ones_like(counts)[reference.labels], True)
     return Discriminant(
@@ -112,10 +115,11 @@ def _regressions(points: Points, fitted: Bool[Tensor, "folds M"], classes: int) 
     x, y, folds = points.features, points.labels, len(fitted)
     unit = float(x.var(0, correction=0).sum()) ** 0.5 or 1.0
     x = x / unit
-    one_hot = torch.nn.functional.one_hot(y, classes).to(x.dtype)
-    share = (fitted / fitted.sum(1, keepdim=True)).T.to(x.dtype)
+    one_hot = torch.nn.functional.one_hot(y, classes).to(x.dtype).T.contiguous()
+    share = (fitted / fitted.sum(1, keepdim=True)).to(x.dtype)
     penalty = 1 / (INVERSE_PENALTY * fitted.sum(1).to(x.dtype))[:, None, None]
-    absent = (fitted.to(x.dtype) @ one_hot) == 0
+    absent = (fitted.to(x.dtype) @ one_hot.T) == 0
+    owned = one_hot * share[:, None]
 
     def unpacked(flat: np.ndarray) -> tuple[Tensor, Tensor]:
         table = torch.from_numpy(flat).to(x).view(folds, classes, -1)
@@ -124,13 +128,14 @@ def _regressions(points: Points, fitted: Bool[Tensor, "folds M"], classes: int) 
     def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
         """Σ over folds of the mean cross-entropy + ½ ‖weights‖² / (C · points), and its gradient."""
         weights, biases = unpacked(flat)
-        logits = torch.addmm(biases.flatten(), x, weights.flatten(0, 1).T).view(len(x), folds, classes)
-        log_p = logits.masked_fill_(absent, -torch.inf).log_softmax(2)
-        own = log_p.gather(2, y[:, None, None].expand(-1, folds, 1))[..., 0]
+        # Points last: the passes over them are then over neighbours in memory.
+        logits = (weights.flatten(0, 1) @ x.T).view(folds, classes, -1).add_(biases[..., None])
+        log_p = logits.masked_fill_(absent[..., None], -torch.inf).log_softmax(1)
+        own = log_p.gather(1, y.expand(folds, 1, -1))[:, 0]
         value = (penalty * weights.square()).sum() / 2 - torch.where(share > 0, own * share, 0.0).sum()
-        residual = (log_p.exp() - one_hot[:, None, :]) * share[..., None]
-        slope = (residual.flatten(1).T @ x).view_as(weights) + penalty * weights
-        return float(value), torch.cat([slope, residual.sum(0)[..., None]], 2).double().flatten().cpu().numpy()
+        residual = log_p.exp_().mul_(share[:, None]).sub_(owned)
+        slope = (residual.flatten(0, 1) @ x).view_as(weights) + penalty * weights
+        return float(value), torch.cat([slope, residual.sum(2)[..., None]], 2).double().flatten().cpu().numpy()
 
     start = np.zeros(folds * classes * (x.shape[1] + 1))
     found = minimize(

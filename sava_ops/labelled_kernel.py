@@ -4,12 +4,13 @@
 
 The reference points stand in order of their classes, so the label term is one number per row and class, subtracted on
 the way from the matrix product to the exponential; and the masses of `sava_ops.decomposition` are the class sums of
-`K v` divided by `F`. The kernel is built in blocks of rows that stay in the processor's cache, each row scaled by its
+`K v` divided by `F`. The kernel is built in blocks of rows that stay in a processor's cache, each row scaled by its
 largest entry.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int64
@@ -18,45 +19,96 @@ from torch import Tensor
 from sava_ops.cost import Points
 from sava_ops.sinkhorn import Kernel
 
-BLOCK_ENTRIES = 2**21
-"""Of a block of rows: 8 MB in float32."""
+BLOCK_ENTRIES = {"cpu": 2**21, "cuda": 2**31}
+"""Of a block of rows: 8 MB in float32 for a processor's cache; a GPU makes all at once."""
 LOST = 15.0
 """log of how far below a mass what underflows must stay: with a thousand entries, 1e-4 of it."""
 
 
+@dataclass(frozen=True)
+class RowSide:
+    """n points as rows of kernels: what all reference batches have in common. In units of ε."""
+
+    features: Float[Tensor, "n width"]
+    """x / ε, and a 1 for what belongs to the column."""
+    half_squares: Float[Tensor, " n"]
+    label_costs: Float[Tensor, "classes n"]
+
+    @classmethod
+    def of(cls, points: Points, *, label_costs: Float[Tensor, "classes classes"], epsilon: float) -> "RowSide":
+        """`label_costs` = ½ λ_y W without NaN."""
+        x = points.features
+        wider = x.new_ones(len(x), x.shape[1] + 1)
+        torch.div(x, epsilon, out=wider[:, :-1])
+        return cls(wider, _half_squares(x) / epsilon, (label_costs / epsilon)[points.labels].T.contiguous())
+
+
+@dataclass(frozen=True)
+class ColumnSide:
+    """m reference points, in order of their classes, as columns of kernels."""
+
+    features: Float[Tensor, "m width"]
+    """x', and room for what belongs to the column and the potential absorbed."""
+    half_squares: Float[Tensor, " m"]
+    """In units of ε."""
+    b: Float[Tensor, " m"]
+    classes: list[tuple[int, slice]]
+    """The columns of each class that occurs."""
+
+    @classmethod
+    def of(cls, points: Points, b: Float[Tensor, " m"], *, classes: int, epsilon: float) -> "ColumnSide":
+        y = points.features
+        wider = y.new_empty(len(y), y.shape[1] + 1)
+        wider[:, :-1] = y
+        counts = torch.bincount(points.labels, minlength=classes)
+        sizes, ends = counts.tolist(), counts.cumsum(0).tolist()
+        columns = [(c, slice(end - size, end)) for c, (size, end) in enumerate(zip(sizes, ends, strict=True)) if size]
+        return cls(wider, _half_squares(y) / epsilon, b, columns)
+
+
+def _half_squares(x: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+    return torch.linalg.vector_norm(x, dim=1).square_().mul_(0.5)
+
+
+class Room:
+    """Memory for some kernels after others: fresh pages cost as much as a few sweeps."""
+
+    def __init__(self) -> None:
+        self.memory: Tensor | None = None
+
+    @property
+    def bytes(self) -> int:
+        return 0 if self.memory is None else self.memory.nbytes
+
+    def tables(self, rows: int, columns: Sequence[int], like: Tensor) -> list[Float[Tensor, "{rows} _"]]:
+        """One of each number of columns, with whatever was in it."""
+        size, memory = rows * sum(columns), self.memory
+        if memory is None or len(memory) < size or (memory.dtype, memory.device) != (like.dtype, like.device):
+            # The old one goes first.
+            memory = self.memory = None
+            memory = self.memory = like.new_empty(size)
+        parts = memory[:size].split([rows * width for width in columns])
+        return [part.view(rows, width) for part, width in zip(parts, columns, strict=True)]
+
+
 class LabelledKernel(Kernel):
-    """The kernel of n points and m reference points with potentials absorbed, in one buffer."""
+    """The kernel of n points and m reference points with potentials absorbed."""
 
     def __init__(
         self,
-        points: Points,
-        reference: Points,
-        b: Float[Tensor, " m"],
+        rows: RowSide,
+        columns: ColumnSide,
         *,
-        label_costs: Float[Tensor, "classes classes"],
         epsilon: float,
         itself: tuple[Int64[Tensor, " h"], Int64[Tensor, " h"]] | None = None,
-        buffer: Tensor | None = None,
+        table: Float[Tensor, "n m"] | None = None,
     ) -> None:
-        """`label_costs` = ½ λ_y W without NaN; `itself` = rows and columns of pairs that are one and the same point,
-        between which there is no transport; `buffer` = n · m numbers or more to work in."""
-        self.order = reference.labels.argsort(stable=True)
-        self.place = self.order.argsort()
-        self.epsilon, self.b = epsilon, b
-        self.x, self.y = points.features / epsilon, reference.features[self.order]
-        self.half_squares = 0.5 * points.features.square().sum(1), 0.5 * self.y.square().sum(1)
-        self.label_costs = label_costs[points.labels].T.contiguous()
-        counts = torch.bincount(reference.labels, minlength=len(label_costs)).tolist()
-        ends = torch.tensor(counts).cumsum(0).tolist()
-        self.classes = [
-            (c, slice(end - size, end)) for c, (size, end) in enumerate(zip(counts, ends, strict=True)) if size
-        ]
-        n, m = len(points), len(reference)
-        self.a = b.new_full((n,), 1.0 / max(n, 1))
-        if buffer is None:
-            buffer = torch.empty(n * m, dtype=b.dtype, device=b.device)
-        self.entries = buffer[: n * m].view(n, m)
-        self.itself = (itself[0], self.place[itself[1]]) if itself else None
+        """`itself` = rows and columns of pairs that are one and the same point, between which there is no transport;
+        `table` = where to put the entries. Kernels of the same columns or table take turns."""
+        self.row_side, self.column_side, self.epsilon, self.itself = rows, columns, epsilon, itself
+        self.b, n = columns.b, len(rows.half_squares)
+        self.a = self.b.new_full((n,), 1.0 / max(n, 1))
+        self.entries = self.b.new_empty(n, len(self.b)) if table is None else table
 
     @staticmethod
     def holds(label_costs: Float[Tensor, "classes classes"], epsilon: float) -> bool:
@@ -66,60 +118,65 @@ class LabelledKernel(Kernel):
 
     def absorb(self, g: Float[Tensor, " m"]) -> Float[Tensor, " n"]:
         self.g = g
-        self.offsets = (g / self.epsilon + self.b.log())[self.order]
+        self.offsets = g / self.epsilon + self.b.log()
+        x, y = self.row_side.features, self.column_side.features
         # One more coordinate adds what belongs to the column, at no pass over the pairs.
-        x = torch.cat([self.x, torch.ones_like(self.x[:, :1])], 1)
-        y = torch.cat([self.y, (self.offsets - self.half_squares[1] / self.epsilon)[:, None]], 1)
-        self.tops = torch.empty_like(self.a)
+        y[:, -1] = self.offsets - self.column_side.half_squares
+        self.tops, least = torch.empty_like(self.a), math.log(torch.finfo(x.dtype).tiny)
         for rows in self._blocks():
             block = torch.mm(x[rows], y.T, out=self.entries[rows])
             if self.itself:
                 inside = (self.itself[0] >= rows.start) & (self.itself[0] < rows.stop)
                 block[self.itself[0][inside] - rows.start, self.itself[1][inside]] = -torch.inf
-            for c, columns in self.classes:
-                block[:, columns].sub_(self.label_costs[c, rows, None] / self.epsilon)
+            for c, columns in self.column_side.classes:
+                block[:, columns].sub_(self.row_side.label_costs[c, rows, None])
             self.tops[rows] = block.amax(1)
-            block.sub_(self.tops[rows, None]).exp_()
+            # Numbers below the normal ones would make every pass over them ten times as slow.
+            block.sub_(self.tops[rows, None]).clamp_(min=least).exp_()
+        if self.itself:
+            self.entries[self.itself] = 0
         self.row_scale = torch.ones_like(self.a)
         total = self.rows(torch.ones_like(g))
         self.row_scale = self.a / total
-        return self.half_squares[0] - self.epsilon * (self.tops + total.log())
+        return self.epsilon * (self.row_side.half_squares - self.tops - total.log())
 
     def rows(self, v: Float[Tensor, " m"]) -> Float[Tensor, " n"]:
-        return self.row_scale * (self.entries @ v[self.order])
+        return self.row_scale * (self.entries @ v)
 
     def columns(self, u: Float[Tensor, " n"]) -> Float[Tensor, " m"]:
-        return (self.entries.T @ (self.row_scale * u))[self.place]
+        return self.entries.T @ (self.row_scale * u)
 
     def log_class_masses(self, g: Float[Tensor, " m"]) -> Float[Tensor, "n classes"]:
         """log S under these g (near the absorbed ones); −∞ for classes that the reference lacks."""
-        v = torch.exp((g - self.g) / self.epsilon)[self.order]
-        sums = self.label_costs.new_zeros(self.label_costs.shape)
-        for c, columns in self.classes:
+        v, label_costs = torch.exp((g - self.g) / self.epsilon), self.row_side.label_costs
+        sums = torch.zeros_like(label_costs)
+        for c, columns in self.column_side.classes:
             torch.mv(self.entries[:, columns], v[columns], out=sums[c])
-        return (sums.log() + (self.label_costs - self.half_squares[0]) / self.epsilon + self.tops).T
+        return sums.log_().add_(label_costs - self.row_side.half_squares + self.tops).T
 
-    def transport_cost(self, u: Float[Tensor, " n"], v: Float[Tensor, " m"]) -> float:
-        # log K gives back the cost.
+    def transport_cost(
+        self, u: Float[Tensor, " n"], v: Float[Tensor, " m"], columns: Float[Tensor, " m"]
+    ) -> Float[Tensor, ""]:
+        # log K gives back the cost. (torch.xlogy takes three times as long.)
         mass, logs, tiny = self.row_scale * u, v.new_zeros(()), torch.finfo(v.dtype).tiny
         for rows in self._blocks():
             block = self.entries[rows]
-            logs += mass[rows] @ (block.clamp(min=tiny).log_().mul_(block) @ v[self.order])
-        by_row = (u * self.rows(v)) @ (self.half_squares[0] / self.epsilon - self.tops)
-        by_column = (v * self.columns(u))[self.order] @ self.offsets
-        return self.epsilon * float(by_row + by_column - logs)
+            logs += mass[rows] @ (block.add(tiny).log_().mul_(block) @ v)
+        by_row = self.a @ (self.row_side.half_squares - self.tops)
+        return self.epsilon * (by_row + (v * columns) @ self.offsets - logs)
 
     def log_columns(self, f: Float[Tensor, " n"]) -> Float[Tensor, " m"]:
-        """log Σ_k a_k e^{(f_k − C_kl)/ε}; overwrites the buffer."""
-        shifted = (f - self.half_squares[0]) / self.epsilon + self.a.log()
-        torch.mm(self.x, self.y.T, out=self.entries).add_(shifted[:, None])
-        sums = torch.empty_like(self.b)
-        for c, columns in self.classes:
-            labelled = self.entries[:, columns] - self.label_costs[c, :, None] / self.epsilon
-            sums[columns] = torch.logsumexp(labelled, 0) - self.half_squares[1][columns] / self.epsilon
-        return sums[self.place]
+        """log Σ_k a_k e^{(f_k − C_kl)/ε}; overwrites the kernel."""
+        x, y = self.row_side.features, self.column_side.features
+        y[:, -1] = -self.column_side.half_squares
+        torch.mm(x, y.T, out=self.entries)
+        shifted = f / self.epsilon - self.row_side.half_squares + self.a.log()
+        costs = self.row_side.label_costs
+        return torch.cat(
+            [(self.entries[:, own] + (shifted - costs[c])[:, None]).logsumexp(0) for c, own in self.column_side.classes]
+        )
 
     def _blocks(self) -> Iterator[slice]:
         n, m = self.entries.shape
-        size = max(1, BLOCK_ENTRIES // m)
+        size = max(1, BLOCK_ENTRIES[self.entries.device.type] // m)
         return (slice(start, min(start + size, n)) for start in range(0, n, size))

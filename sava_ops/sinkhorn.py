@@ -15,6 +15,7 @@ domain and `K` is built anew (Schmitzer 2019, "stabilized").
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -113,8 +114,10 @@ class Kernel(ABC):
         """log Σ_k a_k e^{(f_k − C_kl)/ε}, in the log domain. The kernel must be built anew afterwards."""
 
     @abstractmethod
-    def transport_cost(self, u: Float[Tensor, " n"], v: Float[Tensor, " m"]) -> float:
-        """⟨π, C⟩ of π = diag(u) K diag(v). The last question: it may overwrite the kernel."""
+    def transport_cost(
+        self, u: Float[Tensor, " n"], v: Float[Tensor, " m"], columns: Float[Tensor, " m"]
+    ) -> Float[Tensor, ""]:
+        """⟨π, C⟩ of π = diag(u) K diag(v), whose rows sum to a; `columns` = Kᵀ u."""
 
 
 def solve(
@@ -131,40 +134,83 @@ def solve(
     (`converged`), not an error.
     """
     kernel = DenseKernel(cost, a, b, problem.epsilon)
-    return sweep(kernel, problem, _annealed(kernel, problem) if start is None else start)
+    return sweep([kernel], problem, [_annealed(kernel, problem) if start is None else start])[0]
 
 
-def sweep(kernel: Kernel, problem: Problem, start: Float[Tensor, " m"]) -> Transport:
-    """Sinkhorn's sweeps from a second potential."""
-    a, b, g, accelerated = kernel.a, kernel.b, start.clone(), Anderson()
-    log_a, log_b = a.log(), b.log()
-    first = f = kernel.absorb(g)
-    u, v = torch.ones_like(a), torch.ones_like(b)
-    error = least = math.inf
-    sweeps = 0
-    for sweeps in range(1, problem.max_sweeps + 1):
-        columns = kernel.columns(u)
-        # The rows are exact here, so this is the error of the plan (f, g) as it stands.
-        error = float((v * columns - problem.column_marginal(b, g)).abs().sum())
-        if error <= problem.tolerance or sweeps == problem.max_sweeps:
-            break
-        if error > MOST_SETBACK * least:
-            accelerated.pause()
-        least = min(least, error)
-        update = problem.damping * (kernel.g + problem.epsilon * (log_b - columns.log()))
-        g = accelerated.step(g, update)
-        log_v = (g - kernel.g) / problem.epsilon
-        v = log_v.exp()
-        log_u = log_a - kernel.rows(v).log()
+def sweep(kernels: Sequence[Kernel], problem: Problem, starts: Sequence[Float[Tensor, " _"]]) -> list[Transport]:
+    """Sinkhorn's sweeps from second potentials, over several kernels in step.
+
+    Each is solved as it would be alone; in step, so that a GPU is asked for an answer once a sweep and not once for
+    every kernel.
+    """
+    solvers = [_Solver(kernel, problem, start) for kernel, start in zip(kernels, starts, strict=True)]
+    moving = solvers
+    for number in range(1, problem.max_sweeps + 1):
+        told = torch.stack([solver.look() for solver in moving]).tolist()
         # Finite, and far from the limits of the number format.
-        if not float(torch.maximum(log_u.abs().max(), log_v.abs().max())) < SAFE_LOG_SCALING:
-            accelerated.pause()
-            g = -problem.damping * problem.epsilon * kernel.log_columns(f)
-            first = f = kernel.absorb(g)
-            u, v = torch.ones_like(a), torch.ones_like(b)
-            continue
-        u, f = log_u.exp(), first + problem.epsilon * log_u
-    return Transport(f, g, kernel.transport_cost(u, v), error, sweeps, error <= problem.tolerance)
+        far = [solver for solver, (_, reach) in zip(moving, told, strict=True) if not reach < SAFE_LOG_SCALING]
+        for solver in far:
+            solver.rebuild()
+        if far:
+            told = torch.stack([solver.look() for solver in moving]).tolist()
+        for solver, (error, _) in zip(moving, told, strict=True):
+            solver.note(error, number)
+        moving = [solver for solver in moving if not (solver.error <= problem.tolerance)]
+        if not moving or number == problem.max_sweeps:
+            break
+        for solver in moving:
+            solver.step()
+    costs = torch.stack([solver.cost() for solver in solvers]).tolist()
+    return [solver.transport(cost) for solver, cost in zip(solvers, costs, strict=True)]
+
+
+class _Solver:
+    """One problem on its way."""
+
+    def __init__(self, kernel: Kernel, problem: Problem, start: Float[Tensor, " m"]) -> None:
+        self.kernel, self.problem, self.g = kernel, problem, start.clone()
+        self.log_a, self.log_b = kernel.a.log(), kernel.b.log()
+        self.accelerated, self.least, self.error, self.sweeps = Anderson(), math.inf, math.inf, 0
+        self._absorb()
+        self.safe = self.f
+
+    def _absorb(self) -> None:
+        self.first = self.f = self.kernel.absorb(self.g)
+        self.log_u, self.log_v = torch.zeros_like(self.log_a), torch.zeros_like(self.log_b)
+
+    def look(self) -> Float[Tensor, "2"]:
+        """L1 error of the second marginal of the plan as it stands, whose rows are exact; the largest log scaling."""
+        self.u, self.v = self.log_u.exp(), self.log_v.exp()
+        self.columns = self.kernel.columns(self.u)
+        off = self.v * self.columns - self.problem.column_marginal(self.kernel.b, self.g)
+        return torch.stack([off.abs().sum(), torch.maximum(self.log_u.abs().max(), self.log_v.abs().max())])
+
+    def rebuild(self) -> None:
+        """The last step went beyond the number format: one in the log domain instead, and a kernel around it."""
+        self.accelerated.pause()
+        self.g = -self.problem.damping * self.problem.epsilon * self.kernel.log_columns(self.safe)
+        self._absorb()
+
+    def note(self, error: float, number: int) -> None:
+        self.error, self.sweeps, self.safe = error, number, self.f
+        if error > MOST_SETBACK * self.least:
+            self.accelerated.pause()
+        self.least = min(self.least, error)
+
+    def step(self) -> None:
+        epsilon, kernel = self.problem.epsilon, self.kernel
+        image = self.problem.damping * (kernel.g + epsilon * (self.log_b - self.columns.log()))
+        self.g = self.accelerated.step(self.g, image)
+        self.log_v = (self.g - kernel.g) / epsilon
+        self.log_u = self.log_a - kernel.rows(self.log_v.exp()).log()
+        self.f = self.first + epsilon * self.log_u
+
+    def cost(self) -> Float[Tensor, ""]:
+        return self.kernel.transport_cost(self.u, self.v, self.columns)
+
+    def transport(self, cost: float) -> Transport:
+        converged = self.error <= self.problem.tolerance
+        return Transport(self.f, self.g, cost, self.error, self.sweeps, converged)
 
 
 class DenseKernel(Kernel):
@@ -195,8 +241,13 @@ class DenseKernel(Kernel):
         torch.sub((f + self.epsilon * self.a.log())[:, None], self.cost, out=self.entries).div_(self.epsilon)
         return torch.logsumexp(self.entries, 0)
 
-    def transport_cost(self, u: Float[Tensor, " n"], v: Float[Tensor, " m"]) -> float:
-        return float(u @ (self.entries.mul_(self.cost) @ v))
+    def transport_cost(
+        self,
+        u: Float[Tensor, " n"],
+        v: Float[Tensor, " m"],
+        columns: Float[Tensor, " m"],  # noqa: ARG002
+    ) -> Float[Tensor, ""]:
+        return u @ (self.entries.mul_(self.cost) @ v)
 
 
 def _annealed(kernel: DenseKernel, problem: Problem) -> Tensor:

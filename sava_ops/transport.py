@@ -18,6 +18,7 @@ step per ε, unchecked). 4. unless told otherwise, the reference classes weigh w
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,10 +30,14 @@ from sava_ops.cost import Points, feature_cost, label_costs, mean_feature_cost, 
 from sava_ops.covariate_shift import covariate_shift
 from sava_ops.decomposition import LabelPotentials, best_labels, log_class_masses, potentials_by_label
 from sava_ops.discriminant import Discriminant, fit_discriminant
+from sava_ops.errors import BadInput
 from sava_ops.label_distance import class_samples, label_distances
 from sava_ops.label_shift import estimated_shares, reference_measure
-from sava_ops.labelled_kernel import LabelledKernel
+from sava_ops.labelled_kernel import ColumnSide, LabelledKernel, Room, RowSide
 from sava_ops.sinkhorn import Problem, Transport, solve, sweep, uniform
+
+KERNELS = 3
+"""Numbers held for each pair of points on a GPU: the kernel, its entropy, room for the rest."""
 
 
 @dataclass(frozen=True)
@@ -48,9 +53,22 @@ class Calibration:
     discriminant: Discriminant
     """Of the reference classes."""
 
-    def known(self, reference: Points) -> Points:
-        """The reference points as `transport_row` takes them: with what a classifier thinks of their labels."""
-        return replace(reference, label_losses=self.discriminant.reference_losses)
+    @property
+    def centre(self) -> Float[Tensor, " d"]:
+        """Mean of the reference set. Distances do not see a common shift; without it, rounding does not see the norm of
+        the mean."""
+        return self.discriminant.shares @ self.discriminant.means
+
+    def batches(self, reference: Points, rows: Sequence[Int64[np.ndarray, " _"]]) -> list[Points]:
+        """The reference set in batches as `transport_row` takes them: each in order of its classes, around `centre`,
+        with what a classifier thinks of the labels."""
+        known = replace(
+            reference,
+            features=reference.features - self.centre.to(reference.features),
+            label_losses=self.discriminant.reference_losses,
+        )
+        chosen = [torch.from_numpy(own).to(reference.labels.device) for own in rows]
+        return [known.take(own[reference.labels[own].argsort(stable=True)]) for own in chosen]
 
 
 @dataclass(frozen=True)
@@ -111,7 +129,7 @@ def starting_potentials(
 ) -> list[Float[Tensor, " _"]]:
     """One warm start (m_j,) per reference batch: the second potential against the calibration's sample."""
     sample = _Frame(calibration.sample, calibration, config)
-    return [sample.transport(sample.view(batch), None, None)[0].g for batch in reference_batches]
+    return [sample.transport([sample.judge(batch)], None, Room())[0][0].g for batch in reference_batches]
 
 
 def transport_row(
@@ -122,31 +140,52 @@ def transport_row(
     config: ValuationConfig,
     *,
     turn: int = 0,
+    room: Room | None = None,
 ) -> BatchRow:
-    """Solve one training batch against every reference batch of `Calibration.known` points (Alg. 1, l. 2-5).
+    """Solve one training batch against every one of the `Calibration.batches` (Alg. 1, l. 2-5).
 
-    Different `turn`s take different reference points along, in turn all of them.
+    Different `turn`s take different reference points along, in turn all of them. Rows that are computed one after the
+    other can share `room`. Raises BadInput if the device has no memory for a pair.
     """
-    frame = _Frame(batch, calibration, config)
-    rows = held_out_rows([len(b) for b in reference_batches], config, turn=turn)
-    held_out = frame.view(
-        _joined([b.take(r.to(b.labels.device)) for b, r in zip(reference_batches, rows, strict=True)])
-    )
-    buffer = batch.features.new_empty(max(len(batch), len(held_out)) * max(map(len, reference_batches)))
+    room = room or Room()
+    frame, sizes = _Frame(batch, calibration, config), [len(b) for b in reference_batches]
+    company = [rows.to(batch.labels.device) for rows in held_out_rows(sizes, config, turn=turn)]
+    held_out = frame.side(_joined([b.take(rows) for b, rows in zip(reference_batches, company, strict=True)]))
+    most_rows = max(len(batch), len(held_out.points))
+    at_once = pairs_at_once(most_rows, max(sizes), batch.features, held=room.bytes) if frame.compact else 1
     solved, own, others, first = [], [], [], 0
-    for reference, start, taken in zip(reference_batches, starts, rows, strict=True):
-        seen = frame.view(reference)
-        pair, masses = frame.transport(seen, start, buffer)
-        solved.append(pair)
-        own.append(frame.by_label(masses, frame.points))
-        itself = torch.arange(first, first + len(taken), device=batch.labels.device), taken.to(batch.labels.device)
-        masses = frame.held_out_masses(held_out, seen, pair.g, itself, buffer)
-        others.append(frame.by_label(masses, held_out))
-        first += len(taken)
-    masses = torch.tensor([float(len(b)) for b in reference_batches]).to(batch.features)
+    for start in range(0, len(sizes), at_once):
+        some = slice(start, start + at_once)
+        judges = [frame.judge(reference) for reference in reference_batches[some]]
+        pairs, masses = frame.transport(judges, starts[some], room)
+        solved += pairs
+        own += [frame.by_label(own_masses, frame.own) for own_masses in masses]
+        for judge, pair, taken in zip(judges, pairs, company[some], strict=True):
+            itself = torch.arange(first, first + len(taken), device=taken.device), taken
+            others.append(frame.by_label(frame.held_out_masses(held_out, judge, pair.g, itself, room), held_out))
+            first += len(taken)
+    masses = torch.tensor(sizes).to(batch.features)
     keep = partial(best_labels, batch_masses=masses / masses.sum(), known=frame.known)
-    points, clean = keep(torch.stack(own, 1), batch.labels), keep(torch.stack(others, 1), held_out.labels)
-    return _row(points, clean, frame, held_out, solved)
+    points, clean = keep(torch.stack(own, 1), batch.labels), keep(torch.stack(others, 1), held_out.points.labels)
+    return _row(points, clean, frame, held_out.points, solved)
+
+
+def pairs_at_once(rows: int, columns: int, like: Tensor, *, held: int = 0) -> int:
+    """How many batch pairs of this size are solved side by side: on a GPU as many as its free memory and the bytes
+    `held` for them have room for, on a processor one, which stays in its cache. Raises BadInput where none has."""
+    if like.device.type != "cuda":
+        return 1
+    reusable = torch.cuda.memory_reserved(like.device) - torch.cuda.memory_allocated(like.device)
+    free, needed = (
+        torch.cuda.mem_get_info(like.device)[0] + reusable + held,
+        KERNELS * rows * columns * like.element_size(),
+    )
+    if needed > free:
+        raise BadInput(
+            f"a pair of batches of {rows:,} × {columns:,} points needs {needed / 1e9:.1f} GB of memory and "
+            f"{like.device} has {free / 1e9:.1f} GB free: lower `batch_size`"
+        )
+    return free // needed
 
 
 def held_out_rows(sizes: Sequence[int], config: ValuationConfig, *, turn: int) -> list[Int64[Tensor, " _"]]:
@@ -160,21 +199,35 @@ def held_out_rows(sizes: Sequence[int], config: ValuationConfig, *, turn: int) -
     return chosen
 
 
+class _Side(NamedTuple):
+    """Points as one training batch sees them, and as rows of its kernels if it has any."""
+
+    points: Points
+    rows: RowSide | None
+
+
+class _Judge(NamedTuple):
+    """A reference batch as one training batch sees it, its measure, and the columns of a kernel if there is one."""
+
+    points: Points
+    b: Tensor
+    columns: ColumnSide | None
+
+
 class _Frame:
     """How one training batch sees the reference: its class shares and its metric."""
 
     def __init__(self, batch: Points, calibration: Calibration, config: ValuationConfig) -> None:
         self.calibration, self.config, reference = calibration, config, calibration.discriminant
-        losses = reference.losses(batch.features)
-        self.centre = (reference.shares @ reference.means).to(batch.features)
+        losses, unit = reference.losses(batch.features), calibration.scale
         self.label_costs = label_costs(calibration.label_distances, config.label_weight)
         self.estimate = config.class_shares == "estimated"
         self.shares = estimated_shares(losses, reference) if self.estimate else reference.shares
         self.shift = covariate_shift(batch, self.shares, reference)
-        self.points = self.view(replace(batch, label_losses=losses))
-        unit = calibration.scale
         self.problem = Problem(config.epsilon * unit, config.rho * unit, config.tolerance, config.max_sweeps)
         self.compact = LabelledKernel.holds(self.label_costs, self.problem.epsilon)
+        centred = batch.features - calibration.centre.to(batch.features)
+        self.own = self.side(Points(centred, batch.labels, losses))
 
     @property
     def known(self) -> Bool[Tensor, " classes"]:
@@ -188,63 +241,82 @@ class _Frame:
         reference = self.calibration.discriminant.shares
         return torch.where(reference > 0, self.shares / reference.clamp(min=1e-300), 0.0)
 
-    def view(self, points: Points) -> Points:
-        # Distances do not see a common shift; without it, rounding does not see the norm of the mean.
-        centred = replace(points, features=points.features - self.centre)
-        return self.shift.augment(centred, weight=self.config.shift_weight * self.calibration.scale)
+    def side(self, points: Points) -> _Side:
+        """Centred points, to be transported like those of the batch."""
+        seen, epsilon = self._seen(points), self.problem.epsilon
+        rows = RowSide.of(seen, label_costs=self.label_costs, epsilon=epsilon) if self.compact else None
+        return _Side(seen, rows)
 
-    def measure(self, reference: Points) -> Float[Tensor, " m"]:
+    def judge(self, reference: Points) -> _Judge:
+        """One of the `Calibration.batches`."""
+        seen, classes, epsilon = self._seen(reference), len(self.label_costs), self.problem.epsilon
+        b = self._measure(seen)
+        return _Judge(seen, b, ColumnSide.of(seen, b, classes=classes, epsilon=epsilon) if self.compact else None)
+
+    def _seen(self, points: Points) -> Points:
+        return self.shift.augment(points, weight=self.config.shift_weight * self.calibration.scale)
+
+    def _measure(self, reference: Points) -> Float[Tensor, " m"]:
         if self.estimate:
             return reference_measure(reference, self.shares)
         return uniform(len(reference), reference.features)
 
     def transport(
-        self, seen: Points, start: Tensor | None, buffer: Tensor | None
-    ) -> tuple[Transport, Float[Tensor, "n classes"]]:
-        """One pair, and the log masses S of its training points."""
-        b = self.measure(seen)
-        if self.compact:
-            kernel = self._kernel(self.points, seen, b, None, buffer)
-            pair = sweep(kernel, self.problem, torch.zeros_like(b) if start is None else start)
-            return pair, kernel.log_class_masses(pair.g)
-        images = feature_cost(self.points.features, seen.features)
-        cost = with_label_costs(images, self.points, seen, self.label_costs)
-        pair = solve(cost, uniform(len(cost), cost), b, self.problem, start=start)
-        return pair, self._masses_of(images, seen, b, pair.g)
+        self, judges: Sequence[_Judge], starts: Sequence[Tensor] | None, room: Room
+    ) -> tuple[list[Transport], list[Float[Tensor, "n classes"]]]:
+        """Pairs of the training batch, and the log masses S of its points under each."""
+        if self.own.rows is None:
+            return self._transport_on_costs(judges, starts)
+        tables = room.tables(len(self.own.points), [len(judge.b) for judge in judges], judges[0].b)
+        kernels = [
+            LabelledKernel(self.own.rows, judge.columns, epsilon=self.problem.epsilon, table=table)
+            for judge, table in zip(judges, tables, strict=True)
+            if judge.columns
+        ]
+        pairs = sweep(kernels, self.problem, starts or [torch.zeros_like(judge.b) for judge in judges])
+        return pairs, [kernel.log_class_masses(pair.g) for kernel, pair in zip(kernels, pairs, strict=True)]
+
+    def _transport_on_costs(
+        self, judges: Sequence[_Judge], starts: Sequence[Tensor] | None
+    ) -> tuple[list[Transport], list[Float[Tensor, "n classes"]]]:
+        """The same where kernels do not hold the costs of the labels."""
+        pairs, masses = [], []
+        for judge, start in zip(judges, starts or [None] * len(judges), strict=True):
+            images = feature_cost(self.own.points.features, judge.points.features)
+            cost = with_label_costs(images, self.own.points, judge.points, self.label_costs)
+            pairs.append(solve(cost, uniform(len(cost), cost), judge.b, self.problem, start=start))
+            masses.append(self._masses_of(images, judge, pairs[-1].g))
+        return pairs, masses
 
     def held_out_masses(
-        self, points: Points, seen: Points, g: Tensor, itself: tuple[Tensor, Tensor], buffer: Tensor
-    ) -> Float[Tensor, "n classes"]:
+        self, held_out: _Side, judge: _Judge, g: Tensor, itself: tuple[Tensor, Tensor], room: Room
+    ) -> Float[Tensor, "h classes"]:
         """log S of reference points under this g; `itself` = rows and columns of pairs that are the same point."""
-        b = self.measure(seen)
-        if self.compact:
-            kernel = self._kernel(points, seen, b, itself, buffer)
+        if held_out.rows and judge.columns:
+            table = room.tables(len(held_out.points), [len(judge.b)], judge.b)[0]
+            kernel = LabelledKernel(
+                held_out.rows, judge.columns, epsilon=self.problem.epsilon, itself=itself, table=table
+            )
             kernel.absorb(g)
             masses = kernel.log_class_masses(g)
         else:
-            images = feature_cost(points.features, seen.features)
+            images = feature_cost(held_out.points.features, judge.points.features)
             images[itself] = torch.inf
-            masses = self._masses_of(images, seen, b, g)
+            masses = self._masses_of(images, judge, g)
         # What is left of the reference is a whole measure again.
-        masses[itself[0]] -= torch.log1p(-b[itself[1]])[:, None]
+        masses[itself[0]] -= torch.log1p(-judge.b[itself[1]])[:, None]
         return masses
 
-    def by_label(self, log_masses: Float[Tensor, "n classes"], points: Points) -> Float[Tensor, "n classes"]:
+    def by_label(self, log_masses: Float[Tensor, "n classes"], side: _Side) -> Float[Tensor, "n classes"]:
         """f of points under every label."""
         potentials = potentials_by_label(log_masses, self.label_costs, epsilon=self.problem.epsilon)
         # A cost of the point and its label alone: it changes no plan and adds to the potential.
-        return potentials + self.config.classifier_weight * self.calibration.scale * _losses(points)
+        return potentials + self.config.classifier_weight * self.calibration.scale * _losses(side.points)
 
-    def _kernel(
-        self, points: Points, seen: Points, b: Tensor, itself: tuple[Tensor, Tensor] | None, buffer: Tensor | None
-    ) -> LabelledKernel:
-        costs, epsilon = self.label_costs, self.problem.epsilon
-        return LabelledKernel(points, seen, b, label_costs=costs, epsilon=epsilon, itself=itself, buffer=buffer)
-
-    def _masses_of(self, images: Tensor, seen: Points, b: Tensor, g: Tensor) -> Float[Tensor, "n classes"]:
+    def _masses_of(self, images: Tensor, judge: _Judge, g: Tensor) -> Float[Tensor, "n classes"]:
         """log S from the costs of the images."""
         classes, epsilon = len(self.label_costs), self.problem.epsilon
-        return log_class_masses(images, g, b.log(), seen.labels, classes=classes, epsilon=epsilon)
+        return log_class_masses(images, g, judge.b.log(), judge.points.labels, classes=classes, epsilon=epsilon)
 
 
 def _joined(parts: Sequence[Points]) -> Points:
@@ -253,7 +325,7 @@ def _joined(parts: Sequence[Points]) -> Points:
 
 
 def _losses(points: Points) -> Tensor:
-    assert points.label_losses is not None, "reference points come from Calibration.known"
+    assert points.label_losses is not None, "reference points come from Calibration.batches"
     return points.label_losses
 
 

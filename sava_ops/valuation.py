@@ -14,6 +14,7 @@ Differs from the authors' code in: 1. the batch plan has the batches' masses as 
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from sava_ops.conformal import bad_share, clean_probability, conformal_p_values,
 from sava_ops.cost import Points
 from sava_ops.decomposition import Scores, decompose
 from sava_ops.inputs import Array, as_points, class_count
+from sava_ops.labelled_kernel import Room
 from sava_ops.sinkhorn import Problem, solve
 from sava_ops.transport import BatchRow, calibrate, starting_potentials, transport_row
 
@@ -106,15 +108,13 @@ def value_points(
     classes = class_count(train, reference)
     train_rows, reference_rows = (split_points(side, config) for side in (train, reference))
     calibration = calibrate(train, reference, classes=classes, config=config)
-    known = calibration.known(reference)
-    reference_batches = [known.take(torch.from_numpy(rows).to(device)) for rows in reference_rows]
+    reference_batches = calibration.batches(reference, reference_rows)
     starts = starting_potentials(reference_batches, calibration, config)
-    rows = [
-        transport_row(
-            train.take(torch.from_numpy(rows).to(device)), reference_batches, starts, calibration, config, turn=i
-        )
-        for i, rows in enumerate(train_rows)
-    ]
+    row_of = partial(
+        transport_row,
+        reference_batches=reference_batches, starts=starts, calibration=calibration, config=config, room=Room(),
+    )  # fmt: skip
+    rows = [row_of(train.take(torch.from_numpy(rows).to(device)), turn=i) for i, rows in enumerate(train_rows)]
     costs = torch.stack([row.costs for row in rows]).double().cpu().numpy()
     plan = plan_batches(costs, [len(rows) for rows in train_rows], [len(rows) for rows in reference_rows], config)
     order = np.concatenate(train_rows).argsort()

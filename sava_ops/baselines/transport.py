@@ -88,14 +88,15 @@ def annealed_score(train: Points, reference: Points, *, config: ValuationConfig 
 def uncached_score(train: Points, reference: Points, *, config: ValuationConfig = OURS) -> Float[np.ndarray, " N"]:
     """Values with the label distances of each pair of batches."""
     train, reference, calibration = _calibrated(train, reference, config)
-    starts = starting_potentials(_batches(reference, config), calibration, config)
+    judges = calibration.batches(reference, split_points(reference, config))
+    starts = starting_potentials(judges, calibration, config)
     quiet = replace(config, held_out_sample=0)
 
     def pair(batch: Points, others: Points, j: int) -> Pair:
         samples = [class_samples(side, cap=config.class_sample, seed=config.seed) for side in (batch, others)]
         classes = len(calibration.label_distances)
         distances = label_distances(*samples, classes=classes, metric=config.label_metric)
-        row = transport_row(batch, [others], [starts[j]], replace(calibration, label_distances=distances), quiet)
+        row = transport_row(batch, [judges[j]], [starts[j]], replace(calibration, label_distances=distances), quiet)
         return row.potentials[:, 0, 0], float(row.costs[0])
 
     return _values(train, reference, config, pair)
@@ -161,7 +162,7 @@ def _calibrated(train: Points, reference: Points, config: ValuationConfig) -> tu
         for p, side in ((train, "training"), (reference, "reference"))
     )
     calibration = calibrate(train, reference, classes=class_count(train, reference), config=config)
-    return train, calibration.known(reference), calibration
+    return train, reference, calibration
 
 
 def _batches(points: Points, config: ValuationConfig) -> list[Points]:

@@ -52,15 +52,15 @@ def test_potentials_under_every_label_are_those_of_relabelled_points(seed):
 def solved(config: ValuationConfig):
     train, reference = points(30, 3), points(40, 4)
     calibration = calibrate(train, reference, classes=CLASSES, config=config)
-    known = calibration.known(reference)
-    batches = [known.take(torch.arange(0, 40, 2)), known.take(torch.arange(1, 40, 2))]
+    batches = calibration.batches(reference, [np.arange(0, 40, 2), np.arange(1, 40, 2)])
     starts = starting_potentials(batches, calibration, config)
     return train, batches, starts, calibration
 
 
 def solved_pair(train: Points, batch: Points, start: torch.Tensor, calibration: Calibration) -> Transport:
     """The plain way: one problem, uniform measures."""
-    cost = ground_cost(train, batch, label_distances=calibration.label_distances, label_weight=EXACT.label_weight)
+    seen = replace(train, features=train.features - calibration.centre)
+    cost = ground_cost(seen, batch, label_distances=calibration.label_distances, label_weight=EXACT.label_weight)
     problem = Problem(EXACT.epsilon * calibration.scale, EXACT.rho * calibration.scale, EXACT.tolerance)
     return solve(cost, uniform(len(train), cost), uniform(len(batch), cost), problem, start=start)
 

@@ -71,6 +71,14 @@ def test_clean_batches_have_almost_no_shift_and_moved_ones_a_large_one():
     assert float(direction[-1]) > 0.95
 
 
+def test_what_chance_does_to_a_small_batch_is_no_shift():
+    """T² of 40 points is far above that of many, and spreads widely."""
+    found = [covariate_shift(drawn(40, EQUAL, seed), DISCRIMINANT.shares, DISCRIMINANT) for seed in range(100, 160)]
+    assert sum(float(shift.size) > 0 for shift in found) <= 2
+    moved = covariate_shift(drawn(40, EQUAL, 100, offset=5.0), DISCRIMINANT.shares, DISCRIMINANT)
+    assert float(moved.size) == 1.0
+
+
 def test_along_the_shift_clean_images_have_deviation_one():
     shift = covariate_shift(drawn(400, EQUAL, 6, offset=3.0), DISCRIMINANT.shares, DISCRIMINANT)
     along = REFERENCE.features @ shift.direction

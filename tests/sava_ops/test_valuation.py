@@ -5,11 +5,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from sava_ops import BadInput, ValuationConfig, value_points
+from sava_ops import BadInput, ValuationConfig, transport, value_points
 from sava_ops.cost import Points
 from sava_ops.detection import auroc
-from sava_ops.transport import calibrate, calibration_rows, starting_potentials, transport_row
+from sava_ops.transport import KERNELS, calibrate, calibration_rows, pairs_at_once, starting_potentials, transport_row
 from sava_ops.valuation import calibrated_gradient, plan_batches
 from tests.toy import clouds, mislabelled
 
@@ -62,7 +63,7 @@ def test_batchwise_lava_is_the_mean_over_reference_batches():
     valuation = value_points(*TRAIN, *REFERENCE, config=config)
     train, reference = (Points(*map(torch.from_numpy, side)) for side in (TRAIN, REFERENCE))
     calibration = calibrate(train, reference, classes=3, config=config)
-    batches = [calibration.known(reference).take(torch.from_numpy(rows)) for rows in valuation.reference_batches]
+    batches = calibration.batches(reference, valuation.reference_batches)
     starts = starting_potentials(batches, calibration, config)
     for rows in valuation.train_batches:
         row = transport_row(train.take(torch.from_numpy(rows)), batches, starts, calibration, config)
@@ -197,8 +198,7 @@ def test_a_row_is_a_function_of_its_batch_the_reference_and_the_calibration():
     config = replace(DEFAULT, batch_size=20)
     train, reference = (Points(*map(torch.from_numpy, side)) for side in (TRAIN, REFERENCE))
     calibration = calibrate(train, reference, classes=3, config=config)
-    known = calibration.known(reference)
-    batches = [known.take(torch.arange(20)), known.take(torch.arange(20, 40))]
+    batches = calibration.batches(reference, [np.arange(20), np.arange(20, 40)])
     starts = starting_potentials(batches, calibration, config)
     first, second = (train.take(torch.arange(s, s + 20)) for s in (0, 20))
     alone = transport_row(second, batches, starts, calibration, config)
@@ -297,3 +297,44 @@ def test_an_empty_reference_set_is_refused():
 def test_knobs_out_of_range_name_themselves_and_the_range(name, value, allowed):
     with pytest.raises(BadInput, match=f"`{name}` is {value!r}: it must be {allowed}"):
         ValuationConfig(**{name: value})
+
+
+@pytest.mark.parametrize("at_once", [2, 3, 100])
+def test_reference_batches_side_by_side_give_the_values_of_one_after_the_other(monkeypatch, at_once):
+    """What a GPU does, which has room for several."""
+    config = replace(DEFAULT, batch_size=15, tolerance=1e-9)
+    single = value_points(*TRAIN, *REFERENCE, config=config)
+    monkeypatch.setattr(transport, "pairs_at_once", lambda *_, **__: at_once)
+    several = value_points(*TRAIN, *REFERENCE, config=config)
+    assert single.batch_costs.shape[1] > 2
+    np.testing.assert_allclose(several.batch_costs, single.batch_costs, rtol=1e-9)
+    for name in ("values", "label_values", "p_values"):
+        np.testing.assert_allclose(getattr(several, name), getattr(single, name), rtol=1e-7, atol=1e-9)
+    assert (several.suggested_labels == single.suggested_labels).all()
+
+
+def gpu_with(monkeypatch, *, free: int, reserved: int, allocated: int) -> torch.Tensor:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, 80 * 10**9))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: reserved)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: allocated)
+    with FakeTensorMode():
+        return torch.empty(1, device="cuda:0")
+
+
+def test_a_gpu_takes_as_many_pairs_as_its_memory_holds(monkeypatch):
+    pair = KERNELS * 2048 * 2000 * 4
+    like = gpu_with(monkeypatch, free=2 * pair, reserved=10**9 + pair, allocated=10**9)
+    assert pairs_at_once(2048, 2000, like) == 3
+    # What is held for them already does not count as taken.
+    assert pairs_at_once(2048, 2000, like, held=2 * pair) == 5
+    assert pairs_at_once(2048, 2000, torch.empty(1)) == 1
+
+
+def test_a_gpu_without_room_for_one_pair_says_so(monkeypatch):
+    like = gpu_with(monkeypatch, free=10**9, reserved=0, allocated=0)
+    sentence = (
+        r"a pair of batches of 50,000 × 10,000 points needs 6.0 GB of memory and cuda:0 has 1.0 GB free: "
+        "lower `batch_size`"
+    )
+    with pytest.raises(BadInput, match=sentence):
+        pairs_at_once(50_000, 10_000, like)
