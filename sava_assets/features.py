@@ -1,5 +1,7 @@
 """From images to features."""
 
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import numpy as np
@@ -76,11 +78,7 @@ def stored_encoder(result: Result) -> Encoder:
 def embed_set(run: Run, images: Result, role: str | None = None) -> Output:
     """Features (n, 512) in half precision, and the ids and labels that belong to them."""
     points, encoded = _of_role(images, role)
-    blocks = []
-    for start in range(0, len(encoded), IMAGES_AT_ONCE):
-        blocks.append(_block(run, encoded, start))
-        run.progress(start + len(blocks[-1]), len(encoded))
-    features = torch.cat(blocks)
+    features = torch.cat(list(_blocks(run, encoded)))
     broken = int((~torch.isfinite(features)).any(1).sum())
     if broken:
         raise BadInput(f"{run.title}: the encoder gives NaN or infinite features for {broken} images: use another one")
@@ -95,19 +93,42 @@ def embed_set(run: Run, images: Result, role: str | None = None) -> Output:
     )
 
 
-def _block(run: Run, encoded: pa.ChunkedArray, start: int) -> Tensor:
-    """Features of the images from `start` on; of a set of several blocks, each is put aside, so that what a crash
-    interrupts goes on from there."""
-    key, aside = digest([run.key, start, IMAGES_AT_ONCE]), len(encoded) > IMAGES_AT_ONCE
-    if aside and (stored := sound_tensors(run, BLOCKS, key)):
-        return stored["features"]
+def _blocks(run: Run, encoded: pa.ChunkedArray) -> Iterator[Tensor]:
+    """Features of a set, block by block; those of several are put aside, so that what a crash interrupts goes on from
+    there."""
+    starts, aside = range(0, len(encoded), IMAGES_AT_ONCE), len(encoded) > IMAGES_AT_ONCE
+    keys = {start: digest([run.key, start, IMAGES_AT_ONCE]) for start in starts}
+    stored = {start: sound_tensors(run, BLOCKS, key) if aside else None for start, key in keys.items()}
+    missing = _embedded(run, encoded, [start for start in starts if not stored[start]])
+    done = 0
+    for start in starts:
+        if kept := stored[start]:
+            features = kept["features"]
+        else:
+            features = next(missing)
+            if aside:
+                files = {"tensors.safetensors": tensor_file({"features": features})}
+                run.workspace.store.save(BLOCKS, keys[start], Output(files))
+                log_work(f"embedding_block[{start}]")
+        done += len(features)
+        run.progress(done, len(encoded))
+        yield features
+
+
+def _embedded(run: Run, encoded: pa.ChunkedArray, starts: Sequence[int]) -> Iterator[Tensor]:
+    """Features of the blocks that begin there. While one is computed, the next is decoded."""
     made = stored_encoder(run.read("encoder"))
-    pixels = decode_all(encoded.slice(start, IMAGES_AT_ONCE).to_pylist(), size=made.input_format.image_size)
-    features = embed(made, pixels, device=run.workspace.device).half()
-    if aside:
-        run.workspace.store.save(BLOCKS, key, Output({"tensors.safetensors": tensor_file({"features": features})}))
-        log_work(f"embedding_block[{start}]")
-    return features
+
+    def decoded(start: int) -> Tensor:
+        return decode_all(encoded.slice(start, IMAGES_AT_ONCE).to_pylist(), size=made.input_format.image_size)
+
+    with ThreadPoolExecutor(1) as ahead:
+        waiting = ahead.submit(decoded, starts[0])
+        for following in [*starts[1:], None]:
+            pixels = waiting.result()
+            if following is not None:
+                waiting = ahead.submit(decoded, following)
+            yield embed(made, pixels, device=run.workspace.device).half()
 
 
 def _of_role(images: Result, role: str | None) -> tuple[pa.Table, pa.ChunkedArray]:

@@ -63,8 +63,8 @@ RULES = {
     "reference_images": Rule("1", knobs=("classes", "encoder.seed"), sources=("reference", "clean_train")),
     "test_images": Rule("1", knobs=("classes",), sources=("test",)),
     "encoder": Rule("1", upstream=("reference_images",), knobs=("encoder",)),
-    "embeddings": Rule("1", upstream=("raw_images", "encoder"), sharded=True),
-    "reference_embeddings": Rule("1", upstream=("reference_images", "encoder")),
+    "embeddings": Rule("2", upstream=("raw_images", "encoder"), sharded=True),
+    "reference_embeddings": Rule("2", upstream=("reference_images", "encoder")),
     "batches": Rule("1", upstream=("embeddings",), knobs=_BATCHING, sharded=True),
     "reference_batches": Rule("1", upstream=("reference_embeddings",), knobs=_BATCHING),
     "reference_values": Rule("3", upstream=("reference_embeddings",), knobs=("valuation",)),
@@ -95,7 +95,7 @@ RULES = {
         "2", upstream=("point_values", "raw_images"), knobs=tuple(f"prune.{name}" for name in _PRUNE)
     ),
     "classifier_accuracy": Rule(
-        "2",
+        "3",
         upstream=("pruned_dataset", "raw_images", "test_images"),
         pinned=("reference_images",),
         knobs=("classifier", "encoder.image_size"),

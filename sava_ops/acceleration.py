@@ -51,5 +51,6 @@ class Anderson:
         steps = torch.stack(self.residual_steps).double()
         gram = steps @ steps.T
         gram.diagonal().add_(RIDGE * gram.diagonal().max() + torch.finfo(gram.dtype).tiny)
-        gamma = torch.linalg.solve(gram, steps @ residual.double())
+        # The plain solve would wait for a GPU to say whether the matrix is singular, which the ridge rules out.
+        gamma = torch.linalg.solve_ex(gram, steps @ residual.double()).result
         return image - (gamma @ torch.stack(self.image_steps).double()).to(image.dtype)

@@ -184,19 +184,22 @@ def predict(
     device: str = "cpu",
     progress: Progress | None = None,
 ) -> Float[Tensor, "n outputs"]:
-    """Outputs in evaluation mode, float32 on the CPU. Moves the model to `device`. Raises BadInput without images."""
+    """Outputs in evaluation mode, float32 on the CPU. Moves the model to `device`, and computes in bfloat16 where that
+    is faster. Raises BadInput without images."""
     if len(images) == 0:
         raise BadInput("there are no images to predict: pass at least one")
     if batch_size < 1:
         raise BadInput(f"`batch_size` is {batch_size}: it must be at least 1")
     model.to(device).eval()
-    outputs = []
-    with torch.inference_mode():
+    kind, outputs = torch.device(device).type, []
+    with torch.inference_mode(), torch.autocast(kind, torch.bfloat16, enabled=_fast_bf16(device)):
         for batch in images.split(batch_size):
-            outputs.append(model(batch.to(device)).cpu())
+            # From pinned memory, a GPU fetches the next batch while it computes.
+            waiting = batch.pin_memory() if kind == "cuda" else batch
+            outputs.append(model(waiting.to(device, non_blocking=True)).float())
             if progress:
                 progress(sum(map(len, outputs)), len(images))
-    return torch.cat(outputs)
+    return torch.cat(outputs).cpu()
 
 
 def accuracy(

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from sava_ops import BadInput
+from sava_ops import BadInput, classifier
 from sava_ops.classifier import TrainingConfig, predict, resnet18
 from sava_ops.encoder import InputFormat, embed, load_encoder, save_encoder, train_encoder
 from tests.pictures import scans
@@ -27,6 +27,13 @@ def plain(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.fixture
+def exact(monkeypatch):
+    """No bfloat16, whatever the processor has."""
+    monkeypatch.setattr(classifier, "_fast_bf16", lambda _: False)
+
+
+@pytest.mark.usefixtures("exact")
 def test_trained_encoder_survives_the_disk_with_its_input_format(tmp_path):
     images, labels = scans(8)
     made = train_encoder(images, labels, classes=4, config=SHORT, seed=0)
@@ -41,6 +48,21 @@ def test_trained_encoder_survives_the_disk_with_its_input_format(tmp_path):
     assert torch.equal(loaded(images), embed(loaded, images))
 
 
+def test_bfloat16_features_are_the_exact_ones_rounded(plain, monkeypatch):
+    images, _ = scans(16)
+    made = load_encoder(str(plain), stem="tiny", **FORMAT)
+    rounded, plain_ones = [], made(images).detach()
+    for fast in (True, False):
+        monkeypatch.setattr(classifier, "_fast_bf16", lambda _, fast=fast: fast)
+        rounded.append(embed(made, images))
+    assert rounded[0].dtype == rounded[1].dtype == torch.float32
+    assert torch.equal(rounded[1], plain_ones)
+    assert not torch.equal(rounded[0], plain_ones)
+    # Eight bits of mantissa, through twenty layers.
+    assert float((rounded[0] - plain_ones).abs().mean() / plain_ones.abs().mean()) < 0.02
+
+
+@pytest.mark.usefixtures("exact")
 def test_features_are_what_the_last_layer_reads(plain):
     images, _ = scans(5)
     model = resnet18(4, stem="tiny", seed=0)

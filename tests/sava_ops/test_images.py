@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from sava_ops import images as images_module
 from sava_ops.images import ImageFacts, Undecodable, decode, decode_all, fit, inspect_all, pixel_hash
 from tests.pictures import encoded, noise, png, png_that_claims
 
@@ -77,6 +78,14 @@ def test_damaged_jpeg_is_not_filled_with_grey():
         decode(data[: len(data) // 2])
 
 
+@pytest.fixture(params=[0, 10**9], ids=["threads", "one thread"])
+def small_bytes(request, monkeypatch):
+    """Any image is large, or every one is small; two to a turn."""
+    monkeypatch.setattr(images_module, "SMALL_BYTES", request.param)
+    monkeypatch.setattr(images_module, "TURN", 2)
+
+
+@pytest.mark.usefixtures("small_bytes")
 def test_inspection_keeps_the_order_and_goes_on_after_a_broken_image():
     facts = inspect_all([png(PIXELS), b"", png(noise(seed=1))])
     assert facts == [
@@ -103,6 +112,7 @@ def test_fit_takes_the_centre_square():
     np.testing.assert_array_equal(fit(PIXELS[:6, :6], 6), PIXELS[:6, :6])
 
 
+@pytest.mark.usefixtures("small_bytes")
 def test_decode_all_is_decode_and_fit_of_each_as_channels_first():
     blobs = [png(noise(6 + k, 9, seed=k)) for k in range(5)]
     images = decode_all(blobs, size=6)
@@ -114,6 +124,7 @@ def test_decode_all_is_decode_and_fit_of_each_as_channels_first():
         decode_all([blobs[0], b""], size=6)
 
 
+@pytest.mark.usefixtures("small_bytes")
 def test_warning_filters_are_left_as_they_were():
     before = list(warnings.filters)
     inspect_all([png(noise(seed=s)) for s in range(64)])
