@@ -31,7 +31,7 @@ def main(sizes: Sequence[int]) -> None:
     lines = [
         "# A million points through the assets", "",
         "Written by `make million`; [million.py](million.py) says what is measured.", "",
-        f"Python {platform.python_version()}, torch {torch.__version__}, {threads} CPU threads; not measured on a GPU.",
+        f"Python {platform.python_version()}, torch {torch.__version__}, {threads} CPU threads; {gpu()}.",
         "",
         "| points | seconds | seconds a million | peak memory | linear |", "|---:|---:|---:|---:|---:|",
     ]  # fmt: skip
@@ -70,6 +70,10 @@ def value_all(folder: str, shards: int) -> tuple[float, float]:
         run(workspace, instance, *VALUATION)
         seconds = time.perf_counter() - started
     return seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def gpu() -> str:
+    return f"on {torch.cuda.get_device_name()}" if torch.cuda.is_available() else "not measured on a GPU"
 
 
 def name_of(number: int) -> str:

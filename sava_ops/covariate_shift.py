@@ -3,7 +3,7 @@
     δ = mean of the batch − Σ_c π_c m_c            what is left once the class shares agree (π: `label_shift`)
     T² = ⟨δ, Σ⁻¹δ⟩                                 Hotelling's statistic; with A = Σ⁻¹ Σ_batch and ν = 1/n + 1/M, by
     E₀ = tr(A) ν,  V₀ = 2 tr(A²) ν²                chance of this mean and variance
-    t = min(1, (T² − E₀ − 3 √V₀)₊² / T²)           0 where chance explains the shift
+    t = min(1, (T² − E₀)² / T²)  if T² > E₀ + 3 √V₀, else 0: chance explains it
     cost(x, x') += κ s t · ½ (d(x) − d(x'))²,      d(x) = ⟨Σ⁻¹δ, x⟩ / T: clean images of a class have deviation 1
 
 Ours. Damaged images often differ little from clean ones in Euclidean distance, which the directions between classes
@@ -53,8 +53,8 @@ def covariate_shift(batch: Points, shares: Float[Tensor, " classes"], reference:
     inside = x - mean.to(x.dtype)
     spread = (precision.to(x.dtype) @ (inside.T @ inside / len(batch))).double()
     noise = 1 / len(batch) + 1 / len(reference.reference_losses)
-    chance = noise * (spread.trace() + CHANCE_DEVIATIONS * (2 * (spread * spread.T).sum()).sqrt())
-    excess = (squared - chance).clamp(min=0)
-    if excess == 0:
-        return Shift(torch.zeros_like(direction), excess)
+    expected, deviation = noise * spread.trace(), noise * (2 * (spread * spread.T).sum()).sqrt()
+    excess = squared - expected
+    if excess <= CHANCE_DEVIATIONS * deviation:
+        return Shift(torch.zeros_like(direction), torch.zeros_like(excess))
     return Shift(direction / squared.sqrt(), (excess.square() / squared).clamp(max=1))
