@@ -176,10 +176,8 @@ def pairs_at_once(rows: int, columns: int, like: Tensor, *, held: int = 0) -> in
     if like.device.type != "cuda":
         return 1
     reusable = torch.cuda.memory_reserved(like.device) - torch.cuda.memory_allocated(like.device)
-    free, needed = (
-        torch.cuda.mem_get_info(like.device)[0] + reusable + held,
-        KERNELS * rows * columns * like.element_size(),
-    )
+    free = torch.cuda.mem_get_info(like.device)[0] + reusable + held
+    needed = KERNELS * rows * columns * like.element_size()
     if needed > free:
         raise BadInput(
             f"a pair of batches of {rows:,} × {columns:,} points needs {needed / 1e9:.1f} GB of memory and "

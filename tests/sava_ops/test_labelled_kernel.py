@@ -64,7 +64,7 @@ def test_masses_by_class_are_those_of_the_cost_matrix(seed, block):
     itself = torch.tensor([2, 7]), torch.tensor([5, 0])
     images = feature_cost(train.features, reference.features)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(module.BLOCK_ENTRIES, "cpu", block)
+        patch.setattr(module, "BLOCK_ENTRIES", block)
         for pairs in (None, itself):
             kernel = compact(train, reference, b, itself=pairs)
             kernel.absorb(absorbed)
