@@ -15,18 +15,20 @@ from tests.sava_assets.homes import untrained_checkpoint, write_home
 
 KILLS = 20
 LONGEST_SECONDS = 4.0
-# The killed process is forked from one that has everything imported, so that the kills fall into the work itself.
+# The killed process is forked from one that has everything imported, so that the kills fall into the work itself; its
+# number stays its own until it is asked for its end.
 PROGRAM = """
 import os, sys, time
 from rich.console import Console
 from sava_assets.resources import Workspace
 from sava_assets.runner import curate
-for line in sys.stdin:
+while sys.stdin.readline():
     child = os.fork()
     if child == 0:
         curate(Workspace(home=sys.argv[1]), Console(quiet=True))
         os._exit(0)
     print(child, flush=True)
+    sys.stdin.readline()
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
@@ -47,16 +49,16 @@ def test_twenty_kills_lose_nothing(tmp_path):
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2],
     ) as forker:  # fmt: skip
 
-        def run() -> int:
-            print("go", file=forker.stdin, flush=True)
+        def asked(what: str) -> int:
+            print(what, file=forker.stdin, flush=True)
             return int(forker.stdout.readline())
 
         killed, finished = 0, 0
         while killed < KILLS:
-            child = run()
+            child = asked("start")
             time.sleep(chance.uniform(0.0, LONGEST_SECONDS) * 0.5 ** (killed % 3))
             os.kill(child, signal.SIGKILL)
-            code = int(forker.stdout.readline())
+            code = asked("end")
             killed += code == -signal.SIGKILL
             finished += code == 0
             if finished > 2:  # nothing left to interrupt: make work again
@@ -64,8 +66,8 @@ def test_twenty_kills_lose_nothing(tmp_path):
                 for path in (tmp_path / "killed" / "store" / "results" / "batch_ot").rglob("manifest.json"):
                     path.unlink()
                 finished = 0
-        run()
-        assert int(forker.stdout.readline()) == 0
+        asked("start")
+        assert asked("end") == 0
         forker.stdin.close()
     assert all(s.status == "fresh" for s in Survey(Workspace(home=str(tmp_path / "killed")), ["first", "second"]).all())
     subprocess.run(
