@@ -2,8 +2,8 @@
 
 Shards of 50,000 points of 14 classes, embedded already (512 numbers, half precision, on disk), against 14,000 reference
 points: the time of the assets from `batches` to `point_values`, and the largest memory of the process that runs them.
-Each size has a process of its own; the points are made by another one. "linear" = by how much a size is off the line
-through 0 and the first size. Writes benchmarks/million.md.
+Each size has a process of its own; the points are made by another one. Time has a fixed part (calibration, starting
+potentials, pictures), so linearity shows in what each further million takes. Writes benchmarks/million.md.
 """
 
 import logging
@@ -33,9 +33,9 @@ def main(sizes: Sequence[int]) -> None:
         "Written by `make million`; [million.py](million.py) says what is measured.", "",
         f"Python {platform.python_version()}, torch {torch.__version__}, {threads} CPU threads; {gpu()}.",
         "",
-        "| points | seconds | seconds a million | peak memory | linear |", "|---:|---:|---:|---:|---:|",
+        "| points | seconds | peak memory | seconds for a further million |", "|---:|---:|---:|---:|",
     ]  # fmt: skip
-    first = None
+    before: tuple[int, float] | None = None
     for points in sizes:
         with tempfile.TemporaryDirectory() as folder:
             shards = points // SHARD_POINTS
@@ -43,9 +43,9 @@ def main(sizes: Sequence[int]) -> None:
                 maker.apply(put_all, (folder, shards))
             with spawn.Pool(1) as worker:
                 seconds, memory = worker.apply(value_all, (folder, shards))
-        pace = seconds / points * 1e6
-        first = first or pace
-        lines.append(f"| {points:,} | {seconds:.0f} | {pace:.0f} | {memory:.2f} GB | {pace / first - 1:+.1%} |")
+        further = f"{(seconds - before[1]) / (points - before[0]) * 1e6:.0f}" if before else "–"
+        before = points, seconds
+        lines.append(f"| {points:,} | {seconds:.1f} | {memory:.2f} GB | {further} |")
         print(lines[-1], flush=True)
     Path(__file__).with_name("million.md").write_text("\n".join(lines) + "\n")
 

@@ -23,18 +23,18 @@ class Anderson:
 
     def __init__(self) -> None:
         self.plain_steps, self.longest_pause = 0, 1
-        self._forget()
+        self.remembered, self.last, self.steps = 0, None, None
+
+    last: tuple[Tensor, Tensor] | None
+    """T(x) and r of the step before."""
+    steps: Float[Tensor, "2 depth m"] | None
+    """The last differences of T(x) and of r, in float64; in a ring, since their order does not matter."""
 
     def pause(self) -> None:
         """The last step went wrong."""
         self.longest_pause *= 2
         self.plain_steps = self.longest_pause
-        self._forget()
-
-    def _forget(self) -> None:
-        self.image_steps: list[Tensor] = []
-        self.residual_steps: list[Tensor] = []
-        self.last: tuple[Tensor, Tensor] | None = None
+        self.remembered, self.last = 0, None
 
     def step(self, x: Float[Tensor, " m"], image: Float[Tensor, " m"]) -> Float[Tensor, " m"]:
         """The next x, from x and T(x)."""
@@ -42,15 +42,18 @@ class Anderson:
             self.plain_steps -= 1
             return image
         residual = image - x
-        if self.last:
-            self.image_steps = [*self.image_steps[1 - DEPTH :], image - self.last[0]]
-            self.residual_steps = [*self.residual_steps[1 - DEPTH :], residual - self.last[1]]
-        self.last = image, residual
-        if not self.residual_steps:
+        last, self.last = self.last, (image, residual)
+        if last is None:
             return image
-        steps = torch.stack(self.residual_steps).double()
-        gram = steps @ steps.T
-        gram.diagonal().add_(RIDGE * gram.diagonal().max() + torch.finfo(gram.dtype).tiny)
+        if self.steps is None:
+            self.steps = x.new_empty(2, DEPTH, len(x), dtype=torch.float64)
+        for kind, (new, old) in enumerate(zip(self.last, last, strict=True)):
+            torch.sub(new, old, out=self.steps[kind, self.remembered % DEPTH])
+        self.remembered += 1
+        images, residuals = self.steps[:, : self.remembered]
+        gram = residuals @ residuals.T
+        diagonal = gram.diagonal()
+        diagonal += RIDGE * diagonal.max() + torch.finfo(gram.dtype).tiny
         # The plain solve would wait for a GPU to say whether the matrix is singular, which the ridge rules out.
-        gamma = torch.linalg.solve_ex(gram, steps @ residual.double()).result
-        return image - (gamma @ torch.stack(self.image_steps).double()).to(image.dtype)
+        gamma = torch.linalg.solve_ex(gram, residuals @ residual.double()).result
+        return image - (gamma @ images).to(image.dtype)

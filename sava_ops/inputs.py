@@ -19,8 +19,8 @@ def as_points(features: Array, labels: Array, *, side: str, unit_norm: bool, dev
     _check_shapes(x, y, side)
     _check_labels(y, side)
     x = x.to(device=device, dtype=torch.float64 if x.dtype == torch.float64 else torch.float32)
-    broken = (~torch.isfinite(x)).any(1)
-    if broken.any():
+    # Sums first: they cost a tenth, and only NaN, infinity or an overflow make one of them infinite.
+    if not torch.isfinite(x.sum(1)).all() and (broken := (~torch.isfinite(x)).any(1)).any():
         raise BadInput(
             f"{int(broken.sum())} of {len(x)} {side} points have NaN or infinite features (first: row "
             f"{int(broken.nonzero()[0])}): drop these rows or mend what computed them"

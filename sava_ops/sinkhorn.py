@@ -177,13 +177,15 @@ class _Solver:
     def _absorb(self) -> None:
         self.first = self.f = self.kernel.absorb(self.g)
         self.log_u, self.log_v = torch.zeros_like(self.log_a), torch.zeros_like(self.log_b)
+        self.v = torch.ones_like(self.log_b)
 
     def look(self) -> Float[Tensor, "2"]:
         """L1 error of the second marginal of the plan as it stands, whose rows are exact; the largest log scaling."""
-        self.u, self.v = self.log_u.exp(), self.log_v.exp()
+        self.u = self.log_u.exp()
         self.columns = self.kernel.columns(self.u)
         off = self.v * self.columns - self.problem.column_marginal(self.kernel.b, self.g)
-        return torch.stack([off.abs().sum(), torch.maximum(self.log_u.abs().max(), self.log_v.abs().max())])
+        farthest = torch.cat([self.log_u, self.log_v]).abs_().max()
+        return torch.stack([torch.linalg.vector_norm(off, 1), farthest])
 
     def rebuild(self) -> None:
         """The last step went beyond the number format: one in the log domain instead, and a kernel around it."""
@@ -202,7 +204,8 @@ class _Solver:
         image = self.problem.damping * (kernel.g + epsilon * (self.log_b - self.columns.log()))
         self.g = self.accelerated.step(self.g, image)
         self.log_v = (self.g - kernel.g) / epsilon
-        self.log_u = self.log_a - kernel.rows(self.log_v.exp()).log()
+        self.v = self.log_v.exp()
+        self.log_u = self.log_a - kernel.rows(self.v).log()
         self.f = self.first + epsilon * self.log_u
 
     def cost(self) -> Float[Tensor, ""]:

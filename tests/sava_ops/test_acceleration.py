@@ -51,4 +51,4 @@ def test_memory_is_bounded():
     memory, x = Anderson(), torch.zeros(4, dtype=torch.float64)
     for k in range(20):
         memory.step(x + k, x + k + 1 / (k + 1))
-    assert len(memory.image_steps) == len(memory.residual_steps) == DEPTH
+    assert memory.steps.shape == (2, DEPTH, 4)
