@@ -23,7 +23,7 @@ benchmark: setup  ## what is found on CIFAR-10, beside the published method and 
 sensitivity: setup  ## how the defaults were chosen: one knob at a time; 40 minutes
 	.venv/bin/python benchmarks/sensitivity.py $(CIFAR10)
 
-study: setup     ## every method on every corruption, reduced: writes docs/study.md; an hour
+study: setup     ## every method on every corruption, reduced: writes docs/study.md; 20 minutes
 	.venv/bin/sava study $(CIFAR10) --home data/study --report docs/study.md
 
 incremental: setup  ## what one more shard costs, beside the first valuation
