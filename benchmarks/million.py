@@ -3,7 +3,7 @@
 Shards of 50,000 points of 14 classes, embedded already (512 numbers, half precision, on disk), against 14,000 reference
 points: the time of the assets from `batches` to `point_values`, and the largest memory of the process that runs them.
 Each size has a process of its own; the points are made by another one. Time has a fixed part (calibration, starting
-potentials, pictures), so linearity shows in what each further million takes. Writes benchmarks/million.md.
+potentials, pictures), so the table says what a million takes at that pace and what a further one takes. Writes benchmarks/million.md.
 """
 
 import logging
@@ -33,7 +33,7 @@ def main(sizes: Sequence[int]) -> None:
         "Written by `make million`; [million.py](million.py) says what is measured.", "",
         f"Python {platform.python_version()}, torch {torch.__version__}, {threads} CPU threads; {gpu()}.",
         "",
-        "| points | seconds | peak memory | seconds for a further million |", "|---:|---:|---:|---:|",
+        "| points | seconds | seconds a million | for a further million | peak memory |", "|---:|---:|---:|---:|---:|",
     ]  # fmt: skip
     before: tuple[int, float] | None = None
     for points in sizes:
@@ -45,7 +45,7 @@ def main(sizes: Sequence[int]) -> None:
                 seconds, memory = worker.apply(value_all, (folder, shards))
         further = f"{(seconds - before[1]) / (points - before[0]) * 1e6:.0f}" if before else "–"
         before = points, seconds
-        lines.append(f"| {points:,} | {seconds:.1f} | {memory:.2f} GB | {further} |")
+        lines.append(f"| {points:,} | {seconds:.1f} | {seconds / points * 1e6:.0f} | {further} | {memory:.2f} GB |")
         print(lines[-1], flush=True)
     Path(__file__).with_name("million.md").write_text("\n".join(lines) + "\n")
 
