@@ -3,7 +3,8 @@
 Shards of 50,000 points of 14 classes, embedded already (512 numbers, half precision, on disk), against 14,000 reference
 points: the time of the assets from `batches` to `point_values`, and the largest memory of the process that runs them.
 Each size has a process of its own; the points are made by another one. Time has a fixed part (calibration, starting
-potentials, pictures), so the table says what a million takes at that pace and what a further one takes. Writes benchmarks/million.md.
+potentials, pictures), so the table says what a million takes at that pace and what a further one takes. Writes
+benchmarks/million.md.
 """
 
 import logging
