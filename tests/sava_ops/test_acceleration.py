@@ -48,7 +48,10 @@ def test_pauses_take_plain_steps_and_grow():
 
 
 def test_memory_is_bounded():
-    memory, x = Anderson(), torch.zeros(4, dtype=torch.float64)
-    for k in range(20):
-        memory.step(x + k, x + k + 1 / (k + 1))
-    assert memory.steps.shape == (2, DEPTH, 4)
+    """What was longer ago than DEPTH differences has no say."""
+    points = torch.randn(20, 2, 9, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    whole, recent, short = Anderson(), Anderson(), Anderson()
+    found = [[memory.step(x, image) for x, image in points[-count:]][-1] for memory, count in (
+        (whole, 20), (recent, DEPTH + 1), (short, DEPTH))]  # fmt: skip
+    torch.testing.assert_close(found[0], found[1], rtol=1e-9, atol=1e-9)
+    assert not torch.allclose(found[0], found[2], rtol=1e-3)

@@ -133,7 +133,8 @@ def three_problems() -> tuple[list[LabelledKernel], list[torch.Tensor]]:
 @pytest.mark.parametrize("rho", [0.3, float("inf")])
 def test_kernels_in_step_are_solved_as_each_alone(rho):
     problem = Problem(EPSILON, rho, tolerance=1e-6)
-    together = sweep(*three_problems()[:1], problem, three_problems()[1])
+    kernels, starts = three_problems()
+    together = sweep(kernels, problem, starts)
     assert len({pair.sweeps for pair in together}) == 3
     for pair, kernel, start in zip(together, *three_problems(), strict=True):
         alone = sweep([kernel], problem, [start])[0]
