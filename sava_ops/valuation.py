@@ -14,7 +14,6 @@ Differs from the authors' code in: 1. the batch plan has the batches' masses as 
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from functools import partial
 
 import numpy as np
 import torch
@@ -110,11 +109,11 @@ def value_points(
     calibration = calibrate(train, reference, classes=classes, config=config)
     reference_batches = calibration.batches(reference, reference_rows)
     starts = starting_potentials(reference_batches, calibration, config)
-    row_of = partial(
-        transport_row,
-        reference_batches=reference_batches, starts=starts, calibration=calibration, config=config, room=Room(),
-    )  # fmt: skip
-    rows = [row_of(train.take(torch.from_numpy(rows).to(device)), turn=i) for i, rows in enumerate(train_rows)]
+    batches, room = [train.take(torch.from_numpy(own).to(device)) for own in train_rows], Room()
+    rows = [
+        transport_row(batch, reference_batches, starts, calibration, config, turn=i, room=room)
+        for i, batch in enumerate(batches)
+    ]
     costs = torch.stack([row.costs for row in rows]).double().cpu().numpy()
     plan = plan_batches(costs, [len(rows) for rows in train_rows], [len(rows) for rows in reference_rows], config)
     order = np.concatenate(train_rows).argsort()
