@@ -198,18 +198,18 @@ def held_out_rows(sizes: Sequence[int], config: ValuationConfig, *, turn: int) -
 
 
 class _Side(NamedTuple):
-    """Points as one training batch sees them, and as rows of its kernels if it has any."""
+    """Points as one training batch sees them, and as rows of its kernels."""
 
     points: Points
-    rows: RowSide | None
+    rows: RowSide
 
 
 class _Judge(NamedTuple):
-    """A reference batch as one training batch sees it, its measure, and the columns of a kernel if there is one."""
+    """A reference batch as one training batch sees it, its measure, and the columns of a kernel."""
 
     points: Points
     b: Tensor
-    columns: ColumnSide | None
+    columns: ColumnSide
 
 
 class _Frame:
@@ -242,14 +242,13 @@ class _Frame:
     def side(self, points: Points) -> _Side:
         """Centred points, to be transported like those of the batch."""
         seen, epsilon = self._seen(points), self.problem.epsilon
-        rows = RowSide.of(seen, label_costs=self.label_costs, epsilon=epsilon) if self.compact else None
-        return _Side(seen, rows)
+        return _Side(seen, RowSide.of(seen, label_costs=self.label_costs, epsilon=epsilon))
 
     def judge(self, reference: Points) -> _Judge:
         """One of the `Calibration.batches`."""
         seen, classes, epsilon = self._seen(reference), len(self.label_costs), self.problem.epsilon
         b = self._measure(seen)
-        return _Judge(seen, b, ColumnSide.of(seen, b, classes=classes, epsilon=epsilon) if self.compact else None)
+        return _Judge(seen, b, ColumnSide.of(seen, b, classes=classes, epsilon=epsilon))
 
     def _seen(self, points: Points) -> Points:
         return self.shift.augment(points, weight=self.config.shift_weight * self.calibration.scale)
@@ -263,13 +262,12 @@ class _Frame:
         self, judges: Sequence[_Judge], starts: Sequence[Tensor] | None, room: Room
     ) -> tuple[list[Transport], list[Float[Tensor, "n classes"]]]:
         """Pairs of the training batch, and the log masses S of its points under each."""
-        if self.own.rows is None:
+        if not self.compact:
             return self._transport_on_costs(judges, starts)
         tables = room.tables(len(self.own.points), [len(judge.b) for judge in judges], judges[0].b)
         kernels = [
             LabelledKernel(self.own.rows, judge.columns, epsilon=self.problem.epsilon, table=table)
             for judge, table in zip(judges, tables, strict=True)
-            if judge.columns
         ]
         pairs = sweep(kernels, self.problem, starts or [torch.zeros_like(judge.b) for judge in judges])
         return pairs, [kernel.log_class_masses(pair.g) for kernel, pair in zip(kernels, pairs, strict=True)]
@@ -290,7 +288,7 @@ class _Frame:
         self, held_out: _Side, judge: _Judge, g: Tensor, itself: tuple[Tensor, Tensor], room: Room
     ) -> Float[Tensor, "h classes"]:
         """log S of reference points under this g; `itself` = rows and columns of pairs that are the same point."""
-        if held_out.rows and judge.columns:
+        if self.compact:
             table = room.tables(len(held_out.points), [len(judge.b)], judge.b)[0]
             kernel = LabelledKernel(
                 held_out.rows, judge.columns, epsilon=self.problem.epsilon, itself=itself, table=table
