@@ -146,14 +146,14 @@ def sweep(kernels: Sequence[Kernel], problem: Problem, starts: Sequence[Float[Te
     solvers = [_Solver(kernel, problem, start) for kernel, start in zip(kernels, starts, strict=True)]
     moving = solvers
     for number in range(1, problem.max_sweeps + 1):
-        told = torch.stack([solver.look() for solver in moving]).tolist()
+        told = _looks(moving)
         # Finite, and far from the limits of the number format.
-        far = [solver for solver, (_, reach) in zip(moving, told, strict=True) if not reach < SAFE_LOG_SCALING]
+        far = [solver for solver, (_, reach) in told.items() if not reach < SAFE_LOG_SCALING]
         for solver in far:
             solver.rebuild()
         if far:
-            told = torch.stack([solver.look() for solver in moving]).tolist()
-        for solver, (error, _) in zip(moving, told, strict=True):
+            told |= _looks(far)
+        for solver, (error, _) in told.items():
             solver.note(error, number)
         moving = [solver for solver in moving if not (solver.error <= problem.tolerance)]
         if not moving or number == problem.max_sweeps:
@@ -162,6 +162,11 @@ def sweep(kernels: Sequence[Kernel], problem: Problem, starts: Sequence[Float[Te
             solver.step()
     costs = torch.stack([solver.cost() for solver in solvers]).tolist()
     return [solver.transport(cost) for solver, cost in zip(solvers, costs, strict=True)]
+
+
+def _looks(solvers: Sequence["_Solver"]) -> dict["_Solver", list[float]]:
+    """What each sees; one question to the device."""
+    return dict(zip(solvers, torch.stack([solver.look() for solver in solvers]).tolist(), strict=True))
 
 
 class _Solver:
