@@ -109,11 +109,14 @@ def value_points(
     calibration = calibrate(train, reference, classes=classes, config=config)
     reference_batches = calibration.batches(reference, reference_rows)
     starts = starting_potentials(reference_batches, calibration, config)
-    batches, room = [train.take(torch.from_numpy(own).to(device)) for own in train_rows], Room()
+    room = Room()
     rows = [
-        transport_row(batch, reference_batches, starts, calibration, config, turn=i, room=room)
-        for i, batch in enumerate(batches)
-    ]
+        transport_row(
+            train.take(torch.from_numpy(own).to(device)),
+            reference_batches, starts, calibration, config, turn=i, room=room,
+        )
+        for i, own in enumerate(train_rows)
+    ]  # fmt: skip
     costs = torch.stack([row.costs for row in rows]).double().cpu().numpy()
     plan = plan_batches(costs, [len(rows) for rows in train_rows], [len(rows) for rows in reference_rows], config)
     order = np.concatenate(train_rows).argsort()
