@@ -1,0 +1,31 @@
+"""What the speed benchmarks share: the points, and the clock."""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+from sava_ops.cost import Points
+from sava_ops.inputs import as_points
+
+CLASSES, WIDTH = 10, 512
+
+
+def clouds(count: int, seed: int, noise: float) -> Points:
+    """Unit-norm features in ten clouds, and labels of which a share is wrong."""
+    generator = np.random.default_rng(seed)
+    true = generator.integers(0, CLASSES, count)
+    centres = np.random.default_rng(99).normal(size=(CLASSES, WIDTH))
+    features = centres[true] + 2 * generator.normal(size=(count, WIDTH))
+    labels = np.where(generator.random(count) < noise, (true + 1) % CLASSES, true)
+    return as_points(features.astype(np.float32), labels, side="training", unit_norm=True)
+
+
+def seconds(call: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+def best(call: Callable[[], object], repeats: int = 7) -> float:
+    return min(seconds(call) for _ in range(repeats))
