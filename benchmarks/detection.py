@@ -16,8 +16,8 @@ from scenarios import SCENARIOS, Cifar10, Scenario, report_environment
 
 from sava_ops import ValuationConfig, value_points
 from sava_ops.baselines import logistic_regression, nearest_neighbours
-from sava_ops.conformal import bad_share, benjamini_hochberg
-from sava_ops.detection import auroc
+from sava_ops.decisions.conformal import bad_share, benjamini_hochberg
+from sava_ops.decisions.detection import auroc
 from sava_ops.inputs import as_points
 
 RATE = 0.05

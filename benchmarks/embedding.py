@@ -10,10 +10,10 @@ from PIL import Image
 from timing import best
 from torchvision.models import resnet18 as torchvision_resnet18
 
-from sava_ops import classifier
-from sava_ops.classifier import resnet18
-from sava_ops.encoder import Encoder, InputFormat, embed
-from sava_ops.images import decode_all
+from sava_ops.images import classifier
+from sava_ops.images.classifier import resnet18
+from sava_ops.images.decode import decode_all
+from sava_ops.images.encoder import Encoder, InputFormat, embed
 
 
 def embedding(count: int = 2_000) -> list[dict]:

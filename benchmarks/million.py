@@ -21,8 +21,8 @@ import dagster as dg
 import torch
 from stored_points import VALUATION, put_set, run
 
-from sava_assets.computation import SHARDS
-from sava_assets.resources import Workspace
+from sava_assets.freshness.computation import SHARDS
+from sava_assets.home.resources import Workspace
 
 SHARD_POINTS, REFERENCE_POINTS, CLASSES = 50_000, 14_000, 14
 

@@ -11,9 +11,9 @@ import torch
 from timing import CLASSES, best, clouds, seconds
 
 from sava_ops import ValuationConfig
-from sava_ops.cost import Points, ground_cost, label_costs, mean_feature_cost
-from sava_ops.labelled_kernel import ColumnSide, LabelledKernel, RowSide
-from sava_ops.sinkhorn import Problem, sweep, uniform
+from sava_ops.ot.cost import Points, ground_cost, label_costs, mean_feature_cost
+from sava_ops.ot.labelled_kernel import ColumnSide, LabelledKernel, RowSide
+from sava_ops.ot.sinkhorn import Problem, sweep, uniform
 from sava_ops.transport import calibrate
 
 EPSILON, TOLERANCE = 0.1, 1e-3

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from safetensors.numpy import load_file, save_file
 
-from sava_assets.demo import CIFAR10_SETTINGS, read_set
-from sava_ops.corruptions import confused_labels, noisy_features, noisy_labels, trojan_square
-from sava_ops.encoder import Encoder, embed, load_encoder
-from sava_ops.images import decode_all
+from sava_assets.formats.demo_sets import CIFAR10_SETTINGS, read_set
+from sava_ops.images.corruptions import confused_labels, noisy_features, noisy_labels, trojan_square
+from sava_ops.images.decode import decode_all
+from sava_ops.images.encoder import Encoder, embed, load_encoder
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 MISTAKES = {9: 1, 2: 0, 4: 7, 3: 5, 5: 3}

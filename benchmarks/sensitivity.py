@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from scenarios import Cifar10, Pool, Scenario, report_environment
 
 from sava_ops import ValuationConfig, value_points
-from sava_ops.detection import auroc
+from sava_ops.decisions.detection import auroc
 
 SEEDS = (100, 101)
 NAMES = (

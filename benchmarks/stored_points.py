@@ -8,11 +8,11 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
-from sava_assets import freshness
 from sava_assets.definitions import ASSETS
-from sava_assets.resources import Workspace
-from sava_assets.store import Output, Store, table_file, tensor_file
-from sava_ops.cost import moments
+from sava_assets.freshness import rules as freshness
+from sava_assets.home.resources import Workspace
+from sava_assets.home.store import Output, Store, table_file, tensor_file
+from sava_ops.ot.cost import moments
 
 WIDTH = 512
 VALUATION = ("label_distances", "batch_ot", "batch_plan", "point_values")

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from sava_ops.cost import Points
 from sava_ops.inputs import as_points
+from sava_ops.ot.cost import Points
 
 CLASSES, WIDTH = 10, 512
 

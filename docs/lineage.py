@@ -13,7 +13,7 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-from sava_assets.freshness import RULES
+from sava_assets.freshness.rules import RULES
 
 PICTURE = Path(__file__).with_name("lineage.png")
 GROUPS = ("reference", "test", "training", "valuation", "curation")

@@ -5,9 +5,9 @@ from typing import cast
 
 import dagster as dg
 
-from sava_assets import checks, curation, features, ingest, transport
-from sava_assets.resources import Workspace, default_home
-from sava_assets.sensors import automation, landing, recurate, recurate_job
+from sava_assets.assets import checks, curation, features, ingest, transport
+from sava_assets.freshness.sensors import automation, landing, recurate, recurate_job
+from sava_assets.home.resources import Workspace, default_home
 from sava_assets.study import figures, grid
 
 ASSETS = cast("Sequence[dg.AssetsDefinition]", dg.load_assets_from_modules([ingest, features, transport, curation]))

@@ -6,7 +6,7 @@ from typing import Literal
 
 from sava_ops.batches import Batching
 from sava_ops.errors import BadInput
-from sava_ops.label_distance import LabelMetric
+from sava_ops.ot.label_distance import LabelMetric
 
 
 @dataclass(frozen=True)

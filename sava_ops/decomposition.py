@@ -5,7 +5,7 @@
 
 with g as solved: because the label enters the cost as ½ λ_y W[c, y'_l] alone, all labels together cost one pass over
 the pairs and one product of (n, classes) with (classes, classes). At the given label, f_k(y_k) is the potential itself.
-ℓ is a classifier's loss (`sava_ops.discriminant`), which depends on the training point alone and so moves no mass.
+ℓ is a classifier's loss (`reference.discriminant`), which depends on the training point alone and so moves no mass.
 
     feature_value   = min_c f_k(c)                          how foreign the image is under its best label
     label_value     = f_k(y_k) − min_{c ≠ y_k} f_k(c)       signed margin; above 0, another label fits better

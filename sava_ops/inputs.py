@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sava_ops.cost import Points
 from sava_ops.errors import BadInput
+from sava_ops.ot.cost import Points
 
 Array = np.ndarray | Tensor
 

@@ -7,7 +7,7 @@ computed once. Every pair of reference batch j starts from the same potential g_
 function of its training batch, the reference and the calibration alone, whoever computes it and when.
 
 Reference points go along with every training batch as if they belonged to it (each transported without itself): they
-tell what clean points are worth there (`sava_ops.conformal`).
+tell what clean points are worth there (`sava_ops.decisions.conformal`).
 
 Differs from the authors' code in: 1. potential, plan and cost come from one problem on features (theirs: the plan on
 pixels). 2. ε and ρ follow the scale of the costs (theirs: ε = 0.1 in raw units). 3. a stated tolerance (theirs: one
@@ -26,15 +26,15 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from sava_ops.config import ValuationConfig
-from sava_ops.cost import Points, feature_cost, label_costs, mean_feature_cost, with_label_costs
-from sava_ops.covariate_shift import covariate_shift
 from sava_ops.decomposition import LabelPotentials, best_labels, log_class_masses, potentials_by_label
-from sava_ops.discriminant import Discriminant, fit_discriminant
 from sava_ops.errors import BadInput
-from sava_ops.label_distance import class_samples, label_distances
-from sava_ops.label_shift import estimated_shares, reference_measure
-from sava_ops.labelled_kernel import ColumnSide, LabelledKernel, Room, RowSide
-from sava_ops.sinkhorn import Problem, Transport, solve, sweep, uniform
+from sava_ops.ot.cost import Points, feature_cost, label_costs, mean_feature_cost, with_label_costs
+from sava_ops.ot.label_distance import class_samples, label_distances
+from sava_ops.ot.labelled_kernel import ColumnSide, LabelledKernel, Room, RowSide
+from sava_ops.ot.sinkhorn import Problem, Transport, solve, sweep, uniform
+from sava_ops.reference.covariate_shift import covariate_shift
+from sava_ops.reference.discriminant import Discriminant, fit_discriminant
+from sava_ops.reference.label_shift import estimated_shares, reference_measure
 
 KERNELS = 3
 """Numbers held for each pair of points on a GPU: the kernel, its entropy, room for the rest."""

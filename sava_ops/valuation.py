@@ -6,7 +6,7 @@
 
 High value = far from the reference distribution = prune first. The same sum over the potentials of other labels says
 whether the image or its label is to blame (`sava_ops.decomposition`); the values of held-out reference points, what is
-usual for clean ones (`sava_ops.conformal`).
+usual for clean ones (`sava_ops.decisions.conformal`).
 
 Differs from the authors' code in: 1. the batch plan has the batches' masses as marginals (theirs: all ones).
 2. dividing by a_i makes batches of different sizes comparable. 3. no tanh.
@@ -22,12 +22,12 @@ from torch import Tensor
 
 from sava_ops.batches import split_batches
 from sava_ops.config import ValuationConfig
-from sava_ops.conformal import bad_share, clean_probability, conformal_p_values, suggestion_confidence
-from sava_ops.cost import Points
+from sava_ops.decisions.conformal import bad_share, clean_probability, conformal_p_values, suggestion_confidence
 from sava_ops.decomposition import Scores, decompose
 from sava_ops.inputs import Array, as_points, class_count
-from sava_ops.labelled_kernel import Room
-from sava_ops.sinkhorn import Problem, solve
+from sava_ops.ot.cost import Points
+from sava_ops.ot.labelled_kernel import Room
+from sava_ops.ot.sinkhorn import Problem, solve
 from sava_ops.transport import BatchRow, calibrate, starting_potentials, transport_row
 
 PLAN_TOLERANCE = 1e-6

@@ -23,8 +23,8 @@ def curated(tmp_path_factory) -> tuple[Path, set[str]]:
     # Imported here: the tests of `sava_ops` run where there is no Dagster.
     from rich.console import Console
 
-    from sava_assets.resources import Workspace
-    from sava_assets.runner import curate
+    from sava_assets.cli.runner import curate
+    from sava_assets.home.resources import Workspace
     from tests.sava_assets.homes import write_home
 
     home = tmp_path_factory.mktemp("curated") / "home"

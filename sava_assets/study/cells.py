@@ -9,16 +9,16 @@ import dagster as dg
 import numpy as np
 import torch
 
-from sava_assets.computation import Run, metadata_of, result_of
-from sava_assets.freshness import RULES, SHARDS_NAME, key
-from sava_assets.resources import Workspace
-from sava_assets.store import Output, Result
+from sava_assets.freshness.computation import Run, metadata_of, result_of
+from sava_assets.freshness.rules import RULES, SHARDS_NAME, key
+from sava_assets.home.resources import Workspace
+from sava_assets.home.store import Output, Result
 from sava_assets.study.corruptions import CORRUPTIONS, MAIN
 from sava_ops.baselines import METHODS
-from sava_ops.cost import Points
 from sava_ops.errors import BadInput
-from sava_ops.images import decode_all
+from sava_ops.images.decode import decode_all
 from sava_ops.inputs import as_points
+from sava_ops.ot.cost import Points
 
 BY_CORRUPTION = dg.StaticPartitionsDefinition(list(CORRUPTIONS))
 BY_CELL = dg.MultiPartitionsDefinition(

@@ -6,9 +6,9 @@ from functools import partial
 
 import numpy as np
 
-from sava_ops.corruptions import confused_labels, noisy_features, noisy_labels, poison_frogs, trojan_square
-from sava_ops.encoder import Encoder
 from sava_ops.errors import BadInput
+from sava_ops.images.corruptions import confused_labels, noisy_features, noisy_labels, poison_frogs, trojan_square
+from sava_ops.images.encoder import Encoder
 
 MAIN = "noisy labels"
 """Corruption of the figures that show one."""

@@ -9,18 +9,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from sava_assets import plots
-from sava_assets.store import Output, table_file
+from sava_assets.assets import plots
+from sava_assets.home.store import Output, table_file
 from sava_assets.study.cells import StudyRun, cells_of, pixels_of, studied
 from sava_assets.study.corruptions import MAIN
 from sava_assets.study.measures import STATISTICS, figure, found_by, last_layer_accuracy
 from sava_ops.baselines import METHODS
 from sava_ops.baselines.transport import uncached_score
-from sava_ops.classifier import Comparison, LabelledImages, TrainingSet, compare_training_sets
 from sava_ops.config import ValuationConfig
-from sava_ops.cost import Points
+from sava_ops.decisions.pruning import keep_lowest
 from sava_ops.errors import OutOfMemory
-from sava_ops.pruning import keep_lowest
+from sava_ops.images.classifier import Comparison, LabelledImages, TrainingSet, compare_training_sets
+from sava_ops.ot.cost import Points
 from sava_ops.valuation import value_points
 
 STEPS = 5

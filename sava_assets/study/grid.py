@@ -7,18 +7,18 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from sava_assets import plots
-from sava_assets.features import embed_set, stored_encoder
-from sava_assets.store import Output, Result, table_file, tensor_file
+from sava_assets.assets import plots
+from sava_assets.assets.features import embed_set, stored_encoder
+from sava_assets.home.store import Output, Result, table_file, tensor_file
 from sava_assets.study.cells import StudyRun, cells_of, pixels_of, studied
 from sava_assets.study.corruptions import CORRUPTIONS, TARGET, Clean, mistakes_of
 from sava_assets.study.measures import PeakMemory, found_by, grouped, last_layer_accuracy, table_of
 from sava_ops.baselines import METHODS
-from sava_ops.detection import detection_curve
-from sava_ops.encoder import embed
+from sava_ops.decisions.detection import detection_curve
+from sava_ops.decisions.pruning import keep_lowest
 from sava_ops.errors import BadInput, OutOfMemory
-from sava_ops.images import decode_all
-from sava_ops.pruning import keep_lowest
+from sava_ops.images.decode import decode_all
+from sava_ops.images.encoder import embed
 
 
 @studied(kinds={"pytorch"})

@@ -8,14 +8,14 @@ import numpy as np
 import psutil
 import pyarrow as pa
 
-from sava_assets import plots
-from sava_assets.store import Output, table_file
+from sava_assets.assets import plots
+from sava_assets.home.store import Output, table_file
 from sava_assets.study.cells import StudyRun
 from sava_assets.study.corruptions import CORRUPTIONS
 from sava_ops.baselines import METHODS
 from sava_ops.baselines.linear_head import BATCH, train_head
-from sava_ops.cost import Points
-from sava_ops.detection import auroc, average_precision, found_in_top
+from sava_ops.decisions.detection import auroc, average_precision, found_in_top
+from sava_ops.ot.cost import Points
 
 
 class PeakMemory:

@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from sava_assets.resources import Workspace
-from sava_assets.runner import current
+from sava_assets.cli.runner import current
+from sava_assets.home.resources import Workspace
 from sava_assets.study.corruptions import CORRUPTIONS, MAIN
 from sava_assets.study.measures import grouped, table_of
 from sava_ops.baselines import METHODS
-from sava_ops.encoder import FEATURES
+from sava_ops.images.encoder import FEATURES
 
 OURS = ("SAVA", "SAVA (label values)")
 KIN = ("SAVA (no label cache)",)

@@ -3,17 +3,17 @@
     score_k = 1 − quality(y_k, p(· | x_k)),   quality = p(y_k | x_k)       (Northcutt et al. 2021; Kuan & Mueller 2022)
 
 as ranked by cleanlab, an optional package. p comes from the cross-fitted logistic regressions of
-`sava_ops.discriminant` (stratified seeded folds) on the noisy labels. O(N d C) a step; looks at no reference point. A
-class too small for the folds gets p near 0 where it is held out.
+`sava_ops.reference.discriminant` (stratified seeded folds) on the noisy labels. O(N d C) a step; looks at no reference
+point. A class too small for the folds gets p near 0 where it is held out.
 """
 
 import numpy as np
 from jaxtyping import Float
 
-from sava_ops.cost import Points
-from sava_ops.discriminant import FOLDS, cross_fitted
 from sava_ops.errors import BadInput
 from sava_ops.inputs import class_count
+from sava_ops.ot.cost import Points
+from sava_ops.reference.discriminant import FOLDS, cross_fitted
 
 SEED = 0
 

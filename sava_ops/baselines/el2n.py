@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 
 from sava_ops.baselines.linear_head import train_head
-from sava_ops.cost import Points
 from sava_ops.errors import BadInput
 from sava_ops.inputs import class_count
+from sava_ops.ot.cost import Points
 
 EPOCHS = 5
 HEADS = 10

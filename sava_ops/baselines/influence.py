@@ -14,9 +14,9 @@ from scipy.optimize import minimize
 from scipy.sparse.linalg import LinearOperator, cg
 from torch import Tensor
 
-from sava_ops.cost import Points
 from sava_ops.errors import BadInput
 from sava_ops.inputs import class_count
+from sava_ops.ot.cost import Points
 
 PENALTY = 1e-2
 """λ, on centred features in units of their standard deviation (over all columns together)."""

@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sava_ops.cost import Points, feature_cost
 from sava_ops.errors import BadInput
 from sava_ops.inputs import class_count
+from sava_ops.ot.cost import Points, feature_cost
 
 GRID = (1, 5, 10, 20, 50)
 """Of equally good ones the first."""

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sava_ops.cost import Points
+from sava_ops.ot.cost import Points
 
 BATCH = 128
 LEARNING_RATE = 1.0

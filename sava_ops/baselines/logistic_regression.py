@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int64
 from sklearn.linear_model import LogisticRegression
 
-from sava_ops.cost import Points
+from sava_ops.ot.cost import Points
 
 INVERSE_PENALTY = 1.0
 """Of unit-norm features."""

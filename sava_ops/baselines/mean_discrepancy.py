@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sava_ops.cost import Points, feature_cost, mean_feature_cost
+from sava_ops.ot.cost import Points, feature_cost, mean_feature_cost
 
 BLOCK = 256
 

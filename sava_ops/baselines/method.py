@@ -7,9 +7,9 @@ import numpy as np
 import psutil
 from jaxtyping import Float
 
-from sava_ops.cost import Points
 from sava_ops.errors import OutOfMemory
 from sava_ops.inputs import class_count
+from sava_ops.ot.cost import Points
 
 
 @dataclass(frozen=True)

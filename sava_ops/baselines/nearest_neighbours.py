@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from sava_ops.cost import Points, feature_cost
+from sava_ops.ot.cost import Points, feature_cost
 
 NEIGHBOURS = 50
 BLOCK = 4_096

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor
 
-from sava_ops.cost import Points
+from sava_ops.ot.cost import Points
 
 SEED = 0
 

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
-from sava_ops.cost import Points
+from sava_ops.ot.cost import Points
 
 SEED = 240_601_130
 """No one else's: with the seed that corrupted the labels, the order could repeat that draw."""

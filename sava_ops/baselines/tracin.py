@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sava_ops.baselines.linear_head import Head, train_head
-from sava_ops.cost import Points
 from sava_ops.inputs import class_count
+from sava_ops.ot.cost import Points
 
 EPOCHS = 10
 SEED = 0

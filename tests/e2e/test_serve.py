@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from tests.e2e.server import serving, wait_for
+from tests.sava_assets.freshness.test_automation import FROM_BATCH_OT, filled, shard_work
 from tests.sava_assets.homes import noisy, pictures, write_set
-from tests.sava_assets.test_automation import FROM_BATCH_OT, filled, shard_work
 
 __all__ = ["filled"]
 LOOK_SECONDS = 3

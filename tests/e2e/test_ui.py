@@ -11,7 +11,7 @@ from urllib.parse import quote
 
 import pytest
 
-from sava_assets.freshness import RULES
+from sava_assets.freshness.rules import RULES
 from sava_assets.study.cells import STUDIES
 from tests.e2e.server import WAIT_SECONDS, Server, serving, wait_for
 

@@ -9,10 +9,10 @@ import yaml
 from torch import nn
 
 from sava_assets.definitions import ASSETS, CHECKS
-from sava_assets.demo import Labelled, write_set
-from sava_assets.resources import Workspace
-from sava_ops.classifier import resnet18
-from sava_ops.encoder import Encoder, InputFormat, save_encoder
+from sava_assets.formats.demo_sets import Labelled, write_set
+from sava_assets.home.resources import Workspace
+from sava_ops.images.classifier import resnet18
+from sava_ops.images.encoder import Encoder, InputFormat, save_encoder
 from tests.pictures import png, scan
 from tests.toy import mislabelled
 

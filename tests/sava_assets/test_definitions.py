@@ -1,7 +1,7 @@
 import dagster as dg
 
 from sava_assets.definitions import defs
-from sava_assets.freshness import RULES
+from sava_assets.freshness.rules import RULES
 from sava_assets.study.cells import STUDIES
 
 EDGES = {

@@ -1,0 +1,129 @@
+"""What must hold of stored results; shown beside the assets."""
+
+from collections.abc import Iterator
+
+import dagster as dg
+import numpy as np
+import pyarrow.compute as pc
+import torch
+
+from sava_assets.assets.ingest import shared_images
+from sava_assets.freshness.computation import SHARDS
+from sava_assets.home.resources import Workspace
+from sava_assets.home.store import Result
+from sava_ops.errors import BadInput
+
+FEW = 20
+"""Reference points of a class, below which its values are little more than chance."""
+MOST_SUSPICIOUS = 0.02
+
+
+@dg.asset_check(asset="raw_images", partitions_def=SHARDS, additional_deps=["reference_images", "test_images"])
+def images_disjoint(context: dg.AssetCheckExecutionContext, workspace: Workspace) -> dg.AssetCheckResult:
+    """No training image is also a reference or test image (by pixels)."""
+    sets = [workspace.store.current(name) for name in ("reference_images", "test_images")]
+    shared = [
+        pair
+        for _, result in _shards(context, workspace, "raw_images")
+        for other in sets
+        if other
+        for pair in shared_images(result, other)
+    ]
+    first = {"first": f"{shared[0][0]} is {shared[0][1]}"} if shared else {}
+    return dg.AssetCheckResult(passed=not shared, metadata={"shared": len(shared), **first})
+
+
+@dg.asset_check(asset="embeddings", partitions_def=SHARDS)
+def embeddings_finite(context: dg.AssetCheckExecutionContext, workspace: Workspace) -> dg.AssetCheckResult:
+    """Every feature is a finite number."""
+    broken = {
+        shard: int((~torch.isfinite(result.tensors("features.safetensors")["features"])).any(1).sum())
+        for shard, result in _shards(context, workspace, "embeddings")
+    }
+    return dg.AssetCheckResult(passed=not any(broken.values()), metadata={"points_not_finite": sum(broken.values())})
+
+
+@dg.asset_check(asset="batches", partitions_def=SHARDS)
+def class_shares_kept(context: dg.AssetCheckExecutionContext, workspace: Workspace) -> dg.AssetCheckResult:
+    """Stratified batches hold each class to within one point of each other; batch sizes differ by at most one."""
+    spread = 0
+    stratified = workspace.knobs.valuation.batching == "stratified"
+    for _, result in _shards(context, workspace, "batches"):
+        points = result.table("points.parquet", ["label", "batch"])
+        labels = np.unique(points["label"].to_pylist(), return_inverse=True)[1]
+        counts = np.zeros((result.numbers["batches"], labels.max() + 1), dtype=int)
+        np.add.at(counts, (points["batch"].to_numpy(), labels), 1)
+        spread = max(spread, int(np.ptp(counts.sum(1))), int(np.ptp(counts, axis=0).max()) if stratified else 0)
+    return dg.AssetCheckResult(passed=spread <= 1, metadata={"largest_difference": spread})
+
+
+@dg.asset_check(asset="reference_embeddings")
+def enough_reference_points(workspace: Workspace) -> dg.AssetCheckResult:
+    """Every class of the reference set has enough points to judge by."""
+    labels = _current(workspace, "reference_embeddings").table("points.parquet", ["label"])["label"]
+    few = {row["values"]: row["counts"] for row in labels.value_counts().to_pylist() if row["counts"] < FEW}
+    return dg.AssetCheckResult(
+        passed=not few,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={f"points of {name}": count for name, count in sorted(few.items())} | {"wanted_per_class": FEW},
+    )
+
+
+@dg.asset_check(asset="reference_values")
+def reference_trusted(workspace: Workspace) -> dg.AssetCheckResult:
+    """Few reference points look as if they should not judge."""
+    numbers = _current(workspace, "reference_values").numbers
+    share = numbers["suspicious"] / numbers["points"]
+    return dg.AssetCheckResult(
+        passed=share <= MOST_SUSPICIOUS,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"suspicious": numbers["suspicious"], "share": share},
+    )
+
+
+@dg.asset_check(asset="batch_ot")
+def all_pairs_converged(workspace: Workspace) -> dg.AssetCheckResult:
+    """Every batch pair met its tolerance."""
+    pairs = _current(workspace, "batch_ot").tensors("pairs.safetensors")
+    missed = int((~pairs["converged"]).sum())
+    return dg.AssetCheckResult(
+        passed=missed == 0,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"not_converged": missed, "largest_marginal_error": float(pairs["marginal_errors"].max())},
+    )
+
+
+@dg.asset_check(asset="batch_plan")
+def plan_marginals(workspace: Workspace) -> dg.AssetCheckResult:
+    """The plan moves exactly the mass of each training batch."""
+    sizes = _current(workspace, "batch_ot").table("rows.parquet", ["size"])["size"].to_numpy()
+    plan = _current(workspace, "batch_plan").tensors("plan.safetensors")["plan"].numpy()
+    error = float(np.abs(plan.sum(1) - sizes / sizes.sum()).sum())
+    return dg.AssetCheckResult(passed=error < 1e-9, metadata={"l1_error": error})
+
+
+@dg.asset_check(asset="point_values")
+def values_aligned(workspace: Workspace) -> dg.AssetCheckResult:
+    """Every point of every valued shard has one finite value, under its own id and label."""
+    points = _current(workspace, "point_values").table("points.parquet")
+    wrong = 0
+    for shard in points["shard"].unique().to_pylist():
+        own = points.filter(pc.field("shard") == shard)
+        raw = _current(workspace, "raw_images", shard).table("points.parquet")
+        wrong += own.select(["id", "label"]) != raw.select(["id", "label"])
+    broken = int((~np.isfinite(points["value"].to_numpy())).sum())
+    return dg.AssetCheckResult(
+        passed=not wrong and not broken, metadata={"shards_not_aligned": int(wrong), "values_not_finite": broken}
+    )
+
+
+def _shards(context: dg.AssetCheckExecutionContext, workspace: Workspace, asset: str) -> Iterator[tuple[str, Result]]:
+    for shard in context.partition_keys:
+        yield shard, _current(workspace, asset, shard)
+
+
+def _current(workspace: Workspace, asset: str, shard: str | None = None) -> Result:
+    result = workspace.store.current(asset, shard)
+    if result is None:
+        raise BadInput(f"{asset} has no result yet: materialize it first")
+    return result

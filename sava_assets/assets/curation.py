@@ -1,0 +1,240 @@
+"""From batch matrix to a curated data set, and the proof that it trains a better classifier."""
+
+import json
+from collections.abc import Iterator
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from sava_assets.assets import plots
+from sava_assets.assets.findings import findings, with_findings
+from sava_assets.assets.ingest import refuse_shared_images
+from sava_assets.assets.transport import read_row
+from sava_assets.freshness.computation import Run, computed
+from sava_assets.freshness.history import record
+from sava_assets.home.store import Output, Result, Store, bytes_file, table_file
+from sava_ops.decisions.conformal import bad_share
+from sava_ops.decisions.pruning import Decision, decide, keep_random
+from sava_ops.errors import BadInput
+from sava_ops.images.classifier import Comparison, LabelledImages, TrainingSet, compare_training_sets
+from sava_ops.images.decode import decode_all
+from sava_ops.transport import BatchRow
+from sava_ops.valuation import Assessment, BatchPlan, assess
+
+MOST_GROUPS = 40
+"""Shown of classes and of shards."""
+
+
+@computed(group="valuation", kinds={"parquet"})
+def point_values(run: Run) -> Output:
+    """What each training image is worth, and why: how far it pulls the training data away from the reference, how much
+    of that is the image and how much its label, which label fits best. High = prune first."""
+    index, members = run.read("batch_ot").table("rows.parquet"), run.read_shards("batches")
+    found = assess(_rows(run, index["row"].to_pylist()), _plan(run.read("batch_plan")), run.knobs.valuation)
+    shards = list(dict.fromkeys(index["shard"].to_pylist()))
+    tables = [members[shard].table("points.parquet") for shard in shards]
+    names = [pa.repeat(shard, len(table)) for shard, table in zip(shards, tables, strict=True)]
+    points = pa.concat_tables(table.append_column("shard", name) for table, name in zip(tables, names, strict=True))
+    # Rows are batch by batch, the table is shard by shard.
+    first = np.cumsum([0, *(members[shard].numbers["batches"] for shard in shards[:-1])])
+    place = np.concatenate([start + table["batch"].to_numpy() for start, table in zip(first, tables, strict=True)])
+    order = np.argsort(np.argsort(place, kind="stable"), kind="stable")
+    found = Assessment(**{name: array[order] for name, array in vars(found).items()})
+    classes, known = (run.read(name).numbers["classes"] for name in ("label_distances", "reference_embeddings"))
+    points = with_findings(points, found, classes, known=set(known))
+    return Output(
+        files={"points.parquet": table_file(points)},
+        numbers={"points": len(points), "bad_share": bad_share(found.p_values)}
+        | {
+            f"value_{n}": float(np.quantile(found.values, q)) for n, q in (("median", 0.5), ("p90", 0.9), ("p99", 0.99))
+        },
+        pictures={
+            "values": plots.histogram(found.values, "value (units of cost)"),
+            "highest values": _highest(points, run.read_shards("raw_images")),
+        },
+    )
+
+
+def _rows(run: Run, keys: list[str]) -> Iterator[BatchRow]:
+    for done, key in enumerate(keys, start=1):
+        row = read_row(run, key)
+        if row is None:
+            raise BadInput(f"a row of batch_ot is gone from the store ({key}): materialize batch_ot again")
+        yield row
+        run.progress(done, len(keys))
+
+
+def _publish(run: Run, result: Result) -> None:
+    """Bring `curated/` to this result: kept images per shard in the Hugging Face layout, then the table of points."""
+    if run.knobs.prune.dry_run:
+        run.log.info("prune.dry_run is set: curated/ stays as it is")
+        return
+    curated = run.workspace.folder("curated")
+    stamp, wanted = curated / "version.json", {"points": result.data_version, "images": run.knobs.prune.export_images}
+    if stamp.exists() and json.loads(stamp.read_text()) == wanted:
+        return
+    points, out = result.table("points.parquet"), Store(curated)
+    stamp.unlink(missing_ok=True)
+    written = {"points.parquet"}
+    if run.knobs.prune.export_images:
+        for shard, images in run.read_shards("raw_images").items():
+            if table := _kept_images(points, shard, images):
+                out.put(f"images/{shard}.parquet", table_file(table))
+                written.add(f"images/{shard}.parquet")
+    out.put("points.parquet", table_file(points))
+    for old in [*curated.glob("images/*.parquet")]:
+        if f"images/{old.name}" not in written:
+            old.unlink()
+    out.put("version.json", bytes_file(json.dumps(wanted).encode()))
+
+
+@computed(group="curation", kinds={"parquet"}, publish=_publish)
+def pruned_dataset(run: Run) -> Output:
+    """What becomes of each training image: keep, drop, relabel or review. What is kept is written to `curated/`."""
+    points, knobs = run.read("point_values").table("points.parquet"), run.knobs.prune
+    labels, shards = (np.unique(points[name].to_pylist(), return_inverse=True)[1] for name in ("label", "shard"))
+    made = decide(findings(points), labels, knobs.rule)
+    relabelled = made.action == "relabel"
+    own, suggested = (np.array(points[name].to_pylist(), dtype=object) for name in ("label", "suggested_label"))
+    mended = relabelled & knobs.relabel
+    curated = np.where(mended, suggested, own)
+    curated[~made.keep & ~mended] = None
+    for name, column in (("keep", made.keep), ("action", made.action.tolist()), ("curated_label", curated.tolist())):
+        points = points.append_column(name, pa.array(column, pa.bool_() if name == "keep" else pa.string()))
+    value, p_value = points["value"].to_numpy(), points["p_value"].to_numpy()
+    numbers = {"points": len(points), "kept": int(made.keep.sum()), "pruned": int((~made.keep).sum())}
+    numbers |= {f"to_{name}": int((made.action == name).sum()) for name in ("drop", "relabel", "review")}
+    return Output(
+        files={"points.parquet": table_file(points)},
+        numbers=numbers | {"threshold": made.threshold, "bad_share": bad_share(p_value)},
+        pictures={
+            "values": plots.histogram(value, "value (units of cost)", made.threshold),
+            "share of bad points": _shares(points, {"label": labels, "shard": shards}, made),
+        },
+    )
+
+
+def _shares(points: pa.Table, groups: dict[str, np.ndarray], made: Decision) -> str:
+    """Estimated share of bad points and share flagged, by label and by shard."""
+    p_value, lines = points["p_value"].to_numpy(), []
+    for name, codes in groups.items():
+        lines += [f"| {name} | points | estimated bad | flagged |", "|---|---:|---:|---:|"]
+        words = sorted(set(points[name].to_pylist()))
+        for code in range(min(len(words), MOST_GROUPS)):
+            own = codes == code
+            shares = f"{bad_share(p_value[own]):.1%} | {made.flagged[own].mean():.1%}"
+            lines.append(f"| {words[code]} | {own.sum():,} | {shares} |")
+        lines += [f"\n… and {len(words) - MOST_GROUPS:,} more" if len(words) > MOST_GROUPS else "", ""]
+    return "\n".join(lines)
+
+
+def _remember(run: Run, _: Result) -> None:
+    """The chain is through: keep what it came to."""
+    record(run.workspace, run.shards)
+
+
+@computed(group="curation", kinds={"pytorch"}, publish=_remember)
+def classifier_accuracy(run: Run) -> Output:
+    """Test accuracy of ResNet18, with equal steps, trained on all data, on a random subset, on what is kept, on that
+    with the relabelled images, and on all data weighted by how probably clean they are."""
+    training, test = run.read_shards("raw_images"), run.read("test_images")
+    refuse_shared_images(training | {"the reference set": run.read("reference_images")}, "test", test)
+    points = run.read("pruned_dataset").table("points.parquet")
+    classes = sorted(set(points["label"].to_pylist()) | set(test.numbers["classes"]))
+    pool, knobs = _labelled(training, classes, run), run.knobs.classifier
+    if len(pool.labels) != len(points):
+        raise BadInput("pruned_dataset is older than the shards: materialize pruned_dataset first")
+    accuracies = compare_training_sets(
+        pool,
+        _training_sets(points, classes),
+        _labelled({"test": test}, classes, run),
+        comparison=Comparison(len(classes), knobs.training, tuple(range(knobs.seeds))),
+        device=run.workspace.device,
+        progress=run.progress,
+    )
+    rows = [{"set": n, "seed": s, "accuracy": a} for n, per_seed in accuracies.items() for s, a in enumerate(per_seed)]
+    return Output(
+        files={"accuracies.parquet": table_file(pa.Table.from_pylist(rows))},
+        numbers={f"{n}_{what}": float(f(a)) for n, a in accuracies.items() for what, f in _SUMMARY.items()}
+        | {"seeds": knobs.seeds, "test_images": test.numbers["images"]},
+        pictures={"accuracy": plots.bars(accuracies, "test accuracy")},
+        data_version=run.content_version,
+    )
+
+
+def _training_sets(points: pa.Table, classes: list[str]) -> dict[str, TrainingSet]:
+    keep = points["keep"].to_numpy(zero_copy_only=False)
+    # Another seed than any batch's or model's: the control must not share their chance.
+    control = keep_random(len(keep), pruned=int((~keep).sum()), seed=2**31)
+    number = {name: i for i, name in enumerate(classes)}
+    label = np.array([number[name] for name in points["label"].to_pylist()])
+    # A suggested label is one of the reference set, which the test set may lack.
+    suggested = np.array([number.get(name, -1) for name in points["suggested_label"].to_pylist()])
+    relabel = np.equal(points["action"].to_pylist(), "relabel") & (suggested >= 0)
+    mended = torch.from_numpy(np.where(relabel, suggested, label))
+    rows = {
+        name: torch.from_numpy(mask.nonzero()[0])
+        for name, mask in {"random": control, "pruned": keep, "relabelled": keep | relabel}.items()
+    }
+    everything, weights = torch.arange(len(keep)), points["clean_probability"].to_numpy().astype(np.float32)
+    return {
+        "all": TrainingSet(everything),
+        "random": TrainingSet(rows["random"]),
+        "pruned": TrainingSet(rows["pruned"]),
+        "relabelled": TrainingSet(rows["relabelled"], labels=mended[rows["relabelled"]]),
+        "reweighted": TrainingSet(everything, weights=torch.from_numpy(weights)),
+    }
+
+
+_SUMMARY = {"mean": np.mean, "std": np.std}
+
+
+def _plan(result: Result) -> BatchPlan:
+    arrays = {name: tensor.numpy() for name, tensor in result.tensors("plan.safetensors").items()}
+    return BatchPlan(**arrays, marginal_error=result.numbers["marginal_error"], converged=result.numbers["converged"])
+
+
+def _highest(points: pa.Table, shards: dict[str, Result]) -> str:
+    """Grid of the images with the highest values."""
+    order = np.argsort(-points["value"].to_numpy(), kind="stable")[: plots.GRID_COLUMNS * plots.GRID_ROWS]
+    top = points.take(pa.array(order)).to_pylist()
+    found: dict[str, bytes] = {}
+    for shard in {row["shard"] for row in top}:
+        images = shards[shard].table("images.parquet")
+        chosen = images.filter(pc.field("id").isin([row["id"] for row in top]))
+        found |= dict(zip(chosen["id"].to_pylist(), chosen["image"].to_pylist(), strict=True))
+    captions = [
+        row["label"] if row["suggested_label"] == row["label"] else f"{row['label']} → {row['suggested_label']}"
+        for row in top
+    ]
+    return plots.image_grid([found[row["id"]] for row in top], captions)
+
+
+def _kept_images(points: pa.Table, shard: str, images: Result) -> pa.Table | None:
+    """The kept images of a shard as `image: struct<bytes, path>`, `label`; None if nothing of it is kept."""
+    kept = points.filter(pc.field("curated_label").is_valid() & (pc.field("shard") == shard))
+    labels = kept.select(["id", "curated_label"]).rename_columns(["id", "label"])
+    table = images.table("images.parquet").join(labels, "id", join_type="inner").sort_by("id")
+    if not len(table):
+        return None
+    image = pa.StructArray.from_arrays(
+        [table["image"].combine_chunks(), table["id"].combine_chunks()], names=["bytes", "path"]
+    )
+    return pa.table({"image": image, "label": table["label"]})
+
+
+def _labelled(shards: dict[str, Result], classes: list[str], run: Run) -> LabelledImages:
+    """Pixels and class ids of whole sets, in order."""
+    number = {name: i for i, name in enumerate(classes)}
+    labels = [number[label] for result in shards.values() for label in _column(result, "points.parquet", "label")]
+    pixels = [
+        decode_all(_column(result, "images.parquet", "image"), size=run.knobs.encoder.image_size)
+        for result in shards.values()
+    ]
+    return LabelledImages(torch.cat(pixels), torch.tensor(labels))
+
+
+def _column(result: Result, file: str, column: str) -> list:
+    return result.table(file, [column])[column].to_pylist()

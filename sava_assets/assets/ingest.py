@@ -1,0 +1,150 @@
+"""Images in: decoded once, named, and quarantined with a reason where they do not decode."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from upath import UPath
+
+from sava_assets.formats.landing import EncodedImage, find_shards, read_images
+from sava_assets.freshness.computation import Run, computed
+from sava_assets.home.store import Output, Result, table_file
+from sava_ops.batches import split_batches
+from sava_ops.errors import BadInput
+from sava_ops.images.decode import inspect_all
+
+IMAGES_AT_ONCE = 4_096
+POINTS = pa.schema(
+    {"id": pa.string(), "label": pa.string(), "width": pa.int32(), "height": pa.int32(), "pixel_hash": pa.string()}
+)
+IMAGES = pa.schema({"id": pa.string(), "image": pa.binary()})
+QUARANTINE = pa.schema({"id": pa.string(), "reason": pa.string()})
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Row k of `points` and of `images` is the same image."""
+
+    points: pa.Table
+    images: pa.Table
+    quarantine: pa.Table
+
+    def __add__(self, other: "ImageSet") -> "ImageSet":
+        return ImageSet(
+            pa.concat_tables([self.points, other.points]),
+            pa.concat_tables([self.images, other.images]),
+            pa.concat_tables([self.quarantine, other.quarantine]),
+        )
+
+
+@computed(group="training", kinds={"parquet"})
+def raw_images(run: Run) -> Output:
+    """The images of one landed shard with their labels; what does not decode is set aside with its reason."""
+    path = find_shards(run.workspace.folder(run.knobs.landing))[run.shard or ""]
+    return _output(_ingest(run, path, prefix=f"{run.shard}/"))
+
+
+@computed(group="reference", kinds={"parquet"})
+def reference_images(run: Run) -> Output:
+    """The clean images. `role` says which ones train the encoder and which ones judge: never the same."""
+    knobs = run.knobs
+    found = _ingest(run, run.workspace.folder(knobs.reference), prefix="reference/")
+    roles = ["valuation"] * len(found.points)
+    if knobs.clean_train:
+        found += _ingest(run, run.workspace.folder(knobs.clean_train), prefix="clean_train/")
+        roles += ["encoder"] * (len(found.points) - len(roles))
+    elif knobs.encoder.source == "train":
+        for row in _half(found.points["label"], seed=knobs.encoder.seed):
+            roles[row] = "encoder"
+    points = found.points.append_column("role", pa.array(roles, pa.string()))
+    return _output(ImageSet(points, found.images, found.quarantine))
+
+
+@computed(group="test", kinds={"parquet"})
+def test_images(run: Run) -> Output:
+    """The images on which accuracy is reported, and nothing else."""
+    return _output(_ingest(run, run.workspace.folder(run.knobs.test), prefix="test/"))
+
+
+def shared_images(one: Result, other: Result) -> list[tuple[str, str]]:
+    """Ids of images with equal pixels in two sets."""
+    first, second = (result.table("points.parquet", ["id", "pixel_hash"]) for result in (one, other))
+    shared = first.filter(pc.field("pixel_hash").isin(second["pixel_hash"].combine_chunks()))
+    known = dict(zip(second["pixel_hash"].to_pylist(), second["id"].to_pylist(), strict=True)) if len(shared) else {}
+    return [(row["id"], known[row["pixel_hash"]]) for row in shared.to_pylist()]
+
+
+def refuse_shared_images(ones: Mapping[str, Result], other_name: str, other: Result) -> None:
+    """Raise BadInput if a set of `ones` shares an image with the other set: it would judge itself."""
+    for name, one in ones.items():
+        if shared := shared_images(one, other):
+            raise BadInput(
+                f"{name} shares {len(shared)} images with the {other_name} set (first: {shared[0][0]} is "
+                f"{shared[0][1]}): remove them from one side"
+            )
+
+
+def _ingest(run: Run, path: UPath, *, prefix: str) -> ImageSet:
+    """Raises BadInput for a set without one usable image."""
+    images = read_images(path, run.knobs.classes)
+    total = ImageSet(POINTS.empty_table(), IMAGES.empty_table(), QUARANTINE.empty_table())
+    while chunk := list(islice(images, IMAGES_AT_ONCE)):
+        total += _decoded(chunk, prefix)
+    for row in total.quarantine.to_pylist():
+        run.log.warning(f"quarantined {row['id']}: {row['reason']}")
+    if not len(total.points):
+        first = f" (first: {total.quarantine['reason'][0]})" if len(total.quarantine) else ""
+        raise BadInput(f"{path} holds no usable image, {len(total.quarantine)} quarantined{first}: put images there")
+    return total
+
+
+def _decoded(chunk: list[EncodedImage], prefix: str) -> ImageSet:
+    points, images, quarantine = [], [], []
+    for image, facts in zip(chunk, inspect_all([image.data for image in chunk]), strict=True):
+        name = prefix + image.name
+        if isinstance(facts, str) or image.label is None:
+            quarantine.append({"id": name, "reason": facts if isinstance(facts, str) else "no label"})
+            continue
+        points.append({"id": name, "label": image.label, **vars(facts)})
+        images.append({"id": name, "image": image.data})
+    return ImageSet(
+        pa.Table.from_pylist(points, POINTS),
+        pa.Table.from_pylist(images, IMAGES),
+        pa.Table.from_pylist(quarantine, QUARANTINE),
+    )
+
+
+def _half(labels: pa.ChunkedArray, *, seed: int) -> np.ndarray:
+    """Rows of one stratified half."""
+    if len(labels) < 2:
+        raise BadInput(
+            "the reference set has one image, and the encoder is to be trained on half of it: add images, or set "
+            "`clean_train` or another encoder source"
+        )
+    codes = np.unique(labels.to_pylist(), return_inverse=True)[1]
+    return split_batches(codes, batch_size=-(-len(codes) // 2), seed=seed)[0]
+
+
+def _output(found: ImageSet) -> Output:
+    content = hashlib.sha256()
+    for table in (found.points, found.quarantine):
+        content.update(json.dumps(table.to_pydict()).encode())
+    return Output(
+        files={
+            "points.parquet": table_file(found.points),
+            "images.parquet": table_file(found.images),
+            "quarantine.parquet": table_file(found.quarantine),
+        },
+        numbers={
+            "images": len(found.points),
+            "quarantined": len(found.quarantine),
+            "classes": sorted(found.points["label"].unique().to_pylist()),
+        },
+        # Of pixels and labels, not of bytes: the same pixels in other files change nothing downstream.
+        data_version=content.hexdigest()[:32],
+    )

@@ -1,0 +1,272 @@
+"""The commands of `sava`: what is asked for, checked, run, and said."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pyarrow as pa
+import typer
+from dagster import DagsterExecutionInterruptedError
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from sava_assets.assets.findings import with_numbers
+from sava_assets.cli.outcome import console, own_command, print_found, print_outcome, say
+from sava_assets.cli.runner import backfill as run_backfill
+from sava_assets.cli.runner import curate as run_curation
+from sava_assets.cli.runner import dagster_instance, prepare_home
+from sava_assets.cli.runner import study as run_study
+from sava_assets.formats import demo_sets as demos
+from sava_assets.formats.clothing1m import home_settings, read_clothing1m, write_clothing1m
+from sava_assets.formats.feature_table import read_features
+from sava_assets.formats.landing import find_shards
+from sava_assets.freshness.drift import calibration_drift
+from sava_assets.freshness.history import collect_garbage, snapshots
+from sava_assets.freshness.sensors import AUTOMATION
+from sava_assets.freshness.survey import Survey
+from sava_assets.home.resources import KNOB_FILE, Workspace, default_home
+from sava_assets.home.store import table_file
+from sava_assets.study.report import write_report
+from sava_ops import BadInput, ValuationConfig, value_points
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Find the images that pull a noisy training set away from a small clean reference set, and prune them.",
+)
+Home = Annotated[Path, typer.Option(help="Folder for settings, results and the Dagster database.")]
+HOME = Path(default_home())
+
+
+@app.command()
+def demo(home: Home = Path("data/demo")) -> None:
+    """Try it: 1,000 handwritten digits with 25 % wrong labels, the whole chain, in about three minutes."""
+    with _sentences():
+        if not (home / KNOB_FILE).exists():
+            demos.write_digits(home)
+        _run_planted(home, demos.DIGITS_SETTINGS)
+
+
+@app.command()
+def cifar10(
+    source: Annotated[Path, typer.Argument(help="Folder that holds cifar10/ and cifar10_encoder/.")],
+    home: Home = Path("data/cifar10"),
+) -> None:
+    """The same on 20,000 CIFAR-10 images with 30 % wrong labels."""
+    with _sentences():
+        if not (home / KNOB_FILE).exists():
+            demos.write_cifar10(home, source)
+        _run_planted(home, demos.CIFAR10_SETTINGS)
+
+
+@app.command()
+def study(
+    source: Annotated[Path | None, typer.Argument(help="Folder that holds cifar10/ and cifar10_encoder/.")] = None,
+    home: Home = Path("data/study"),
+    full: Annotated[bool, typer.Option(help="All 20,000 images, five seeds, long trainings: for a GPU.")] = False,
+    report: Annotated[Path | None, typer.Option(help="Markdown page to write; pictures go beside it.")] = None,
+) -> None:
+    """Compare every method on every corruption: on CIFAR-10, or on a home whose shards are clean."""
+    with _sentences():
+        if source is not None:
+            demos.write_study(home, source, full=full)
+            prepare_home(home, demos.study_settings(full=full))
+        workspace = _existing(home)
+        run_study(workspace, console)
+        if report is not None:
+            write_report(workspace, report)
+            say(f"the tables and pictures {report}")
+        say(f"every asset in the UI {own_command()} ui --home {home}")
+
+
+@app.command()
+def clothing1m(
+    source: Annotated[Path, typer.Argument(help="Folder that holds Clothing1M's text files and images/.")],
+    home: Home = Path("data/clothing1m"),
+) -> None:
+    """Prepare a home for Clothing1M: a million noisy images in shards, the clean sets, the published training."""
+    with _sentences():
+        say(f"looking for every image that {source} lists")
+        data = read_clothing1m(source)
+        settings = home_settings(data)
+        if (home / KNOB_FILE).exists():
+            prepare_home(home, settings)  # refuses other settings before a night of copying
+        for file, count in write_clothing1m(home, data):
+            say(f"{file}: {count:,} images")
+        prepare_home(home, settings)
+        say(f"{home / KNOB_FILE}: the published training; docs/clothing1m.md says what time and memory it takes")
+        say(f"next: {own_command()} backfill --home {home}, then {own_command()} curate --home {home}")
+
+
+@app.command()
+def curate(
+    landing: Annotated[str | None, typer.Option(help="Folder with one Parquet file or folder per shard.")] = None,
+    reference: Annotated[str | None, typer.Option(help="Clean images that judge.")] = None,
+    test: Annotated[str | None, typer.Option(help="Clean images on which accuracy is reported.")] = None,
+    encoder: Annotated[
+        str | None, typer.Option(help="'imagenet', 'train' (on half of the reference), or a checkpoint's path or URL.")
+    ] = None,
+    image_size: Annotated[int | None, typer.Option(help="Pixels to which images are fitted.")] = None,
+    home: Home = HOME,
+) -> None:
+    """Curate your own images. Folders that are not given come from sava.yaml in the home folder.
+
+    Every folder of images holds Parquet files in the Hugging Face layout, or one folder per class.
+    """
+    given = {"landing": landing, "reference": reference, "test": test}
+    with _sentences():
+        settings: dict[str, Any] = {name: _absolute(path) for name, path in given.items() if path is not None}
+        source = encoder if encoder in (None, "imagenet", "train") else _absolute(encoder)
+        made = {name: v for name, v in {"source": source, "image_size": image_size}.items() if v is not None}
+        settings |= {"encoder": made} if made else {}
+        workspace = prepare_home(home, settings)
+        print_outcome(workspace, run_curation(workspace, console))
+
+
+@app.command()
+def value(
+    train: Annotated[Path, typer.Argument(help="Parquet with columns `features` (lists of numbers) and `label`.")],
+    reference: Annotated[Path, typer.Argument(help="The same for the clean reference points.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Parquet to write: the other columns and the findings.")
+    ],
+    paper: Annotated[bool, typer.Option(help="The published method instead of the default.")] = False,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+) -> None:
+    """Value points you have embedded yourself: features in, values out. High value = prune first."""
+    with _sentences():
+        if not output.absolute().parent.is_dir():
+            raise BadInput(f"the folder {output.parent} does not exist: create it")
+        sides = [read_features(path) for path in (train, reference)]
+        names = sorted({label for _, labels, _ in sides for label in labels}, key=str)
+        number = {name: i for i, name in enumerate(names)}
+        (x, y, table), (rx, ry, _) = sides
+        config = ValuationConfig.paper() if paper else ValuationConfig()
+        labels, reference_labels = (np.array([number[label] for label in side], dtype=np.int64) for side in (y, ry))
+        result = value_points(x, labels, rx, reference_labels, config=config, device=device)
+        partial = output.with_name(f".{output.name}.partial")
+        suggested = pa.array([names[label] for label in result.suggested_labels], table["label"].type)
+        table_file(with_numbers(table, result).append_column("suggested_label", suggested))(partial)
+        partial.replace(output)
+        missed = int((~result.converged).sum())
+        console.print(
+            f"{len(table):,} values in {output}" + (f"; {missed} batch pairs not converged" if missed else "")
+        )
+
+
+@app.command()
+def status(home: Home = HOME) -> None:
+    """What is fresh, what is due, and why. Looks only; `sava curate` runs what is due."""
+    with _sentences():
+        workspace = _existing(home)
+        shards = list(find_shards(workspace.folder(workspace.knobs.landing)))
+        states = list(Survey(workspace, shards).all())
+        for state in states:
+            if state.status != "fresh":
+                say(f"{state.status:<8} {state.title}: {state.reason}")
+        fresh = sum(state.status == "fresh" for state in states)
+        say(f"{fresh:,} of {len(states):,} results are fresh")
+        if drift := calibration_drift(workspace, shards):
+            say(drift)
+
+
+@app.command()
+def backfill(
+    shards: Annotated[list[str] | None, typer.Argument(help="Shards; all that have landed without it.")] = None,
+    home: Home = HOME,
+) -> None:
+    """Ingest, embed and batch many shards in one process, without valuing them yet."""
+    with _sentences():
+        workspace = _existing(home)
+        done = run_backfill(workspace, console, shards)
+        say(f"{len(done):,} shards are embedded; `sava curate` values them")
+
+
+@app.command()
+def history(home: Home = HOME) -> None:
+    """Every curation so far: what went in, what came out, what changed since the one before."""
+    with _sentences():
+        table = Table()
+        for column in ("", "when", "shards", "points", "pruned", "new", "gone", "dropped", "rescued", "accuracy"):
+            table.add_column(column, justify="right", no_wrap=True)
+        for past in snapshots(_existing(home).store):
+            numbers, changes = past.numbers, past.changes
+            when = datetime.fromtimestamp(past.time).strftime("%Y-%m-%d %H:%M")
+            counts = [len(numbers["shards"]), numbers["points"], numbers["pruned"]]
+            counts += [changes[name] for name in ("new", "gone", "dropped", "rescued")]
+            accuracy = f"{numbers['accuracy_pruned']:.3f} (all: {numbers['accuracy_all']:.3f})"
+            table.add_row(str(past.number), when, *(f"{count:,}" for count in counts), accuracy)
+        console.print(table)
+
+
+@app.command()
+def gc(
+    keep: Annotated[int | None, typer.Option(min=0, help="Forget all but the last so many curations first.")] = None,
+    home: Home = HOME,
+) -> None:
+    """Delete stored results that no curation in the history uses."""
+    with _sentences():
+        workspace = _existing(home)
+        shards = list(find_shards(workspace.folder(workspace.knobs.landing)))
+        count, size = collect_garbage(workspace, shards, keep=keep)
+        say(f"{count:,} results deleted, {size / 1e6:,.1f} MB")
+
+
+@app.command()
+def ui(home: Home = HOME, port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 3000) -> None:
+    """Open the Dagster UI of a home folder on this machine; nothing runs unless you start it there."""
+    with _sentences():
+        _become_dagster(home, port, {})
+
+
+@app.command()
+def serve(home: Home = HOME, port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 3000) -> None:
+    """The UI, and the automation: new shards are curated as they arrive, and all is looked at again every night."""
+    with _sentences():
+        _become_dagster(home, port, {AUTOMATION: "1"})
+
+
+def _become_dagster(home: Path, port: int, extra: dict[str, str]) -> None:
+    """Run `dagster dev` in place of this process, so that whatever stops this one stops Dagster."""
+    _existing(home)
+    with dagster_instance(home):
+        environment = os.environ | {"SAVA_HOME": str(home.absolute())} | extra
+    command = [sys.executable, "-m", "dagster", "dev", "-m", "sava_assets.definitions"]
+    os.execve(sys.executable, [*command, "-h", "127.0.0.1", "-p", str(port)], environment)
+
+
+def _existing(home: Path) -> Workspace:
+    if not home.is_dir():
+        raise BadInput(f"the home folder {home} does not exist: run `sava demo` or `sava curate` first")
+    return Workspace(home=str(home))
+
+
+def _run_planted(home: Path, settings: dict) -> None:
+    workspace = prepare_home(home, settings)
+    shards = run_curation(workspace, console)
+    print_found(workspace, demos.planted_errors(home))
+    print_outcome(workspace, shards)
+
+
+@contextmanager
+def _sentences() -> Iterator[None]:
+    """What the user can mend is one sentence and exit code 1, not a stack trace."""
+    try:
+        yield
+    except BadInput as problem:
+        Console(stderr=True, soft_wrap=True).print(f"[red]error:[/red] {escape(str(problem))}", highlight=False)
+        raise typer.Exit(1) from None
+    except (KeyboardInterrupt, DagsterExecutionInterruptedError):
+        Console(stderr=True).print("stopped; finished results are kept, the same command goes on from there")
+        raise typer.Exit(130) from None
+
+
+def _absolute(path: str) -> str:
+    return path if "://" in path else str(Path(path).absolute())

@@ -1,0 +1,326 @@
+"""Curate a home folder from the command line: the same assets as in the UI, run in this process, with progress."""
+
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+import yaml
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+from sava_assets.assets.ingest import refuse_shared_images
+from sava_assets.definitions import ASSETS, CHECKS, STUDY
+from sava_assets.formats.landing import find_shards
+from sava_assets.freshness.computation import reporting
+from sava_assets.freshness.processes import bury_dead_runs, own_tags
+from sava_assets.freshness.rules import RULES, SHARDS_NAME, inputs
+from sava_assets.freshness.survey import PENDING, State, Survey
+from sava_assets.home.resources import KNOB_FILE, Knobs, Workspace
+from sava_assets.home.store import Result
+from sava_assets.study.cells import STUDIES, is_due, partition_of
+from sava_ops.errors import BadInput
+from sava_ops.forecast import forecast
+
+BACKFILLED = ("raw_images", "reference_images", "encoder", "embeddings", "batches")
+STUDIED = ("raw_images", "reference_images", "test_images", "encoder", "embeddings", "reference_embeddings")
+"""What a study reads of the chain."""
+SETS = ("raw_images", "reference_images", "test_images")
+DAGSTER_YAML = {
+    "telemetry": {"enabled": False},
+    "nux": {"enabled": False},
+    # A run whose process died is run again; one that failed by itself is tried again later by the automation.
+    "run_monitoring": {"enabled": True, "poll_interval_seconds": 30},
+    "run_retries": {"enabled": True, "max_retries": 2, "retry_on_asset_or_op_failure": False},
+    # Counted in the run queue, so that a killed process holds no place.
+    "concurrency": {"pools": {"default_limit": 1, "granularity": "run"}, "runs": {"max_concurrent_runs": 4}},
+}
+WORTH_TELLING = 10**9
+"""Pairs of points: some tens of seconds."""
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+def prepare_home(home: Path, settings: dict) -> Workspace:
+    """Create the home folder, with these settings in `sava.yaml`; refuse to change what an existing one says."""
+    file, workspace, asked = home / KNOB_FILE, Workspace(home=str(home)), Knobs.model_validate(settings)
+    if file.exists():
+        known = workspace.knobs
+        for name in _leaves(settings):
+            if known.value(name) != asked.value(name):
+                raise BadInput(
+                    f"{file} says {name}: {known.value(name)}, not {asked.value(name)}: edit the file or choose "
+                    "another --home"
+                )
+        return workspace
+    for name in ("landing", "reference", "test"):
+        if not (folder := workspace.folder(asked.value(name))).exists():
+            raise BadInput(f"the {name} folder {folder} does not exist: create it, or name another one")
+    home.mkdir(parents=True, exist_ok=True)
+    file.write_text(yaml.safe_dump(settings, sort_keys=False))
+    return workspace
+
+
+@contextmanager
+def dagster_instance(home: Path) -> Iterator[dg.DagsterInstance]:
+    """The Dagster instance of a home folder, which the UI of the same home shows."""
+    folder = home.absolute() / ".dagster"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "dagster.yaml").exists():
+        (folder / "dagster.yaml").write_text(yaml.safe_dump(DAGSTER_YAML))
+    os.environ["DAGSTER_HOME"] = str(folder)
+    with dg.DagsterInstance.get() as instance:
+        yield instance
+
+
+def curate(workspace: Workspace, console: Console) -> list[str]:
+    """Run what is due, in this process, and nothing else; returns the shards.
+
+    A shard that fails does not stop the others; in the end BadInput says what failed.
+    """
+    with _session(workspace, console) as (instance, shards):
+        failed = _run_due(workspace, instance, console, tuple(RULES), shards)
+        blocked = [s for s in Survey(workspace, shards).all() if s.status == "failed" and s.title not in failed]
+    _raise(failed | {state.title: state.reason for state in blocked})
+    return shards
+
+
+def backfill(workspace: Workspace, console: Console, wanted: Sequence[str] | None = None) -> list[str]:
+    """Bring these shards (all without it) as far as batches; returns them. Raises BadInput like `curate`."""
+    with _session(workspace, console) as (instance, shards):
+        if unknown := sorted(set(wanted or ()) - set(shards)):
+            raise BadInput(f"{', '.join(unknown)} has not landed: name shards of {', '.join(shards)}")
+        chosen = [shard for shard in shards if not wanted or shard in wanted]
+        failed = _run_due(workspace, instance, console, BACKFILLED, chosen)
+    _raise(failed)
+    return chosen
+
+
+def study(workspace: Workspace, console: Console) -> None:
+    """Run what is due of the study, one cell after the other, and what it reads of the chain. Raises BadInput."""
+    with _session(workspace, console) as (instance, shards):
+        _raise(_run_due(workspace, instance, console, STUDIED, shards))
+        for asset, own in STUDIES.items():
+            for cell in own.cells:
+                if is_due(asset, workspace, shards, cell):
+                    _materialize(instance, workspace, [asset], partition_of(cell))
+
+
+@contextmanager
+def _session(workspace: Workspace, console: Console) -> Iterator[tuple[dg.DagsterInstance, list[str]]]:
+    """The home's Dagster instance with the landed shards registered, and progress on the console."""
+    logging.getLogger("dagster").setLevel(logging.CRITICAL)
+    with dagster_instance(Path(workspace.home)) as instance, _bars(console):
+        bury_dead_runs(instance)
+        yield instance, _settled_shards(workspace, instance, console)
+
+
+def _run_due(
+    workspace: Workspace, instance: dg.DagsterInstance, console: Console, assets: Sequence[str], chosen: Sequence[str]
+) -> dict[str, str]:
+    """Run what is due until nothing is; what failed, with its reason."""
+    shards = list(instance.get_dynamic_partitions(SHARDS_NAME))
+    failed: dict[str, str] = {}
+    disjoint = False
+    while units := _next_units(survey := Survey(workspace, shards), assets, chosen, failed):
+        if units[0].asset not in SETS and not disjoint:
+            refuse_overlap(workspace, shards)
+            disjoint = True
+        if units[0].asset == "batch_ot" and (told := _forecast(workspace, shards)):
+            console.print(told, highlight=False)
+        for unit in units:
+            chain = [unit.asset, *_following(survey, unit.asset, assets)]
+            try:
+                for failure in _materialize(instance, workspace, chain, unit.shard):
+                    console.print(f"[yellow]check failed:[/yellow] {escape(failure)}", highlight=False)
+            except BadInput as problem:
+                # What failed may also be a check, of which the store knows nothing.
+                failed |= _failures(workspace, shards, chain, unit.shard) or {unit.title: str(problem)}
+    return failed
+
+
+def _forecast(workspace: Workspace, shards: Sequence[str]) -> str | None:
+    """What the rows of the batch matrix that are to be computed will take, if they are many."""
+    reference, embedded = (workspace.store.current(name) for name in ("reference_batches", "reference_embeddings"))
+    if reference is None or embedded is None:
+        return None
+    judges, sizes = reference.numbers["sizes"], _sizes_to_compute(workspace, shards)
+    if sum(sizes) * sum(judges) < WORTH_TELLING:
+        return None
+    width, device = embedded.tensors("features.safetensors")["features"].shape[1], workspace.device
+    made = forecast(sizes, judges, width=width, config=workspace.knobs.valuation, device=device)
+    return (
+        f"batch_ot: {sum(sizes):,} × {sum(judges):,} points, about {made.seconds / 60:,.0f} minutes and "
+        f"{made.bytes / 1e9:.1f} GB of memory on {device}"
+    )
+
+
+def _sizes_to_compute(workspace: Workspace, shards: Sequence[str]) -> list[int]:
+    """Sizes of the batches that the present matrix has no row of."""
+    last, now = workspace.store.current("batch_ot"), inputs("batch_ot", workspace, shards)
+    kept: Mapping[str, str] = {}
+    if last and all(last.inputs[name] == now[name] for name in now if name not in ("batches", "embeddings")):
+        kept = last.inputs["batches"]
+    new = [shard for shard, version in now["batches"].items() if kept.get(shard) != version]
+    found = [workspace.store.current("batches", shard) for shard in new]
+    return [size for result in found if result for size in result.numbers["sizes"]]
+
+
+def _following(survey: Survey, asset: str, assets: Sequence[str]) -> list[str]:
+    """What waits for this asset and may run in the same run: all up to the next work on a shard."""
+    following: list[str] = []
+    if RULES[asset].sharded or asset in SETS:
+        return following
+    for later in assets[assets.index(asset) + 1 :]:
+        pending = any(state.status in PENDING for state in survey.of(later))
+        if pending and RULES[later].sharded:
+            break
+        following += [later] if pending else []
+    return following
+
+
+def _failures(workspace: Workspace, shards: Sequence[str], chain: Sequence[str], shard: str | None) -> dict[str, str]:
+    """Title and reason of what failed of these."""
+    survey = Survey(workspace, shards)
+    states = [survey.state(asset, shard) for asset in chain]
+    return {state.title: state.reason for state in states if state.status == "failed"}
+
+
+def _raise(failed: Mapping[str, str]) -> None:
+    if failed:
+        raise BadInput("; ".join(f"{title}: {problem}" for title, problem in failed.items()))
+
+
+def register(instance: dg.DagsterInstance, shards: Sequence[str]) -> None:
+    """Make the partitions these shards."""
+    known = set(instance.get_dynamic_partitions(SHARDS_NAME))
+    instance.add_dynamic_partitions(SHARDS_NAME, [shard for shard in shards if shard not in known])
+    for gone in known - set(shards):
+        instance.delete_dynamic_partition(SHARDS_NAME, gone)
+
+
+def _settled_shards(workspace: Workspace, instance: dg.DagsterInstance, console: Console) -> list[str]:
+    """Register what has landed, after giving what is still being written the time to finish."""
+    landing, deadline = workspace.folder(workspace.knobs.landing), time.monotonic() + workspace.knobs.settle_seconds
+    told = False
+    while True:
+        shards = list(find_shards(landing))
+        if not shards:
+            raise BadInput(f"no shard has landed in {landing}: put a Parquet file or a folder of class folders there")
+        register(instance, shards)
+        survey = Survey(workspace, shards)
+        unsettled = [s for name in SETS for s in survey.of(name) if s.status == "waiting"]
+        if not unsettled or time.monotonic() > deadline:
+            for state in unsettled:
+                console.print(f"left alone: {escape(state.reason)}", highlight=False)
+            return shards
+        if not told:
+            console.print(f"waiting, for {escape(unsettled[0].reason)}", highlight=False)
+            told = True
+        time.sleep(1.0)
+
+
+def _next_units(survey: Survey, assets: Sequence[str], chosen: Sequence[str], failed: Mapping[str, str]) -> list[State]:
+    """The shards of the first asset of which something is due, or failed before this command."""
+    for asset in assets:
+        states = [s for s in survey.of(asset) if s.shard is None or s.shard in chosen]
+        tried_before = [s for s in states if s.status == "failed" and s.retry_at > 0]
+        due = [s for s in states if s.status == "due"] + tried_before
+        if units := [s for s in due if s.title not in failed]:
+            return units
+    return []
+
+
+def current(workspace: Workspace, asset: str, shard: str | None = None) -> Result:
+    """The last result of an asset that has been materialized."""
+    result = workspace.store.current(asset, shard)
+    assert result is not None, f"{asset} has no result"
+    return result
+
+
+def refuse_overlap(workspace: Workspace, shards: Sequence[str]) -> None:
+    """Raise BadInput if two of training, reference and test set share an image, before any work is spent on them."""
+    store = workspace.store
+    found = {shard: store.current("raw_images", shard) for shard in shards}
+    training = {shard: result for shard, result in found.items() if result}
+    reference, test = store.current("reference_images"), store.current("test_images")
+    if reference:
+        refuse_shared_images(training, "reference", reference)
+    if test:
+        refuse_shared_images(training | ({"the reference set": reference} if reference else {}), "test", test)
+
+
+def _materialize(
+    instance: dg.DagsterInstance, workspace: Workspace, assets: Sequence[str], shard: str | None
+) -> list[str]:
+    """Run these assets and their checks in one run; what did not hold, in words."""
+    done = dg.materialize(
+        [*ASSETS, *STUDY, *CHECKS],
+        selection=dg.AssetSelection.assets(*assets),
+        instance=instance,
+        partition_key=shard,
+        resources={"workspace": workspace},
+        run_config=QUIET,
+        tags=own_tags(),
+    )
+    return [
+        f"{check.asset_key.to_user_string()} {check.check_name}: "
+        + ", ".join(f"{name} {value.value}" for name, value in check.metadata.items())
+        for check in done.get_asset_check_evaluations()
+        if not check.passed
+    ]
+
+
+def _leaves(settings: dict, prefix: str = "") -> Iterator[str]:
+    """Dotted names of all settings."""
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name
+
+
+class Pace(ProgressColumn):
+    """How much is done a second: images, batches, steps."""
+
+    def render(self, task: Task) -> Text:
+        pace = task.finished_speed or task.speed
+        return Text("" if pace is None else f"{pace:,.0f}/s" if pace >= 10 else f"{pace:.1f}/s")
+
+
+@contextmanager
+def _bars(console: Console) -> Iterator[None]:
+    """One bar for each computation that reports progress."""
+    columns = [
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Pace(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    ]
+    with Progress(*columns, console=console) as bars:
+        tasks: dict[str, int] = {}
+
+        def report(title: str, done: int, total: int) -> None:
+            if title not in tasks:
+                tasks[title] = bars.add_task(title, total=total)
+            bars.update(tasks[title], completed=done, total=total)  # pyright: ignore[reportArgumentType]
+
+        with reporting(report):
+            yield

@@ -1,0 +1,239 @@
+"""How every asset runs: name the result, look in the store, compute only if it is not there, report."""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from torch import Tensor
+
+from sava_assets.freshness.condition import automation_condition
+from sava_assets.freshness.rules import RULES, SHARDS_NAME, inputs, key, upstream_results
+from sava_assets.home.resources import Knobs, Workspace
+from sava_assets.home.store import DamagedResult, Output, Result
+from sava_ops.errors import BadInput
+
+Reporter = Callable[[str, int, int], None]
+"""Called with (what, done, total)."""
+
+COMPUTE = {"encoder", "embeddings", "reference_embeddings", "label_distances", "batch_ot", "classifier_accuracy"}
+"""Assets that want the processor or GPU for themselves; Dagster runs one such run at a time."""
+SHARDS = dg.DynamicPartitionsDefinition(name=SHARDS_NAME)
+_LOG_SECONDS = 10
+_reporter: ContextVar[Reporter | None] = ContextVar("reporter", default=None)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a computation may see."""
+
+    asset: str
+    shard: str | None
+    shards: list[str]
+    """All shards of the deployment."""
+    workspace: Workspace
+    knobs: Knobs
+    inputs: Mapping[str, Any]
+    """What names the result."""
+    log: Any
+
+    @property
+    def key(self) -> str:
+        return key(self.inputs)
+
+    @property
+    def title(self) -> str:
+        return self.asset if self.shard is None else f"{self.asset}[{self.shard}]"
+
+    @property
+    def content_version(self) -> str | None:
+        """Data version of what depends on rounding: on the CPU its bytes (None), on a GPU its inputs."""
+        return None if self.workspace.device == "cpu" else self.key
+
+    @property
+    def rule_and_knobs(self) -> dict[str, Any]:
+        """What names this asset's results apart from the data it reads."""
+        rule = RULES[self.asset]
+        return {"code_version": rule.code_version, "knobs": {name: self.knobs.value(name) for name in rule.knobs}}
+
+    def read(self, upstream: str) -> Result:
+        """What an upstream asset produced last: of the same shard, if it has shards."""
+        return next(iter(self._results(upstream).values()))
+
+    def read_shards(self, upstream: str) -> dict[str, Result]:
+        """What a sharded upstream asset produced last, by shard, in order."""
+        return {str(shard): result for shard, result in self._results(upstream).items()}
+
+    def _results(self, upstream: str) -> dict[str | None, Result]:
+        if upstream not in RULES[self.asset].reads:
+            raise AssertionError(f"{self.asset} does not declare that it reads {upstream}")
+        return upstream_results(self.asset, upstream, self.workspace, self.shards, self.shard)
+
+    def progress(self, done: int, total: int) -> None:
+        """Tell whoever watches: the command line's bar, or the run's log."""
+        if report := _reporter.get():
+            report(self.title, done, total)
+        elif done == total or time.monotonic() - _last_log.get(self.title, 0.0) > _LOG_SECONDS:
+            _last_log[self.title] = time.monotonic()
+            self.log.info(f"{self.title}: {done:,} of {total:,}")
+
+
+_last_log: dict[str, float] = {}
+
+
+def log_work(what: str) -> None:
+    """Real work, as opposed to reuse: one line each in the file that SAVA_WORK_LOG names."""
+    if path := os.environ.get("SAVA_WORK_LOG"):
+        with Path(path).open("a") as log:
+            log.write(f"{what}\n")
+
+
+@contextmanager
+def reporting(reporter: Reporter) -> Iterator[None]:
+    """Send the progress of computations in this process to `reporter`."""
+    token = _reporter.set(reporter)
+    try:
+        yield
+    finally:
+        _reporter.reset(token)
+
+
+def computed(
+    *, group: str, kinds: set[str], publish: Callable[[Run, Result], None] | None = None
+) -> Callable[[Callable[[Run], Output]], dg.AssetsDefinition]:
+    """Make an asset of a function that computes a result; `publish` runs after every materialization, reused or not."""
+
+    def decorate(compute: Callable[[Run], Output]) -> dg.AssetsDefinition:
+        name = compute.__name__
+        rule = RULES[name]
+
+        @dg.asset(
+            name=name,
+            description=compute.__doc__,
+            deps=list(rule.reads),
+            group_name=group,
+            kinds=kinds,
+            code_version=rule.code_version,
+            partitions_def=SHARDS if rule.sharded else None,
+            automation_condition=automation_condition(),
+            pool="compute" if name in COMPUTE else None,
+            owners=["team:curation"],
+            backfill_policy=dg.BackfillPolicy.single_run() if rule.sharded else None,
+        )
+        def asset(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
+            shards = list(context.instance.get_dynamic_partitions(SHARDS_NAME))
+
+            def materialize(shard: str | None) -> tuple[Result, dict[str, Any]]:
+                with _failures_recorded(workspace, name) as attempt:
+                    attempt.shard = shard
+                    run = _run(name, shard, shards, workspace, context.log)
+                    attempt.key = run.key
+                    result, notes = result_of(run, compute)
+                    if publish:
+                        publish(run, result)
+                return result, metadata_of(result, notes)
+
+            if rule.sharded:
+                return _materialize_shards(context, materialize)
+            result, report = materialize(None)
+            return dg.MaterializeResult(metadata=report, data_version=dg.DataVersion(result.data_version))
+
+        return asset
+
+    return decorate
+
+
+def _materialize_shards(
+    context: dg.AssetExecutionContext, materialize: Callable[[str], tuple[Result, dict[str, Any]]]
+) -> dg.MaterializeResult:
+    """All shards of a run, one after the other; one that fails does not stop the others, but fails the run."""
+    done: dict[str, tuple[Result, dict[str, Any]]] = {}
+    failed: dict[str, Exception] = {}
+    for shard in context.partition_keys:
+        try:
+            done[shard] = materialize(shard)
+        except Exception as error:
+            if len(context.partition_keys) == 1:
+                raise
+            context.log.error(f"{context.asset_key.to_user_string()}[{shard}] failed: {error}")
+            failed[shard] = error
+    if failed:
+        for shard, (_, report) in done.items():
+            context.log_event(dg.AssetMaterialization(context.asset_key, partition=shard, metadata=report))
+        first, error = next(iter(failed.items()))
+        total = len(context.partition_keys)
+        raise BadInput(
+            f"{len(failed)} of {total} shards failed, the others are done (first: {first}: {error})"
+        ) from error
+    report = {name: value for _, own in done.values() for name, value in own.items()}
+    versions = "+".join(result.data_version for result, _ in done.values())
+    return dg.MaterializeResult(metadata=report, data_version=dg.DataVersion(versions))
+
+
+@dataclass
+class _Attempt:
+    shard: str | None = None
+    key: str | None = None
+
+
+@contextmanager
+def _failures_recorded(workspace: Workspace, name: str) -> Iterator[_Attempt]:
+    """Whoever asks what is due must know that this was tried, or it would be tried again at every look."""
+    attempt = _Attempt()
+    try:
+        yield attempt
+    except Exception as error:
+        workspace.store.set_failure(name, attempt.shard, attempt.key, str(error))
+        raise
+
+
+def _run(name: str, shard: str | None, shards: list[str], workspace: Workspace, log: Any) -> Run:
+    named = inputs(name, workspace, shards, shard)
+    return Run(name, shard, shards, workspace, workspace.knobs, named, log)
+
+
+def result_of(run: Run, compute: Callable[[Any], Output]) -> tuple[Result, dict[str, Any]]:
+    """The stored result if there is a sound one, else a new one; and notes on how it came about."""
+    store, started = run.workspace.store, time.monotonic()
+    result, notes = _sound(run), {}
+    if reused := result is not None:
+        run.log.info(f"{run.title}: reused the stored result {run.key}")
+    else:
+        output = compute(run)
+        notes = dict(output.notes)
+        result = store.save(run.asset, run.key, output, run.inputs)
+        log_work(run.title)
+    store.set_current(result, run.shard)
+    return result, notes | {"reused": reused, "seconds": round(time.monotonic() - started, 2)}
+
+
+def _sound(run: Run) -> Result | None:
+    result = run.workspace.store.find(run.asset, run.key)
+    try:
+        if result:
+            result.check()
+    except DamagedResult as damage:
+        run.log.warning(f"{damage}; computing it anew")
+        return None
+    return result
+
+
+def sound_tensors(run: Run, kind: str, key: str) -> dict[str, Tensor] | None:
+    """What a computation put aside under this name (`tensors.safetensors`), if it is there and sound."""
+    found = run.workspace.store.find(kind, key)
+    try:
+        return found.tensors("tensors.safetensors") if found else None
+    except DamagedResult as damage:
+        run.log.warning(f"{damage}; computing it anew")
+        return None
+
+
+def metadata_of(result: Result, notes: dict[str, Any]) -> dict[str, Any]:
+    """What Dagster shows of a result."""
+    pictures = {title: dg.MetadataValue.md(text) for title, text in result.pictures.items()}
+    return {**result.numbers, **notes, **pictures, "stored_as": result.key}

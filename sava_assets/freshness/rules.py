@@ -1,0 +1,209 @@
+"""What a result's inputs are. The one place that says what each asset depends on.
+
+A result is named by the digest of its inputs: code version, knobs, and the data versions of what it reads. The asset
+uses `inputs` to name its result; whatever asks "is it due?" (`sava_assets.freshness.survey`) compares the same name
+with the current one.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from upath import UPath
+
+from sava_assets.formats.landing import find_shards, fingerprint, listing
+from sava_assets.home.resources import Knobs
+from sava_assets.home.store import Result, Store, digest
+from sava_ops.errors import BadInput
+
+SHARDS_NAME = "shards"
+"""Of the dynamic partitions in Dagster."""
+CHANGING_SECONDS = 2.0
+"""A file that changed this recently may change again within the resolution of its time stamp."""
+
+
+class Home(Protocol):
+    """What naming a result needs of a `Workspace`."""
+
+    @property
+    def knobs(self) -> Knobs: ...
+    @property
+    def store(self) -> Store: ...
+    def folder(self, path: str) -> UPath: ...
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What an asset reads."""
+
+    code_version: str
+    upstream: tuple[str, ...] = ()
+    """Assets whose content names the result. A sharded asset reads one shard of a sharded one, any other all."""
+    pinned: tuple[str, ...] = ()
+    """Assets that are read but do not name the result: new content there does not make it stale."""
+    knobs: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    """Knobs that name folders whose content is read."""
+    sharded: bool = False
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return self.upstream + self.pinned
+
+
+_LABELS = ("valuation.label_metric", "valuation.class_sample", "valuation.calibration_sample")
+_BATCHING = ("valuation.batch_size", "valuation.batching", "valuation.seed")
+_PAIR = ("epsilon", "rho", "tolerance", "max_sweeps", "unit_norm", "held_out_sample", "class_shares")
+_PRUNE = ("fraction", "false_discovery_rate", "class_floor", "cap", "relabel_confidence", "relabel", "dry_run")
+_WEIGHTS = ("label_weight", "classifier_weight", "shift_weight")
+
+RULES = {
+    "raw_images": Rule("1", knobs=("classes",), sources=("landing",), sharded=True),
+    "reference_images": Rule("1", knobs=("classes", "encoder.seed"), sources=("reference", "clean_train")),
+    "test_images": Rule("1", knobs=("classes",), sources=("test",)),
+    "encoder": Rule("1", upstream=("reference_images",), knobs=("encoder",)),
+    "embeddings": Rule("2", upstream=("raw_images", "encoder"), sharded=True),
+    "reference_embeddings": Rule("2", upstream=("reference_images", "encoder")),
+    "batches": Rule("1", upstream=("embeddings",), knobs=_BATCHING, sharded=True),
+    "reference_batches": Rule("1", upstream=("reference_embeddings",), knobs=_BATCHING),
+    "reference_values": Rule("3", upstream=("reference_embeddings",), knobs=("valuation",)),
+    "label_distances": Rule(
+        "4",
+        upstream=("reference_embeddings",),
+        pinned=("embeddings",),
+        knobs=(*_LABELS, "valuation.unit_norm", "valuation.seed"),
+    ),
+    "batch_ot": Rule(
+        "4",
+        upstream=("batches", "embeddings", "reference_batches", "reference_embeddings", "label_distances"),
+        pinned=("raw_images", "reference_images"),
+        knobs=tuple(f"valuation.{name}" for name in _PAIR + _WEIGHTS),
+    ),
+    "batch_plan": Rule(
+        "2",
+        upstream=("batch_ot", "reference_batches"),
+        knobs=("valuation.plan_epsilon", "valuation.rho", "valuation.batch_weights", "valuation.hierarchical"),
+    ),
+    "point_values": Rule(
+        "2",
+        upstream=("raw_images", "batches", "batch_ot", "batch_plan"),
+        pinned=("label_distances", "reference_embeddings"),
+        knobs=("valuation.gradient",),
+    ),
+    "pruned_dataset": Rule(
+        "2", upstream=("point_values", "raw_images"), knobs=tuple(f"prune.{name}" for name in _PRUNE)
+    ),
+    "classifier_accuracy": Rule(
+        "3",
+        upstream=("pruned_dataset", "raw_images", "test_images"),
+        pinned=("reference_images",),
+        knobs=("classifier", "encoder.image_size"),
+    ),
+}
+
+
+def key(inputs_of_result: Mapping[str, Any]) -> str:
+    """The name of the result with these inputs."""
+    return digest(inputs_of_result)
+
+
+def inputs(asset: str, home: Home, shards: Sequence[str], shard: str | None = None) -> dict[str, Any]:
+    """Everything that names the asset's result, as JSON. Raises BadInput if something it reads does not exist yet."""
+    rule, knobs = RULES[asset], home.knobs
+    named: dict[str, Any] = {"code_version": rule.code_version}
+    named["knobs"] = {name: knobs.value(name) for name in rule.knobs}
+    named["sources"] = {
+        name: _source_version(home, _source(home, name, shard)) for name in rule.sources if knobs.value(name)
+    }
+    for name in named_upstream(asset, knobs):
+        named[name] = {s or "": r.data_version for s, r in upstream_results(asset, name, home, shards, shard).items()}
+    if asset == "reference_images":
+        named["split"] = knobs.encoder.source == "train"
+    if asset == "encoder" and knobs.encoder.source not in ("train", "imagenet"):
+        named["checkpoint"] = _checkpoint_version(home, knobs.encoder.source)
+    if asset == "label_distances":
+        named["classes"] = class_names(home, shards)
+    return named
+
+
+def named_upstream(asset: str, knobs: Knobs) -> tuple[str, ...]:
+    """Upstream assets whose content names the result, under these knobs."""
+    # A finished encoder does not look at the reference set; only one that is trained here does.
+    return () if asset == "encoder" and knobs.encoder.source != "train" else RULES[asset].upstream
+
+
+def sources(asset: str, home: Home, shard: str | None) -> list[UPath]:
+    """Files and folders outside the store that the asset reads. Raises BadInput for what is not there."""
+    knobs = home.knobs
+    return [_source(home, name, shard) for name in RULES[asset].sources if knobs.value(name)]
+
+
+def upstream_results(
+    asset: str, upstream: str, home: Home, shards: Sequence[str], shard: str | None = None
+) -> dict[str | None, Result]:
+    """What `upstream` produced last, by shard (None for what has no shards): all that `asset` reads of it.
+
+    A collecting asset takes the shards that are there: one broken shard must not stop the others.
+    """
+    wanted: Sequence[str | None] = [None]
+    if RULES[upstream].sharded:
+        wanted = [shard] if RULES[asset].sharded else sorted(shards)
+    found = {s: home.store.current(upstream, s) for s in wanted}
+    results = {s: result for s, result in found.items() if result is not None}
+    if not results:
+        missing = upstream if shard is None else f"{upstream}[{shard}]"
+        raise BadInput(f"{asset} needs {missing}, which has no result yet: materialize {upstream} first")
+    return results
+
+
+def class_names(home: Home, shards: Sequence[str]) -> list[str]:
+    """Global class ids: the classes of the reference set by name, then those that only training data has."""
+    reference = upstream_results("label_distances", "reference_embeddings", home, shards)
+    training = upstream_results("label_distances", "embeddings", home, shards)
+    known = sorted({name for result in reference.values() for name in result.numbers["classes"]})
+    seen = {name for result in training.values() for name in result.numbers["classes"]}
+    if not seen & set(known):
+        raise BadInput(
+            f"training and reference set have no class in common (training: {_some(seen)}; reference: {_some(known)}): "
+            "name the classes alike, or list them as `classes` in sava.yaml"
+        )
+    return known + sorted(seen - set(known))
+
+
+def _source(home: Home, name: str, shard: str | None) -> UPath:
+    folder = home.folder(home.knobs.value(name))
+    if shard is None:
+        if not folder.exists():
+            raise BadInput(f"the {name} set {folder} does not exist: create it, or set `{name}` in sava.yaml")
+        return folder
+    shards = find_shards(folder)
+    if shard not in shards:
+        raise BadInput(f"the shard {shard!r} is not in {folder}: put it there, or delete its partition")
+    return shards[shard]
+
+
+def _source_version(home: Home, path: UPath) -> str:
+    """Fingerprint of a set; its files are read again only when a name, a size or a time stamp changed."""
+    seen, name = listing(path), f"fingerprints/{digest(str(path))}.json"
+    known = home.store.read_json(name)
+    if known and known["listing"] == seen.digest:
+        return known["fingerprint"]
+    made = fingerprint(path)
+    if time.time() - seen.newest > CHANGING_SECONDS:
+        home.store.put_json(name, {"listing": seen.digest, "fingerprint": made})
+    return made
+
+
+def _checkpoint_version(home: Home, source: str) -> str:
+    """Of a local file its content; a URL stands for itself, so that no look costs a download."""
+    if "://" in source:
+        return source
+    if not (path := home.folder(source)).exists():
+        raise BadInput(f"the checkpoint {path} does not exist: correct `encoder.source` in sava.yaml")
+    return _source_version(home, path)
+
+
+def _some(names: Sequence[str] | set[str]) -> str:
+    listed = sorted(names)
+    return ", ".join(listed[:5]) + (", …" if len(listed) > 5 else "")

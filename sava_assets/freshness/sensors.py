@@ -1,0 +1,55 @@
+"""What runs by itself: shards become partitions, what is due is requested, and every night all is looked at again."""
+
+import os
+
+import dagster as dg
+
+from sava_assets.formats.landing import find_shards
+from sava_assets.freshness.computation import SHARDS
+from sava_assets.freshness.processes import bury_dead_runs
+from sava_assets.freshness.rules import RULES, SHARDS_NAME
+from sava_assets.home.resources import Workspace
+
+LOOK_SECONDS = int(os.environ.get("SAVA_LOOK_SECONDS", "30"))
+NIGHTLY = "0 3 * * *"
+AUTOMATION = "SAVA_AUTOMATION"
+"""Set to 1 (by `sava serve`): sensors and schedule run from the start. Without it they are switched on in the UI."""
+RUNNING = os.environ.get(AUTOMATION) == "1"
+SENSORS_AT_FIRST = dg.DefaultSensorStatus.RUNNING if RUNNING else dg.DefaultSensorStatus.STOPPED
+SCHEDULE_AT_FIRST = dg.DefaultScheduleStatus.RUNNING if RUNNING else dg.DefaultScheduleStatus.STOPPED
+
+
+@dg.sensor(minimum_interval_seconds=LOOK_SECONDS, default_status=SENSORS_AT_FIRST)
+def landing(context: dg.SensorEvaluationContext, workspace: Workspace) -> dg.SensorResult:
+    """Every set in the landing folder is a shard: new ones become partitions, removed ones cease to be."""
+    bury_dead_runs(context.instance)
+    landed = find_shards(workspace.folder(workspace.knobs.landing))
+    known = set(context.instance.get_dynamic_partitions(SHARDS_NAME))
+    new, gone = sorted(landed.keys() - known), sorted(known - landed.keys())
+    requests = [SHARDS.build_add_request(new)] if new else []
+    requests += [SHARDS.build_delete_request(gone)] if gone else []
+    return dg.SensorResult(dynamic_partitions_requests=requests)
+
+
+automation = dg.AutomationConditionSensorDefinition(
+    "automation",
+    target=dg.AssetSelection.assets(*RULES),
+    minimum_interval_seconds=LOOK_SECONDS,
+    default_status=SENSORS_AT_FIRST,
+    emit_backfills=False,
+    use_user_code_server=True,
+    description="Requests exactly what is due.",
+)
+
+recurate_job = dg.define_asset_job("recurate", selection=dg.AssetSelection.assets(*RULES))
+
+
+@dg.schedule(job=recurate_job, cron_schedule=NIGHTLY, default_status=SCHEDULE_AT_FIRST)
+def recurate(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+    """The whole chain over all shards in one run, checksums included; what is sound and fresh is reused."""
+    shards = context.instance.get_dynamic_partitions(SHARDS_NAME)
+    if not shards:
+        return dg.SkipReason("no shard has landed")
+    return dg.RunRequest(
+        tags={"dagster/asset_partition_range_start": shards[0], "dagster/asset_partition_range_end": shards[-1]}
+    )

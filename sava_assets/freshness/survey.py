@@ -1,0 +1,185 @@
+"""Is it due, and why? One look at a home: every asset and shard is fresh, due, waiting for another, failed, or blocked
+by one that failed.
+
+Stateless: the answer follows from the inputs of each result and from what the store holds, so nothing that happened
+between two looks is lost, whoever ran it.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from upath import UPath
+
+from sava_assets.formats.landing import listing
+from sava_assets.freshness.rules import RULES, inputs, key, named_upstream, sources
+from sava_assets.home.resources import Knobs, Workspace
+from sava_assets.home.store import Failure, Result, Store
+from sava_ops.errors import BadInput
+
+Status = Literal["fresh", "due", "waiting", "failed", "blocked"]
+PENDING = ("due", "waiting")
+RETRY_SECONDS = 600.0
+"""After the first failure; doubled by each further one."""
+LONGEST_RETRY_SECONDS = 86_400.0
+REASONS_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class State:
+    """Where one result stands."""
+
+    asset: str
+    shard: str | None
+    status: Status
+    reason: str = ""
+    """In words; empty if fresh."""
+    retry_at: float = 0.0
+    """Seconds since the epoch; of what failed."""
+
+    @property
+    def title(self) -> str:
+        return self.asset if self.shard is None else f"{self.asset}[{self.shard}]"
+
+
+class _RememberingStore(Store):
+    """Reads each pointer once: a look at a thousand results must not open the same files a thousand times."""
+
+    def __init__(self, root: UPath) -> None:
+        super().__init__(root)
+        self._seen: dict[tuple[str, str | None], Result | None] = {}
+
+    def current(self, asset: str, shard: str | None = None) -> Result | None:
+        if (asset, shard) not in self._seen:
+            self._seen[asset, shard] = super().current(asset, shard)
+        return self._seen[asset, shard]
+
+
+@dataclass
+class Survey:
+    """One look. Make a new one after anything changed."""
+
+    workspace: Workspace
+    shards: Sequence[str]
+    knobs: Knobs = field(init=False)
+    store: Store = field(init=False)
+    _states: dict[tuple[str, str | None], State] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.knobs, self.store = self.workspace.knobs, _RememberingStore(self.workspace.root / "store")
+
+    def folder(self, path: str) -> UPath:
+        return self.workspace.folder(path)
+
+    def all(self) -> Iterator[State]:
+        """Every asset, in the order data flows, and every shard."""
+        for asset in RULES:
+            yield from self.of(asset)
+
+    def of(self, asset: str) -> Iterator[State]:
+        """The states of one asset."""
+        for shard in self.shards if RULES[asset].sharded else [None]:
+            yield self.state(asset, shard)
+
+    def requestable(self, asset: str, *, now: float | None = None) -> list[State]:
+        """What should run now: what is due, and what failed long enough ago."""
+        now = time.time() if now is None else now
+        return [s for s in self.of(asset) if s.status == "due" or (s.status == "failed" and 0 < s.retry_at <= now)]
+
+    def state(self, asset: str, shard: str | None = None) -> State:
+        if (asset, shard) not in self._states:
+            self._states[asset, shard] = self._state(asset, shard)
+        return self._states[asset, shard]
+
+    def _state(self, asset: str, shard: str | None) -> State:
+        named = named_upstream(asset, self.knobs)
+        pending = self._pending(named, asset, shard)
+        failure = self.store.failure(asset, shard)
+        try:
+            if unsettled := self._unsettled(asset, shard):
+                return State(asset, shard, "waiting", unsettled)
+            wanted = inputs(asset, self, self.shards, shard)
+        except BadInput as problem:
+            return self._without_inputs(asset, shard, problem)
+        result = self.store.current(asset, shard)
+        if pending:
+            return State(asset, shard, "waiting", f"waits for {pending[0].title}")
+        if result is not None and result.key == key(wanted):
+            return State(asset, shard, "fresh")
+        if pinned := self._pending(RULES[asset].pinned, asset, shard):
+            return State(asset, shard, "waiting", f"waits for {pinned[0].title}")
+        if failure and failure.key == key(wanted):
+            return State(asset, shard, "failed", failure.message, _retry_at(failure))
+        return State(asset, shard, "due", _why(result, wanted))
+
+    def _without_inputs(self, asset: str, shard: str | None, problem: BadInput) -> State:
+        """Something it reads is not there: because it is still to come, because it failed, or for good."""
+        reads = [s for name in RULES[asset].reads for s in self._upstream(asset, name, shard)]
+        for culprit in (s for s in reads if s.status in PENDING):
+            return State(asset, shard, "waiting", f"waits for {culprit.title}")
+        for culprit in (s for s in reads if s.status in ("failed", "blocked")):
+            return State(asset, shard, "blocked", f"needs {culprit.title}")
+        return State(asset, shard, "failed", str(problem))
+
+    def _pending(self, names: Sequence[str], asset: str, shard: str | None) -> list[State]:
+        return [s for name in names for s in self._upstream(asset, name, shard) if s.status in PENDING]
+
+    def _upstream(self, asset: str, name: str, shard: str | None) -> Iterator[State]:
+        """States of what a result reads: one shard of a sharded asset if it has shards itself, else all."""
+        if RULES[name].sharded and RULES[asset].sharded:
+            yield self.state(name, shard)
+        else:
+            yield from self.of(name)
+
+    def _unsettled(self, asset: str, shard: str | None) -> str:
+        for path in sources(asset, self, shard):
+            seen = listing(path)
+            age = time.time() - seen.newest
+            if not seen.finished and age < self.knobs.settle_seconds:
+                return f"{path.name} is still being written (changed {max(age, 0):.0f} s ago)"
+        return ""
+
+
+def _retry_at(failure: Failure) -> float:
+    return failure.time + min(RETRY_SECONDS * 2 ** (failure.attempts - 1), LONGEST_RETRY_SECONDS)
+
+
+def _why(result: Result | None, wanted: Mapping[str, Any]) -> str:
+    """What makes another result due than the current one."""
+    if result is None:
+        return "no result yet"
+    reasons = list(dict.fromkeys(_differences(result.inputs, wanted)))
+    shown = reasons[:REASONS_SHOWN]
+    return ", ".join(shown) + (f", and {len(reasons) - len(shown)} more" if len(reasons) > len(shown) else "")
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    if old.get("code_version") != new["code_version"]:
+        yield f"code version {old.get('code_version')} → {new['code_version']}"
+    yield from _changed_knobs("", old.get("knobs", {}), new["knobs"])
+    for name, version in new["sources"].items():
+        if old.get("sources", {}).get(name) != version:
+            yield f"{'shard' if name == 'landing' else name} content changed"
+    for name in sorted(new.keys() - {"code_version", "knobs", "sources"}):
+        before, after = old.get(name), new[name]
+        if not isinstance(before, dict) or not isinstance(after, dict):
+            if before != after:
+                yield f"{name} changed"
+            continue
+        for shard in sorted(before.keys() | after.keys()):
+            if shard not in before:
+                yield f"shard {shard} is new"
+            elif shard not in after:
+                yield f"shard {shard} is gone"
+            elif before[shard] != after[shard]:
+                yield f"{name}[{shard}] changed" if shard else f"{name} changed"
+
+
+def _changed_knobs(prefix: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    for name, value in new.items():
+        before = old.get(name)
+        if isinstance(value, dict) and isinstance(before, dict):
+            yield from _changed_knobs(f"{prefix}{name}.", before, value)
+        elif before != value:
+            yield f"{prefix}{name} {before} → {value}"

@@ -1,0 +1,1 @@
+"""Where things lie: the store of results, the home folder and its settings."""

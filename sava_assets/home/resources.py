@@ -1,0 +1,180 @@
+"""The home of a deployment: its folders, its knobs (`sava.yaml`), its store."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import dagster as dg
+import torch
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass as validated
+from upath import UPath
+
+from sava_assets.home.store import Store
+from sava_ops.config import ValuationConfig
+from sava_ops.decisions.pruning import PruneRule
+from sava_ops.errors import BadInput
+from sava_ops.images.classifier import TrainingConfig
+
+KNOB_FILE = "sava.yaml"
+STRICT = ConfigDict(extra="forbid")
+# The same classes, with unknown keys refused and types checked when they come from YAML.
+ValuationKnobs = validated(ValuationConfig, config=STRICT, frozen=True)
+TrainingKnobs = validated(TrainingConfig, config=STRICT, frozen=True)
+
+
+class EncoderKnobs(BaseModel):
+    model_config = STRICT
+    source: str = "imagenet"
+    """"imagenet", "train" (on the clean set), or a checkpoint's path or URL."""
+    image_size: Annotated[int, Field(ge=8, le=1024)] = 224
+    """Images are fitted to this many px before they are embedded and classified."""
+    mean: tuple[float, float, float] | None = None
+    """Per channel on 0..255; for checkpoints that do not say it."""
+    std: tuple[float, float, float] | None = None
+    training: TrainingKnobs = TrainingKnobs()  # pyright: ignore[reportInvalidTypeForm]
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class PruneKnobs(BaseModel):
+    """See `sava_ops.decisions.pruning.PruneRule`."""
+
+    model_config = STRICT
+    fraction: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Share of the training points to flag; null = as many as the false-discovery rate allows."""
+    false_discovery_rate: Annotated[float, Field(gt=0, lt=1)] = PruneRule.false_discovery_rate
+    class_floor: Share = PruneRule.class_floor
+    cap: Share = PruneRule.cap
+    relabel_confidence: Share = PruneRule.relabel_confidence
+    relabel: bool = False
+    """Keep points whose action is "relabel", under their suggested label; without it they are left out."""
+    export_images: bool = True
+    """Write the kept images to `curated/images/`, not only the table."""
+    dry_run: bool = False
+    """Decide and report, and leave `curated/` as it is."""
+
+    @property
+    def rule(self) -> PruneRule:
+        names = ("fraction", "false_discovery_rate", "class_floor", "cap", "relabel_confidence")
+        return PruneRule(**{name: getattr(self, name) for name in names})
+
+
+class ClassifierKnobs(BaseModel):
+    model_config = STRICT
+    training: TrainingKnobs = TrainingKnobs()  # pyright: ignore[reportInvalidTypeForm]
+    seeds: Annotated[int, Field(ge=1)] = 3
+
+
+class StudyKnobs(BaseModel):
+    """Sizes of `sava study` (`sava_assets.study`)."""
+
+    model_config = STRICT
+    seeds: Annotated[int, Field(ge=1)] = 3
+    """Corruptions of the same pool, each with another seed."""
+    mistakes: dict[str, str] = {}
+    """Asymmetric label noise: which class is taken for which; empty = each class of the first half for the next one."""
+    pruned_shares: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = (0.1, 0.2, 0.3, 0.4, 0.5)
+    sizes: tuple[Annotated[int, Field(ge=10)], ...] = (500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000)
+    """Training points of the curve over N; those that the pool has not are passed over."""
+    batch_sizes: tuple[Annotated[int, Field(ge=2)], ...] = (256, 512, 1_024, 2_048)
+    last_layer_steps: Annotated[int, Field(ge=1)] = 2_000
+    """Of the trainings of ResNet18's last layer alone."""
+    training: TrainingKnobs = TrainingKnobs()  # pyright: ignore[reportInvalidTypeForm]
+    """Of whole networks."""
+
+
+class Knobs(BaseModel):
+    """Everything that may be set in `sava.yaml`; folders are relative to the home folder."""
+
+    model_config = STRICT
+    landing: str = "landing"
+    reference: str = "reference"
+    test: str = "test"
+    clean_train: str | None = None
+    """Clean images that train the encoder; without them half of the reference set does."""
+    classes: list[str] | None = None
+    """Names of the classes, for files whose labels are bare numbers."""
+    settle_seconds: Annotated[float, Field(ge=0)] = 30.0
+    """A set that changed this recently counts as still being written, unless it is a whole Parquet file or holds a
+    `_SUCCESS` marker."""
+    device: str = "auto"
+    """"auto" (CUDA if there is one), "cpu" or "cuda"."""
+    encoder: EncoderKnobs = EncoderKnobs()
+    valuation: ValuationKnobs = ValuationKnobs()  # pyright: ignore[reportInvalidTypeForm]
+    prune: PruneKnobs = PruneKnobs()
+    classifier: ClassifierKnobs = ClassifierKnobs()
+    study: StudyKnobs = StudyKnobs()
+
+    def value(self, dotted: str) -> Any:
+        """The knob of this dotted name, as JSON: what the store gives back of a result's inputs is equal to it."""
+        value: Any = json.loads(json.dumps(self.model_dump(mode="python")))
+        for name in dotted.split("."):
+            value = value[name]
+        return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+class Workspace(dg.ConfigurableResource):
+    """A home folder: `sava.yaml`, `landing/`, `reference/`, `test/`, `store/`, `curated/`."""
+
+    home: str
+
+    @property
+    def root(self) -> UPath:
+        return UPath(self.home)
+
+    @property
+    def store(self) -> Store:
+        return Store(self.root / "store")
+
+    @property
+    def knobs(self) -> Knobs:
+        return read_knobs(self.root / KNOB_FILE)
+
+    def folder(self, path: str) -> UPath:
+        """A knob's folder: absolute and remote paths as they are, others below the home folder."""
+        return UPath(path) if "://" in path or Path(path).is_absolute() else self.root / path
+
+    @property
+    def device(self) -> str:
+        device = self.knobs.device
+        if device == "auto":
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise BadInput(f"`device` is {device!r} and there is no CUDA device: set it to 'auto' or 'cpu'")
+        return device
+
+
+def read_knobs(path: UPath) -> Knobs:
+    """The knobs of a home folder; defaults where the file is silent. Raises BadInput naming key and allowed range."""
+    if not path.exists():
+        return Knobs()
+    try:
+        content = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise BadInput(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise BadInput(f"{path} holds a {type(content).__name__}: write `key: value` lines")
+    try:
+        return Knobs.model_validate(content)
+    except ValidationError as error:
+        problems = [_problem(problem) for problem in error.errors()]
+        raise BadInput(f"{path}: " + "; ".join(problems)) from error
+
+
+def default_home() -> str:
+    return os.environ.get("SAVA_HOME", "data")
+
+
+def _problem(error: Any) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
+        return f"`{key}` is not a knob: remove it or correct its name"
+    if error["type"] == "value_error":
+        return f"`{key}`: {error['ctx']['error']}"
+    return f"`{key}` is {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"

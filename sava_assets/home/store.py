@@ -1,0 +1,232 @@
+"""Content-addressed results on fsspec.
+
+    results/<asset>/<key>/<digest>.<file>      the files, named by their own content
+    results/<asset>/<key>/manifest.json        written last: a result without it does not exist
+    current/<asset>[/<shard>].json             which key the asset last produced
+    failures/<asset>[/<shard>].json            its last attempt, if that failed
+
+A key names the inputs of a result (see `sava_assets.freshness.rules`), so equal keys mean equal results. Every file
+appears under its final name in one step (rename, or one PUT on object stores), so nothing half-written is ever read.
+"""
+
+import hashlib
+import json
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save_file as save_tensors
+from torch import Tensor
+from upath import UPath
+
+Writer = Callable[[Path], None]
+
+
+class DamagedResult(RuntimeError):
+    """A stored file is missing or does not have the content it was written with."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a computation hands to the store."""
+
+    files: Mapping[str, Writer]
+    """File name → function that writes it."""
+    numbers: Mapping[str, Any] = field(default_factory=dict)
+    """JSON values shown as the asset's metadata, and what other assets need without opening a file."""
+    pictures: Mapping[str, str] = field(default_factory=dict)
+    """Title → Markdown with an inline image."""
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    """Numbers about this computation alone, reported but not stored: equal results are stored as equal bytes."""
+    data_version: str | None = None
+    """Identity of the content, where it is not that of the files' bytes."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The last attempt at a result, when it failed."""
+
+    key: str | None
+    """Which result; None if it failed before that was known."""
+    message: str
+    attempts: int
+    """How often in a row, for this key."""
+    time: float
+    """Seconds since the epoch."""
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    path: UPath
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Result:
+    """A stored result."""
+
+    asset: str
+    key: str
+    data_version: str
+    files: Mapping[str, StoredFile]
+    numbers: Mapping[str, Any]
+    pictures: Mapping[str, str]
+    inputs: Mapping[str, Any]
+    """What the key is the digest of."""
+
+    def read(self, name: str) -> bytes:
+        """The content of a file, checked against its checksum; raises DamagedResult."""
+        stored = self.files[name]
+        if not stored.path.exists():
+            raise DamagedResult(f"{stored.path} is missing: materialize {self.asset} again")
+        data = stored.path.read_bytes()
+        if hashlib.sha256(data).hexdigest() != stored.sha256:
+            raise DamagedResult(f"{stored.path} is damaged (checksum differs): materialize {self.asset} again")
+        return data
+
+    def table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        return pq.read_table(pa.BufferReader(self.read(name)), columns=columns)
+
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        return load_tensors(self.read(name))
+
+    def check(self) -> None:
+        """Read every file; raises DamagedResult for the first that is not as it was written."""
+        for name in self.files:
+            self.read(name)
+
+
+def bytes_file(data: bytes) -> Writer:
+    def write(path: Path) -> None:
+        path.write_bytes(data)
+
+    return write
+
+
+def table_file(table: pa.Table) -> Writer:
+    return lambda path: pq.write_table(table, path, compression="zstd")
+
+
+def tensor_file(tensors: Mapping[str, Tensor]) -> Writer:
+    return lambda path: save_tensors({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, path)
+
+
+class Store:
+    """Results below one folder, local or remote."""
+
+    def __init__(self, root: UPath) -> None:
+        self.root = root
+
+    def find(self, asset: str, key: str) -> Result | None:
+        """The result of this key, if it was finished."""
+        folder = self.root / "results" / asset / key
+        manifest = _read_json(folder / "manifest.json")
+        if manifest is None:
+            return None
+        files = {name: StoredFile(folder / f["file"], f["sha256"]) for name, f in manifest["files"].items()}
+        stored = (manifest[name] for name in ("numbers", "pictures", "inputs"))
+        return Result(asset, key, manifest["data_version"], files, *stored)
+
+    def save(self, asset: str, key: str, output: Output, inputs: Mapping[str, Any] | None = None) -> Result:
+        """Write the files, then the manifest."""
+        folder = self.root / "results" / asset / key
+        files = {name: self._save_file(folder, name, writer) for name, writer in output.files.items()}
+        manifest = {
+            "data_version": output.data_version or digest({name: f["sha256"] for name, f in files.items()}),
+            "files": files,
+            "numbers": dict(output.numbers),
+            "pictures": dict(output.pictures),
+            "inputs": dict(inputs or {}),
+        }
+        self.put(f"results/{asset}/{key}/manifest.json", _json_file(manifest))
+        result = self.find(asset, key)
+        assert result is not None
+        return result
+
+    def current(self, asset: str, shard: str | None = None) -> Result | None:
+        """What the asset produced last."""
+        pointer = _read_json(self.root / _pointer("current", asset, shard))
+        return self.find(asset, pointer["key"]) if pointer else None
+
+    def set_current(self, result: Result, shard: str | None = None) -> None:
+        self.put(_pointer("current", result.asset, shard), _json_file({"key": result.key}))
+        (self.root / _pointer("failures", result.asset, shard)).unlink(missing_ok=True)
+
+    def failure(self, asset: str, shard: str | None = None) -> Failure | None:
+        """The last attempt, if it failed."""
+        stored = _read_json(self.root / _pointer("failures", asset, shard))
+        return Failure(**stored) if stored else None
+
+    def set_failure(self, asset: str, shard: str | None, key: str | None, message: str) -> None:
+        before = self.failure(asset, shard)
+        attempts = before.attempts + 1 if before and before.key == key else 1
+        failure = Failure(key, message, attempts, time.time())
+        self.put(_pointer("failures", asset, shard), _json_file(vars(failure)))
+
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """A small file below the root, if it is there."""
+        return _read_json(self.root / name)
+
+    def put_json(self, name: str, value: Mapping[str, Any]) -> None:
+        self.put(name, _json_file(dict(value)))
+
+    def _save_file(self, folder: UPath, name: str, writer: Writer) -> dict[str, str]:
+        with self._scratch() as scratch:
+            local = Path(scratch) / name
+            writer(local)
+            with local.open("rb") as stream:
+                sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+            stored = f"{sha256[:16]}.{name}"
+            self._move(local, folder / stored)
+        return {"file": stored, "sha256": sha256}
+
+    def put(self, name: str, writer: Writer) -> None:
+        """Write one file below the root; it appears under its name in one step."""
+        with self._scratch() as scratch:
+            local = Path(scratch) / "file"
+            writer(local)
+            self._move(local, self.root / name)
+
+    def _scratch(self) -> tempfile.TemporaryDirectory[str]:
+        """A local folder to write in; beside the results where these are local, so that a rename is atomic."""
+        if not self._local:
+            return tempfile.TemporaryDirectory()
+        (self.root / "partial").mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(dir=str(self.root / "partial"))
+
+    def _move(self, local: Path, target: UPath) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if self._local:
+            local.replace(str(target))
+        else:
+            target.fs.put_file(str(local), target.path)
+
+    @property
+    def _local(self) -> bool:
+        return self.root.protocol in ("", "file", "local")
+
+
+def digest(value: Any) -> str:
+    """A name for a JSON value: equal values, equal names."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def _pointer(kind: str, asset: str, shard: str | None) -> str:
+    return f"{kind}/{asset}.json" if shard is None else f"{kind}/{asset}/{shard}.json"
+
+
+def _json_file(value: Any) -> Writer:
+    return bytes_file(json.dumps(value, indent=1, sort_keys=True).encode())
+
+
+def _read_json(path: UPath) -> dict[str, Any] | None:
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,1 @@
+"""Pixels: decoded, embedded, classified, and made dirty on purpose."""

@@ -1,0 +1,102 @@
+"""Ground cost between labelled points (SAVA Eq. 1 and 8; `λ_x = 1`).
+
+    C[k,l] = ½‖x_k − x'_l‖² + λ_y · ½ W[y_k, y'_l]
+
+Both terms are matrix products: the label term is `⟨½ λ_y W[y_k, :], onehot(y'_l)⟩`, so no n × m gather of `W` is ever
+made, and the cost of the images alone is there for whoever asks what another label would cost.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Points:
+    """A batch of labelled points: a batch's measure is uniform on them."""
+
+    features: Float[Tensor, "n d"]
+    """Feature vectors φ(image)."""
+    labels: Int64[Tensor, " n"]
+    """Global class ids, 0..classes-1."""
+    label_losses: Float[Tensor, "n classes"] | None = None
+    """What each label costs the image in the eyes of a classifier that has not seen it."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, rows: Int64[Tensor, " k"]) -> "Points":
+        losses = None if self.label_losses is None else self.label_losses[rows]
+        return Points(self.features[rows], self.labels[rows], losses)
+
+
+def feature_cost(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:
+    """½‖x_k − y_l‖², never negative, in squared feature units."""
+    # Distances do not see a common shift; without it, rounding does not see the norm of the mean.
+    centre = y.mean(0)
+    x, y = x - centre, y - centre
+    cost = torch.addmm(_half_squared_norm(y)[None, :], x, y.T, alpha=-1)
+    return cost.add_(_half_squared_norm(x)[:, None]).clamp_(min=0)
+
+
+def ground_cost(
+    train: Points,
+    reference: Points,
+    *,
+    label_distances: Float[Tensor, "classes classes"],
+    label_weight: float,
+) -> Float[Tensor, "n m"]:
+    """C of Eq. 8 for two batches; `label_weight` = λ_y, `label_distances` = W (train class, reference class)."""
+    images = feature_cost(train.features, reference.features)
+    return with_label_costs(images, train, reference, label_costs(label_distances, label_weight))
+
+
+def label_costs(
+    label_distances: Float[Tensor, "classes classes"], label_weight: float
+) -> Float[Tensor, "classes classes"]:
+    """½ λ_y W; a class that a side lacks has NaN in W, which nothing selects but would spread through products: 0."""
+    return 0.5 * label_weight * label_distances.nan_to_num(0.0)
+
+
+def with_label_costs(
+    images: Float[Tensor, "n m"], train: Points, reference: Points, costs: Float[Tensor, "classes classes"]
+) -> Float[Tensor, "n m"]:
+    """C of Eq. 8 from the cost of the images alone."""
+    one_hot = torch.nn.functional.one_hot(reference.labels, len(costs)).to(images.dtype)
+    return torch.addmm(images, costs[train.labels], one_hot.T)
+
+
+def mean_feature_cost(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> float:
+    """Mean over all pairs of ½‖x_k − y_l‖², in O((n + m) d): the scale that ε, ρ and the label weight follow."""
+    centre = y.mean(0)
+    x, y = x - centre, y - centre
+    squares = sum(float(_half_squared_norm(side).double().mean()) for side in (x, y))
+    return max(squares - float(x.mean(0).double() @ y.mean(0).double()), 0.0)
+
+
+def moments(features: Float[Tensor, "n d"]) -> dict[str, Tensor]:
+    """Mean (d,) and mean squared norm (), of the features as they are ("raw") and at unit length ("unit")."""
+    x = features.double()
+    sides = {"raw": x, "unit": torch.nn.functional.normalize(x, dim=1)}
+    means = {f"{kind}_mean": side.mean(0) for kind, side in sides.items()}
+    return means | {f"{kind}_square": side.square().sum(1).mean() for kind, side in sides.items()}
+
+
+def mean_feature_cost_of_moments(
+    parts: Sequence[tuple[int, Mapping[str, Tensor]]], reference: Mapping[str, Tensor], *, unit_norm: bool
+) -> float:
+    """`mean_feature_cost` of the union of sets, given as (size, moments), to the reference: no point is read.
+
+    ½E‖x‖² + ½E‖x'‖² − ⟨E x, E x'⟩, in squared feature units.
+    """
+    kind, total = "unit" if unit_norm else "raw", sum(size for size, _ in parts)
+    mean = sum(size / total * part[f"{kind}_mean"] for size, part in parts)
+    square = sum(size / total * part[f"{kind}_square"] for size, part in parts)
+    return float(0.5 * square + 0.5 * reference[f"{kind}_square"] - (mean * reference[f"{kind}_mean"]).sum())
+
+
+def _half_squared_norm(x: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+    return 0.5 * x.square().sum(1)

@@ -1,0 +1,130 @@
+"""Every check fails on a result that breaks what it promises, and passes on the sound one it was made from."""
+
+from types import SimpleNamespace
+
+import dagster as dg
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+
+from sava_assets.assets import checks
+from sava_assets.home.resources import Workspace
+from sava_assets.home.store import Output, table_file, tensor_file
+from tests.sava_assets.homes import copy_of
+
+
+@pytest.fixture(scope="module")
+def workspace(curated, tmp_path_factory) -> Workspace:
+    return copy_of(curated[0], tmp_path_factory.mktemp("checks") / "home")
+
+
+def evaluate(workspace: Workspace, check: str, shard: str | None) -> dg.AssetCheckResult:
+    """Call the check; Dagster runs one of a sharded asset only together with the asset, which would mend the result."""
+    function = getattr(checks, check).op.compute_fn.decorated_fn
+    return function(workspace) if shard is None else function(SimpleNamespace(partition_keys=[shard]), workspace)
+
+
+def replaced(workspace: Workspace, asset: str, shard: str | None, file: str, writer) -> None:
+    """Make the current result of the asset one in which this file is another."""
+    store = workspace.store
+    old = store.current(asset, shard)
+    files = {name: (lambda data: lambda path: path.write_bytes(data))(old.read(name)) for name in old.files}
+    store.set_current(store.save(asset, f"{old.key}-broken", Output(files | {file: writer}, old.numbers)), shard)
+
+
+def one_nan(old):
+    features = old.tensors("features.safetensors")["features"]
+    features[3, 5] = torch.nan
+    return tensor_file({"features": features})
+
+
+def sorted_into_batches(old):
+    points = old.table("points.parquet").sort_by("label")
+    batch = np.arange(len(points)) * old.numbers["batches"] // len(points)
+    return table_file(points.set_column(points.column_names.index("batch"), "batch", pa.array(batch, pa.int32())))
+
+
+def one_pair_missed(old):
+    pairs = old.tensors("pairs.safetensors")
+    pairs["converged"][0, 0] = False
+    return tensor_file(pairs)
+
+
+def mass_created(old):
+    plan = old.tensors("plan.safetensors")
+    plan["plan"][0, 0] += 1e-6
+    return tensor_file(plan)
+
+
+def values_of_other_points(old):
+    points = old.table("points.parquet")
+    ids = points["id"].to_pylist()
+    return table_file(points.set_column(0, "id", pa.array([ids[1], ids[0], *ids[2:]])))
+
+
+def value_missing(old):
+    points = old.table("points.parquet")
+    values = points["value"].to_numpy().copy()
+    values[0] = np.inf
+    return table_file(points.set_column(points.column_names.index("value"), "value", pa.array(values)))
+
+
+CASES = [
+    ("embeddings", "embeddings_finite", "first", "features.safetensors", one_nan, {"points_not_finite": 1}),
+    ("batches", "class_shares_kept", "first", "points.parquet", sorted_into_batches, {}),
+    ("batch_ot", "all_pairs_converged", None, "pairs.safetensors", one_pair_missed, {"not_converged": 1}),
+    ("batch_plan", "plan_marginals", None, "plan.safetensors", mass_created, {}),
+    ("point_values", "values_aligned", None, "points.parquet", values_of_other_points, {"shards_not_aligned": 1}),
+    ("point_values", "values_aligned", None, "points.parquet", value_missing, {"values_not_finite": 1}),
+]
+
+
+@pytest.mark.parametrize(("asset", "check", "shard", "file", "harm", "metadata"), CASES, ids=lambda v: str(v)[:20])
+def test_check_fails_on_what_it_guards_against(workspace, asset, check, shard, file, harm, metadata):
+    sound = workspace.store.current(asset, shard)
+    assert evaluate(workspace, check, shard).passed
+    replaced(workspace, asset, shard, file, harm(sound))
+    try:
+        evaluation = evaluate(workspace, check, shard)
+    finally:
+        workspace.store.set_current(sound, shard)
+    assert not evaluation.passed
+    assert {name: evaluation.metadata[name].value for name in metadata} == metadata
+
+
+def test_too_few_reference_points_are_named_with_their_number(workspace):
+    evaluation = evaluate(workspace, "enough_reference_points", None)
+    assert not evaluation.passed
+    assert evaluation.metadata["points of east"].value == 6
+    assert evaluation.metadata["wanted_per_class"].value == checks.FEW
+    sound = workspace.store.current("reference_embeddings")
+    points = sound.table("points.parquet")
+    replaced(workspace, "reference_embeddings", None, "points.parquet", table_file(pa.concat_tables([points] * 4)))
+    assert evaluate(workspace, "enough_reference_points", None).passed
+    workspace.store.set_current(sound)
+
+
+@pytest.mark.parametrize(("suspicious", "passed"), [(0, True), (12, False)])
+def test_reference_trusted_fails_when_many_points_are_suspicious(workspace, suspicious, passed):
+    store, sound = workspace.store, workspace.store.current("reference_values")
+    changed = Output({}, sound.numbers | {"suspicious": suspicious})
+    store.set_current(store.save("reference_values", f"{sound.key}-{suspicious}", changed))
+    assert evaluate(workspace, "reference_trusted", None).passed == passed
+    store.set_current(sound)
+
+
+def test_images_disjoint_fails_when_the_reference_set_holds_a_training_image(workspace):
+    training, reference = workspace.store.current("raw_images", "first"), workspace.store.current("reference_images")
+    assert evaluate(workspace, "images_disjoint", "first").passed
+    points, own = reference.table("points.parquet"), training.table("points.parquet")
+    hashes = [own["pixel_hash"][2].as_py(), *points["pixel_hash"].to_pylist()[1:]]
+    column = points.column_names.index("pixel_hash")
+    replaced(
+        workspace, "reference_images", None, "points.parquet",
+        table_file(points.set_column(column, "pixel_hash", pa.array(hashes))),
+    )  # fmt: skip
+    evaluation = evaluate(workspace, "images_disjoint", "first")
+    workspace.store.set_current(reference)
+    assert not evaluation.passed
+    assert evaluation.metadata["first"].value == f"{own['id'][2].as_py()} is {points['id'][0].as_py()}"

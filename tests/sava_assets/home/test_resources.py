@@ -1,0 +1,95 @@
+import json
+
+import pytest
+import torch
+from upath import UPath
+
+from sava_assets.home.resources import Knobs, Workspace, read_knobs
+from sava_ops import BadInput, ValuationConfig
+from sava_ops.decisions.pruning import PruneRule
+
+
+def knobs_of(text: str, tmp_path) -> Knobs:
+    (tmp_path / "sava.yaml").write_text(text)
+    return read_knobs(UPath(tmp_path / "sava.yaml"))
+
+
+def test_silence_means_defaults(tmp_path):
+    assert read_knobs(UPath(tmp_path / "absent.yaml")) == Knobs() == knobs_of("", tmp_path)
+    assert ValuationConfig(**vars(Knobs().valuation)) == ValuationConfig()
+
+
+def test_what_is_set_is_read(tmp_path):
+    knobs = knobs_of(
+        "valuation: {epsilon: 0.05, rho: .inf}\nprune: {fraction: 0.1}\nencoder: {source: train}", tmp_path
+    )
+    assert knobs.valuation.epsilon == 0.05
+    assert knobs.value("valuation.rho") == "inf"
+    assert (knobs.prune.fraction, knobs.prune.false_discovery_rate) == (0.1, 0.05)
+    assert knobs.prune.rule == PruneRule(fraction=0.1)
+    assert knobs.valuation.label_weight == ValuationConfig().label_weight
+
+
+def test_lists_of_lists_are_read_and_are_what_the_store_gives_back(tmp_path):
+    knobs = knobs_of("classifier: {training: {drops: [[0.5, 0.1], [0.75, 1.0e-2]]}}", tmp_path)
+    assert knobs.classifier.training.drops == ((0.5, 0.1), (0.75, 0.01))
+    assert knobs.encoder.training.drops == ()
+    assert knobs.value("classifier.training.drops") == [[0.5, 0.1], [0.75, 0.01]]
+    for name in ("classifier", "encoder", "study"):
+        assert knobs.value(name) == json.loads(json.dumps(knobs.value(name)))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("prune: {fraktion: 0.1}", "`prune.fraktion` is not a knob: remove it or correct its name"),
+        ("valuation: {epsilom: 1}", "`valuation.epsilom` is not a knob"),
+        ("prune: {fraction: 1.5}", "`prune.fraction` is 1.5: input should be less than 1"),
+        ("prune: {cap: 1.5}", "`prune.cap` is 1.5: input should be less than or equal to 1"),
+        ("prune: {false_discovery_rate: 0}", "`prune.false_discovery_rate` is 0: input should be greater than 0"),
+        ("prune: {fraction: lots}", "`prune.fraction` is 'lots': input should be a valid number"),
+        ("valuation: {epsilon: -1}", "`valuation`: `epsilon` is -1.0: it must be above 0"),
+        ("valuation: {batching: sorted}", "`valuation.batching` is 'sorted': input should be 'stratified' or 'random'"),
+        ("encoder: {image_size: 2}", "`encoder.image_size` is 2: input should be greater than or equal to 8"),
+        ("classifier: {training: {steps: 0}}", "`classifier.training`: `steps` is 0: it must be at least 1"),
+        (
+            "classifier: {training: {drops: [[0.5, 0.1], [0.5, 0.01]]}}",
+            "`classifier.training`: `drops` is ((0.5, 0.1), (0.5, 0.01)): it must be pairs (share, factor), ",
+        ),
+        (
+            "encoder: {training: {drops: [0.5, 0.1]}}",
+            "`encoder.training.drops.0` is 0.5: input should be a valid tuple",
+        ),
+        ("encoder: {training: {drops: [[0.5]]}}", "`encoder.training.drops.0.1` is "),
+        ("- a\n- b", "sava.yaml holds a list: write `key: value` lines"),
+        ("a: [", "sava.yaml is not valid YAML: "),
+    ],
+)
+def test_a_bad_knob_names_itself_and_its_range(text, message, tmp_path):
+    with pytest.raises(BadInput) as caught:
+        knobs_of(text, tmp_path)
+    assert message in str(caught.value)
+    assert str(tmp_path / "sava.yaml") in str(caught.value)
+
+
+def test_all_bad_knobs_are_named_at_once(tmp_path):
+    with pytest.raises(BadInput, match=r"`a` is not a knob.*; `b` is not a knob"):
+        knobs_of("a: 1\nb: 2", tmp_path)
+
+
+def test_folders_are_relative_to_the_home_unless_absolute_or_remote(tmp_path):
+    workspace = Workspace(home=str(tmp_path))
+    assert workspace.folder("landing") == UPath(tmp_path / "landing")
+    assert workspace.folder(str(tmp_path / "x")) == UPath(tmp_path / "x")
+    assert str(workspace.folder("memory://bucket/x")) == "memory://bucket/x"
+
+
+def test_device_is_what_is_there(tmp_path, monkeypatch):
+    workspace = Workspace(home=str(tmp_path))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert workspace.device == "cpu"
+    (tmp_path / "sava.yaml").write_text("device: cuda")
+    with pytest.raises(BadInput, match="`device` is 'cuda' and there is no CUDA device: set it to 'auto' or 'cpu'"):
+        _ = workspace.device
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert workspace.device == "cuda"

@@ -1,0 +1,118 @@
+import json
+
+import pyarrow as pa
+import pytest
+import torch
+from upath import UPath
+
+from sava_assets.home.store import DamagedResult, Output, Store, bytes_file, digest, table_file, tensor_file
+
+
+@pytest.fixture(params=["local", "memory"])
+def store(request, tmp_path) -> Store:
+    root = UPath(tmp_path / "store") if request.param == "local" else UPath(f"memory://{tmp_path.name}/store")
+    return Store(root)
+
+
+def output() -> Output:
+    return Output(
+        files={
+            "t.parquet": table_file(pa.table({"id": ["a", "b"], "n": [1, 2]})),
+            "x.safetensors": tensor_file({"x": torch.arange(6.0).reshape(2, 3).T}),
+            "b.bin": bytes_file(b"bytes"),
+        },
+        numbers={"points": 2},
+        pictures={"p": "![](x)"},
+    )
+
+
+def test_what_was_saved_is_found(store):
+    saved = store.save("asset", "k1", output())
+    found = store.find("asset", "k1")
+    assert found == saved
+    assert found.numbers == {"points": 2}
+    assert found.pictures == {"p": "![](x)"}
+    assert found.table("t.parquet").to_pydict() == {"id": ["a", "b"], "n": [1, 2]}
+    assert found.table("t.parquet", ["n"]).column_names == ["n"]
+    assert torch.equal(found.tensors("x.safetensors")["x"], torch.arange(6.0).reshape(2, 3).T)
+    assert found.read("b.bin") == b"bytes"
+    assert store.find("asset", "k2") is None
+    assert store.find("other", "k1") is None
+
+
+def test_equal_content_has_equal_data_versions_and_bytes(store):
+    one, two = store.save("asset", "k1", output()), store.save("asset", "k2", output())
+    assert one.data_version == two.data_version
+    assert {n: f.sha256 for n, f in one.files.items()} == {n: f.sha256 for n, f in two.files.items()}
+    other = store.save("asset", "k3", Output({"b.bin": bytes_file(b"other")}))
+    assert other.data_version != one.data_version
+    assert store.save("asset", "k4", Output({}, data_version="given")).data_version == "given"
+
+
+def test_current_is_what_was_set_last_by_shard(store):
+    assert store.current("asset") is None
+    for shard, key in ((None, "k1"), ("s", "k2"), ("s", "k3")):
+        store.set_current(store.save("asset", key, output()), shard)
+    assert store.current("asset").key == "k1"
+    assert store.current("asset", "s").key == "k3"
+    assert store.current("asset", "other") is None
+
+
+def test_a_result_without_its_manifest_does_not_exist(store):
+    saved = store.save("asset", "k1", output())
+    (store.root / "results" / "asset" / "k1" / "manifest.json").unlink()
+    assert saved.files["b.bin"].path.exists()
+    assert store.find("asset", "k1") is None
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda path: path.write_bytes(b"bytez"), r"b.bin is damaged \(checksum differs\): materialize asset again"),
+        (lambda path: path.write_bytes(b"byt"), r"b.bin is damaged \(checksum differs\)"),
+        (lambda path: path.unlink(), "b.bin is missing: materialize asset again"),
+    ],
+)
+def test_damage_is_found_and_named(store, harm, message):
+    saved = store.save("asset", "k1", output())
+    saved.check()
+    harm(saved.files["b.bin"].path)
+    with pytest.raises(DamagedResult, match=message):
+        saved.check()
+    with pytest.raises(DamagedResult, match=message):
+        saved.read("b.bin")
+
+
+def test_a_writer_that_fails_leaves_nothing_behind(store):
+    def fail(path):
+        path.write_bytes(b"half")
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        store.save("asset", "k1", Output({"a.bin": bytes_file(b"whole"), "b.bin": fail}))
+    assert store.find("asset", "k1") is None
+    left = [path.name for path in (store.root / "results").rglob("*") if path.is_file()]
+    assert len(left) == 1
+    assert left[0].endswith("a.bin")
+    if (store.root / "partial").exists():
+        assert not list((store.root / "partial").iterdir())
+
+
+def test_replacing_a_result_replaces_it_whole(store):
+    store.save("asset", "k1", output())
+    store.save("asset", "k1", Output({"b.bin": bytes_file(b"new")}))
+    found = store.find("asset", "k1")
+    assert list(found.files) == ["b.bin"]
+    assert found.read("b.bin") == b"new"
+
+
+def test_digest_names_values_and_not_their_order():
+    assert digest({"a": 1, "b": [1.5, None]}) == digest({"b": [1.5, None], "a": 1})
+    assert digest({"a": 1}) != digest({"a": 1.5})
+    assert len(digest({})) == 32
+
+
+def test_manifest_is_plain_json(store):
+    saved = store.save("asset", "k1", output())
+    manifest = json.loads((store.root / "results" / "asset" / "k1" / "manifest.json").read_text())
+    assert manifest["files"]["b.bin"]["sha256"] == saved.files["b.bin"].sha256

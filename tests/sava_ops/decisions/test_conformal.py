@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import false_discovery_control
+
+from sava_ops import BadInput
+from sava_ops.decisions.conformal import (
+    bad_share,
+    benjamini_hochberg,
+    clean_probability,
+    conformal_p_values,
+    suggestion_confidence,
+)
+
+NUMBERS = st.lists(st.integers(-5, 5), min_size=1, max_size=30).map(lambda v: np.array(v, dtype=float))
+P_VALUES = st.lists(st.floats(0, 1), min_size=1, max_size=40).map(np.array)
+
+
+@given(NUMBERS, NUMBERS)
+def test_p_values_count_the_clean_points_as_high(values, clean):
+    p = conformal_p_values(values, clean, np.ones(len(clean)))
+    expected = [(1 + (clean >= value).sum()) / (1 + len(clean)) for value in values]
+    np.testing.assert_allclose(p, expected)
+
+
+@given(NUMBERS, NUMBERS, st.integers(0, 9))
+def test_a_weight_is_a_repetition(values, clean, seed):
+    times = np.random.default_rng(seed).integers(1, 4, len(clean))
+    weighted = conformal_p_values(values, clean, times.astype(float))
+    one_more = times.mean()
+    expected = [((clean >= v) @ times + one_more) / (times.sum() + one_more) for v in values]
+    np.testing.assert_allclose(weighted, expected)
+
+
+def test_without_clean_points_nothing_is_suspected():
+    nothing = np.empty(0)
+    np.testing.assert_array_equal(conformal_p_values(np.arange(3.0), nothing, nothing), 1.0)
+    np.testing.assert_array_equal(clean_probability(np.arange(3.0), nothing, nothing, bad=0.0), 1.0)
+    np.testing.assert_array_equal(suggestion_confidence(np.arange(3.0), nothing, np.empty(0, dtype=bool)), 0.0)
+
+
+def test_clean_points_have_uniform_p_values():
+    generator = np.random.default_rng(0)
+    p = conformal_p_values(generator.normal(size=4_000), generator.normal(size=4_000), np.ones(4_000))
+    for level in (0.01, 0.05, 0.2, 0.5):
+        assert (p <= level).mean() == pytest.approx(level, abs=4 * np.sqrt(level / 2_000))
+
+
+@given(P_VALUES, st.floats(0.01, 0.5))
+def test_flagged_are_those_of_scipys_adjusted_p_values(p, rate):
+    adjusted = false_discovery_control(p)
+    flagged = benjamini_hochberg(p, rate=rate)
+    clear = np.abs(adjusted - rate) > 1e-9
+    np.testing.assert_array_equal(flagged[clear], (adjusted <= rate)[clear])
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.4])
+def test_the_false_discovery_rate_and_the_bad_share_are_what_is_claimed(share):
+    generator = np.random.default_rng(1)
+    bad = np.arange(20_000) < share * 20_000
+    values = generator.normal(size=20_000) + 4 * bad
+    clean = generator.normal(size=20_000)
+    p = conformal_p_values(values, clean, np.ones(20_000))
+    flagged = benjamini_hochberg(p, rate=0.05)
+    assert (flagged & ~bad).sum() <= 0.07 * max(flagged.sum(), 1) + 5
+    assert bad_share(p) == pytest.approx(share, abs=0.03)
+    if share:
+        assert flagged[bad].mean() > 0.8
+
+
+def test_clean_probability_falls_in_the_value_and_finds_the_mixture():
+    generator = np.random.default_rng(2)
+    bad = np.arange(20_000) < 6_000
+    values = generator.normal(size=20_000) + 3 * bad
+    clean = generator.normal(size=20_000)
+    probability = clean_probability(values, clean, np.ones(20_000), bad=0.3)
+    assert (np.diff(probability[values.argsort()]) <= 1e-12).all()
+    assert 0 <= probability.min() <= probability.max() <= 1
+    truth = 0.7 * np.exp(-(values**2) / 2)
+    truth /= truth + 0.3 * np.exp(-((values - 3) ** 2) / 2)
+    middle = (values > -1) & (values < 4)
+    assert np.abs(probability - truth)[middle].mean() < 0.05
+
+
+def test_confidence_is_the_share_of_right_suggestions_with_such_a_gap():
+    clean_gaps, right = np.array([0.0, 0.0, 1.0, 1.0, 2.0, 2.0]), np.array([0, 0, 0, 1, 1, 1], dtype=bool)
+    found = suggestion_confidence(np.array([-1.0, 0.0, 1.0, 2.0, 9.0]), clean_gaps, right)
+    np.testing.assert_allclose(found, [0.0, 0.0, 0.5, 1.0, 1.0])
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0])
+def test_a_rate_that_makes_no_sense_is_refused(rate):
+    with pytest.raises(BadInput, match=f"`false_discovery_rate` is {rate}: it must be above 0 and below 1"):
+        benjamini_hochberg(np.ones(2), rate=rate)

@@ -1,0 +1,131 @@
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from sava_ops.images import decode as images_module
+from sava_ops.images.decode import ImageFacts, Undecodable, decode, decode_all, fit, inspect_all, pixel_hash
+from tests.pictures import encoded, noise, png, png_that_claims
+
+PIXELS = noise(6, 9)
+
+
+@pytest.mark.parametrize("kind", ["png", "bmp", "tiff", "webp"])
+def test_lossless_formats_give_back_their_pixels(kind):
+    options = {"lossless": True} if kind == "webp" else {}
+    np.testing.assert_array_equal(decode(encoded(Image.fromarray(PIXELS), kind, **options)), PIXELS)
+
+
+def test_jpeg_is_close():
+    smooth = np.full((16, 16, 3), [200, 100, 50], dtype=np.uint8)
+    assert np.abs(decode(encoded(Image.fromarray(smooth), "jpeg")).astype(int) - smooth).max() <= 3
+
+
+def test_photos_are_turned_upright():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # "turn clockwise"
+    np.testing.assert_array_equal(decode(encoded(Image.fromarray(PIXELS), "png", exif=exif)), np.rot90(PIXELS, k=-1))
+
+
+def test_transparency_is_laid_on_white():
+    clear = np.zeros((4, 4, 4), dtype=np.uint8)
+    assert (decode(encoded(Image.fromarray(clear))) == 255).all()
+
+
+def test_palettes_and_grey_become_rgb():
+    grey = Image.fromarray(PIXELS[..., 0])
+    np.testing.assert_array_equal(decode(encoded(grey)), np.repeat(PIXELS[..., :1], 3, axis=2))
+    palette = Image.fromarray(PIXELS).quantize(16)
+    np.testing.assert_array_equal(decode(encoded(palette)), np.array(palette.convert("RGB")))
+
+
+def test_sixteen_bit_grey_is_scaled_and_not_clipped():
+    wide = np.array([[0, 257, 32896, 65535]], dtype=np.uint16)
+    assert decode(encoded(Image.fromarray(wide)))[0, :, 0].tolist() == [0, 1, 128, 255]
+
+
+def test_first_frame_of_an_animation():
+    frames = [Image.fromarray(noise(seed=s)).quantize(8) for s in (0, 1)]
+    data = encoded(frames[0], "gif", save_all=True, append_images=frames[1:])
+    np.testing.assert_array_equal(decode(data), np.array(frames[0].convert("RGB")))
+
+
+BROKEN = {
+    "empty file": b"",
+    "not an image": b"<html>404 Not Found</html>",
+    "truncated or damaged": png(noise(64, 64))[:1_000],
+    "larger than 100 megapixels": png_that_claims(20_000, 6_000),
+    "pixels are floating-point numbers": encoded(Image.fromarray(np.zeros((2, 2), dtype=np.float32)), "tiff"),
+}
+
+
+@pytest.mark.parametrize("reason", BROKEN)
+def test_what_does_not_decode_has_a_named_reason(reason):
+    with pytest.raises(Undecodable, match=f"^{reason}$"):
+        decode(BROKEN[reason])
+
+
+def test_a_decompression_bomb_costs_no_memory():
+    with pytest.raises(Undecodable, match="larger than 100 megapixels"):
+        decode(png_that_claims(60_000, 60_000))
+
+
+def test_damaged_jpeg_is_not_filled_with_grey():
+    data = encoded(Image.fromarray(noise(64, 64)), "jpeg")
+    with pytest.raises(Undecodable, match="truncated or damaged"):
+        decode(data[: len(data) // 2])
+
+
+@pytest.fixture(params=[0, 10**9], ids=["threads", "one thread"])
+def small_bytes(request, monkeypatch):
+    """Any image is large, or every one is small; two to a turn."""
+    monkeypatch.setattr(images_module, "SMALL_BYTES", request.param)
+    monkeypatch.setattr(images_module, "TURN", 2)
+
+
+@pytest.mark.usefixtures("small_bytes")
+def test_inspection_keeps_the_order_and_goes_on_after_a_broken_image():
+    facts = inspect_all([png(PIXELS), b"", png(noise(seed=1))])
+    assert facts == [
+        ImageFacts(9, 6, pixel_hash(PIXELS)),
+        "empty file",
+        ImageFacts(8, 8, pixel_hash(noise(seed=1))),
+    ]
+
+
+def test_hash_is_of_pixels_and_shape_and_not_of_the_file():
+    fast, small = (encoded(Image.fromarray(PIXELS), "png", compress_level=level) for level in (0, 9))
+    assert fast != small
+    assert pixel_hash(decode(fast)) == pixel_hash(decode(small))
+    assert pixel_hash(PIXELS) != pixel_hash(PIXELS.reshape(9, 6, 3))
+    changed = PIXELS.copy()
+    changed[0, 0, 0] ^= 1
+    assert pixel_hash(changed) != pixel_hash(PIXELS)
+
+
+def test_fit_takes_the_centre_square():
+    wide = np.zeros((4, 12, 3), dtype=np.uint8)
+    wide[:, 4:8] = 200
+    np.testing.assert_array_equal(fit(wide, 4), np.full((4, 4, 3), 200))
+    np.testing.assert_array_equal(fit(PIXELS[:6, :6], 6), PIXELS[:6, :6])
+
+
+@pytest.mark.usefixtures("small_bytes")
+def test_decode_all_is_decode_and_fit_of_each_as_channels_first():
+    blobs = [png(noise(6 + k, 9, seed=k)) for k in range(5)]
+    images = decode_all(blobs, size=6)
+    assert images.dtype == torch.uint8
+    for blob, image in zip(blobs, images, strict=True):
+        np.testing.assert_array_equal(image.permute(1, 2, 0).numpy(), fit(decode(blob), 6))
+    assert decode_all([], size=6).shape == (0, 3, 6, 6)
+    with pytest.raises(Undecodable, match="empty file"):
+        decode_all([blobs[0], b""], size=6)
+
+
+@pytest.mark.usefixtures("small_bytes")
+def test_warning_filters_are_left_as_they_were():
+    before = list(warnings.filters)
+    inspect_all([png(noise(seed=s)) for s in range(64)])
+    assert warnings.filters == before

@@ -1,0 +1,142 @@
+"""What a training batch differs in from the reference set: class shares, and a systematic shift of its images."""
+
+import numpy as np
+import pytest
+import torch
+
+from sava_ops.ot.cost import Points, feature_cost
+from sava_ops.reference.covariate_shift import covariate_shift
+from sava_ops.reference.discriminant import fit_discriminant
+from sava_ops.reference.label_shift import estimated_shares
+
+CLASSES, WIDTH = 3, 8
+
+
+def drawn(count: int, shares, seed: int, *, offset: float = 0.0, apart: float = 12.0) -> Points:
+    """Gaussian classes around axis-aligned means, all moved by `offset` along the last axis."""
+    generator = np.random.default_rng(seed)
+    labels = np.sort(generator.choice(CLASSES, count, p=shares))
+    features = apart * np.eye(WIDTH)[labels] + generator.normal(size=(count, WIDTH))
+    features[:, -1] += offset
+    return Points(torch.from_numpy(features), torch.from_numpy(labels))
+
+
+EQUAL = np.full(CLASSES, 1 / CLASSES)
+REFERENCE = drawn(600, EQUAL, 0)
+DISCRIMINANT = fit_discriminant(REFERENCE, classes=CLASSES, seed=0)
+
+
+def shares_of(batch: Points) -> torch.Tensor:
+    return estimated_shares(DISCRIMINANT.losses(batch.features), DISCRIMINANT)
+
+
+def test_class_shares_follow_the_images_and_not_their_labels():
+    skewed = drawn(600, [0.7, 0.2, 0.1], 1)
+    truth = torch.bincount(skewed.labels, minlength=CLASSES).double() / 600
+    torch.testing.assert_close(shares_of(skewed), truth, rtol=0, atol=0.02)
+    mislabelled = Points(skewed.features, torch.zeros_like(skewed.labels))
+    torch.testing.assert_close(shares_of(mislabelled), shares_of(skewed))
+
+
+def test_a_difference_that_chance_explains_does_not_count():
+    equal = drawn(300, EQUAL, 2)
+    torch.testing.assert_close(shares_of(equal), DISCRIMINANT.shares, rtol=0, atol=0.03)
+    # Drawn in exactly the shares of the reference set, there is nothing to explain.
+    torch.testing.assert_close(shares_of(REFERENCE), DISCRIMINANT.shares)
+
+
+def test_confusion_is_corrected_for():
+    """Overlapping classes: the predicted shares are wrong, the estimated ones are not."""
+    reference = drawn(4_000, EQUAL, 3, apart=1.5)
+    discriminant = fit_discriminant(reference, classes=CLASSES, seed=0)
+    batch = drawn(4_000, [0.8, 0.1, 0.1], 4, apart=1.5)
+    losses = discriminant.losses(batch.features)
+    predicted = torch.bincount(losses.argmin(1), minlength=CLASSES) / len(batch)
+    assert abs(float(predicted[0]) - 0.8) > 0.06
+    assert float(estimated_shares(losses, discriminant)[0]) == pytest.approx(0.8, abs=0.04)
+
+
+def test_shares_are_a_measure_and_none_is_zero():
+    shares = shares_of(drawn(300, [1.0, 0.0, 0.0], 5))
+    assert float(shares.sum()) == pytest.approx(1)
+    assert float(shares.min()) > 0
+
+
+def test_clean_batches_have_almost_no_shift_and_moved_ones_a_large_one():
+    clean = covariate_shift(drawn(400, EQUAL, 6), DISCRIMINANT.shares, DISCRIMINANT)
+    moved = covariate_shift(drawn(400, EQUAL, 6, offset=3.0), DISCRIMINANT.shares, DISCRIMINANT)
+    assert float(clean.size) < 0.02
+    assert float(moved.size) == 1.0
+    direction = moved.direction / moved.direction.norm()
+    assert float(direction[-1]) > 0.95
+
+
+def test_what_chance_does_to_a_small_batch_is_no_shift():
+    """T² of 40 points is far above that of many, and spreads widely."""
+    found = [covariate_shift(drawn(40, EQUAL, seed), DISCRIMINANT.shares, DISCRIMINANT) for seed in range(100, 160)]
+    assert sum(float(shift.size) > 0 for shift in found) <= 2
+    moved = covariate_shift(drawn(40, EQUAL, 100, offset=5.0), DISCRIMINANT.shares, DISCRIMINANT)
+    assert float(moved.size) == 1.0
+
+
+def test_along_the_shift_clean_images_have_deviation_one():
+    shift = covariate_shift(drawn(400, EQUAL, 6, offset=3.0), DISCRIMINANT.shares, DISCRIMINANT)
+    along = REFERENCE.features @ shift.direction
+    inside = along - (DISCRIMINANT.means @ shift.direction)[REFERENCE.labels]
+    assert float(inside.std()) == pytest.approx(1, abs=0.05)
+
+
+def test_other_class_shares_are_no_shift():
+    skewed = drawn(600, [0.8, 0.1, 0.1], 7)
+    assert float(covariate_shift(skewed, shares_of(skewed), DISCRIMINANT).size) < 0.05
+    assert float(covariate_shift(skewed, DISCRIMINANT.shares, DISCRIMINANT).size) == 1.0
+
+
+@pytest.mark.parametrize("scale", [0.01, 100.0])
+def test_the_unit_of_the_features_does_not_matter(scale):
+    moved = drawn(400, EQUAL, 6, offset=1.0)
+    scaled = fit_discriminant(Points(scale * REFERENCE.features, REFERENCE.labels), classes=CLASSES, seed=0)
+    one = covariate_shift(moved, DISCRIMINANT.shares, DISCRIMINANT)
+    other = covariate_shift(Points(scale * moved.features, moved.labels), scaled.shares, scaled)
+    assert float(other.size) == pytest.approx(float(one.size), rel=1e-6)
+    torch.testing.assert_close(other.direction * scale, one.direction, rtol=1e-5, atol=1e-8)
+    torch.testing.assert_close(
+        scaled.losses(scale * moved.features), DISCRIMINANT.losses(moved.features), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_the_coordinate_adds_its_square_to_the_cost():
+    moved = drawn(50, EQUAL, 6, offset=3.0)
+    shift = covariate_shift(moved, DISCRIMINANT.shares, DISCRIMINANT)
+    seen, judged = (shift.augment(side, weight=0.4) for side in (moved, REFERENCE))
+    added = feature_cost(seen.features, judged.features) - feature_cost(moved.features, REFERENCE.features)
+    d = [side.features @ shift.direction for side in (moved, REFERENCE)]
+    torch.testing.assert_close(
+        added, 0.5 * 0.4 * shift.size * (d[0][:, None] - d[1][None, :]).square(), rtol=1e-6, atol=1e-6
+    )
+    assert shift.augment(moved, weight=0.0) is moved
+
+
+def test_reference_losses_come_from_regressions_that_have_not_seen_the_point():
+    """Labels of pure chance: whoever has seen them would do better than chance."""
+    generator = np.random.default_rng(8)
+    features = torch.from_numpy(generator.normal(size=(200, 100)))
+    chance = Points(features, torch.from_numpy(generator.integers(0, 2, 200)))
+    found = fit_discriminant(chance, classes=2, seed=0)
+    right = (found.reference_losses.argmin(1) == chance.labels).double().mean()
+    assert 0.35 < float(right) < 0.65
+    assert float((found.losses(features).argmin(1) == chance.labels).double().mean()) > 0.65
+
+
+@pytest.mark.parametrize("labels", [[0], [2], [0, 0, 0], [0, 1], [0, 1, 1, 2]])
+def test_tiny_reference_sets_say_little_but_say_it(labels):
+    labels = torch.tensor(labels)
+    points = Points(torch.randn(len(labels), 4, generator=torch.Generator().manual_seed(0)).double(), labels)
+    found = fit_discriminant(points, classes=CLASSES, seed=0)
+    batch = drawn(20, EQUAL, 9)
+    batch = Points(batch.features[:, :4], batch.labels)
+    shares = estimated_shares(found.losses(batch.features), found)
+    assert torch.isfinite(shares).all()
+    assert float(shares.sum()) == pytest.approx(1)
+    assert torch.isfinite(covariate_shift(batch, shares, found).direction).all()
+    assert torch.isfinite(found.reference_losses).all()
