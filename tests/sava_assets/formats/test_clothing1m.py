@@ -7,7 +7,7 @@ import yaml
 from PIL import Image
 from upath import UPath
 
-from sava_assets import clothing1m
+from sava_assets.formats import clothing1m
 from sava_assets.formats.clothing1m import (
     CLASSIFIER_TRAINING,
     encoder_training,
