@@ -11,10 +11,11 @@ from jaxtyping import Bool
 
 from sava_ops.batches import split_batches
 from sava_ops.config import ValuationConfig
+from sava_ops.decisions.assessment import Assessment
 from sava_ops.decisions.conformal import benjamini_hochberg
 from sava_ops.errors import BadInput
 from sava_ops.inputs import Array
-from sava_ops.valuation import Assessment, value_points
+from sava_ops.valuation import value_points
 
 TRUSTED_SUGGESTION = 0.95
 FALSE_DISCOVERY_RATE = 0.05

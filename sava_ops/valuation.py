@@ -22,6 +22,7 @@ from torch import Tensor
 
 from sava_ops.batches import split_batches
 from sava_ops.config import ValuationConfig
+from sava_ops.decisions.assessment import Assessment
 from sava_ops.decisions.conformal import bad_share, clean_probability, conformal_p_values, suggestion_confidence
 from sava_ops.decomposition import Scores, decompose
 from sava_ops.inputs import Array, as_points, class_count
@@ -31,26 +32,6 @@ from sava_ops.ot.sinkhorn import Problem, solve
 from sava_ops.transport import BatchRow, calibrate, starting_potentials, transport_row
 
 PLAN_TOLERANCE = 1e-6
-
-
-@dataclass(frozen=True)
-class Assessment:
-    """What is said of N points."""
-
-    values: Float[np.ndarray, " N"]
-    """Point values, units of cost; high = far from the reference = prune first."""
-    feature_values: Float[np.ndarray, " N"]
-    """What the image adds, under its best label; values = feature_values + max(label_values, 0). Units of cost."""
-    label_values: Float[np.ndarray, " N"]
-    """How much better another label fits, signed: the ranking of wrong labels. Units of cost."""
-    suggested_labels: Int64[np.ndarray, " N"]
-    """The label that fits best; the given one where that is it."""
-    confidence: Float[np.ndarray, " N"]
-    """How often such a suggestion is right for held-out reference points, 0..1."""
-    p_values: Float[np.ndarray, " N"]
-    """Chance that a clean point has a value as high, from held-out reference points."""
-    clean_probability: Float[np.ndarray, " N"]
-    """Of each point, given its value: a soft weight for training."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from sava_assets.assets.ingest import shared_images
 from sava_assets.freshness.computation import SHARDS
 from sava_assets.home.resources import Workspace
 from sava_assets.home.store import Result
-from sava_ops.errors import BadInput
 
 FEW = 20
 """Reference points of a class, below which its values are little more than chance."""
@@ -60,7 +59,7 @@ def class_shares_kept(context: dg.AssetCheckExecutionContext, workspace: Workspa
 @dg.asset_check(asset="reference_embeddings")
 def enough_reference_points(workspace: Workspace) -> dg.AssetCheckResult:
     """Every class of the reference set has enough points to judge by."""
-    labels = _current(workspace, "reference_embeddings").table("points.parquet", ["label"])["label"]
+    labels = workspace.store.require("reference_embeddings").table("points.parquet", ["label"])["label"]
     few = {row["values"]: row["counts"] for row in labels.value_counts().to_pylist() if row["counts"] < FEW}
     return dg.AssetCheckResult(
         passed=not few,
@@ -72,7 +71,7 @@ def enough_reference_points(workspace: Workspace) -> dg.AssetCheckResult:
 @dg.asset_check(asset="reference_values")
 def reference_trusted(workspace: Workspace) -> dg.AssetCheckResult:
     """Few reference points look as if they should not judge."""
-    numbers = _current(workspace, "reference_values").numbers
+    numbers = workspace.store.require("reference_values").numbers
     share = numbers["suspicious"] / numbers["points"]
     return dg.AssetCheckResult(
         passed=share <= MOST_SUSPICIOUS,
@@ -84,7 +83,7 @@ def reference_trusted(workspace: Workspace) -> dg.AssetCheckResult:
 @dg.asset_check(asset="batch_ot")
 def all_pairs_converged(workspace: Workspace) -> dg.AssetCheckResult:
     """Every batch pair met its tolerance."""
-    pairs = _current(workspace, "batch_ot").tensors("pairs.safetensors")
+    pairs = workspace.store.require("batch_ot").tensors("pairs.safetensors")
     missed = int((~pairs["converged"]).sum())
     return dg.AssetCheckResult(
         passed=missed == 0,
@@ -96,8 +95,8 @@ def all_pairs_converged(workspace: Workspace) -> dg.AssetCheckResult:
 @dg.asset_check(asset="batch_plan")
 def plan_marginals(workspace: Workspace) -> dg.AssetCheckResult:
     """The plan moves exactly the mass of each training batch."""
-    sizes = _current(workspace, "batch_ot").table("rows.parquet", ["size"])["size"].to_numpy()
-    plan = _current(workspace, "batch_plan").tensors("plan.safetensors")["plan"].numpy()
+    sizes = workspace.store.require("batch_ot").table("rows.parquet", ["size"])["size"].to_numpy()
+    plan = workspace.store.require("batch_plan").tensors("plan.safetensors")["plan"].numpy()
     error = float(np.abs(plan.sum(1) - sizes / sizes.sum()).sum())
     return dg.AssetCheckResult(passed=error < 1e-9, metadata={"l1_error": error})
 
@@ -105,11 +104,11 @@ def plan_marginals(workspace: Workspace) -> dg.AssetCheckResult:
 @dg.asset_check(asset="point_values")
 def values_aligned(workspace: Workspace) -> dg.AssetCheckResult:
     """Every point of every valued shard has one finite value, under its own id and label."""
-    points = _current(workspace, "point_values").table("points.parquet")
+    points = workspace.store.require("point_values").table("points.parquet")
     wrong = 0
     for shard in points["shard"].unique().to_pylist():
         own = points.filter(pc.field("shard") == shard)
-        raw = _current(workspace, "raw_images", shard).table("points.parquet")
+        raw = workspace.store.require("raw_images", shard).table("points.parquet")
         wrong += own.select(["id", "label"]) != raw.select(["id", "label"])
     broken = int((~np.isfinite(points["value"].to_numpy())).sum())
     return dg.AssetCheckResult(
@@ -119,11 +118,4 @@ def values_aligned(workspace: Workspace) -> dg.AssetCheckResult:
 
 def _shards(context: dg.AssetCheckExecutionContext, workspace: Workspace, asset: str) -> Iterator[tuple[str, Result]]:
     for shard in context.partition_keys:
-        yield shard, _current(workspace, asset, shard)
-
-
-def _current(workspace: Workspace, asset: str, shard: str | None = None) -> Result:
-    result = workspace.store.current(asset, shard)
-    if result is None:
-        raise BadInput(f"{asset} has no result yet: materialize it first")
-    return result
+        yield shard, workspace.store.require(asset, shard)

@@ -15,13 +15,14 @@ from sava_assets.assets.transport import read_row
 from sava_assets.freshness.computation import Run, computed
 from sava_assets.freshness.history import record
 from sava_assets.home.store import Output, Result, Store, bytes_file, table_file
+from sava_ops.decisions.assessment import Assessment
 from sava_ops.decisions.conformal import bad_share
 from sava_ops.decisions.pruning import Decision, decide, keep_random
 from sava_ops.errors import BadInput
 from sava_ops.images.classifier import Comparison, LabelledImages, TrainingSet, compare_training_sets
 from sava_ops.images.decode import decode_all
 from sava_ops.transport import BatchRow
-from sava_ops.valuation import Assessment, BatchPlan, assess
+from sava_ops.valuation import BatchPlan, assess
 
 MOST_GROUPS = 40
 """Shown of classes and of shards."""

@@ -11,15 +11,13 @@ from torch import Tensor
 
 from sava_assets.freshness.computation import Run, computed, log_work, sound_tensors
 from sava_assets.home.resources import EncoderKnobs
-from sava_assets.home.store import Output, Result, digest, table_file, tensor_file
+from sava_assets.home.store import EMBEDDING_BLOCKS, Output, Result, digest, table_file, tensor_file
 from sava_ops.errors import BadInput
 from sava_ops.images.decode import decode_all
 from sava_ops.images.encoder import Encoder, embed, load_encoder, save_encoder, train_encoder
 from sava_ops.ot.cost import moments
 
 IMAGES_AT_ONCE = 4_096
-BLOCKS = "embedding_blocks"
-"""Where the store keeps the finished part of a set that is being embedded; `sava gc` removes it."""
 
 
 @computed(group="reference", kinds={"pytorch"})
@@ -98,7 +96,7 @@ def _blocks(run: Run, encoded: pa.ChunkedArray) -> Iterator[Tensor]:
     there."""
     starts, aside = range(0, len(encoded), IMAGES_AT_ONCE), len(encoded) > IMAGES_AT_ONCE
     keys = {start: digest([run.key, start, IMAGES_AT_ONCE]) for start in starts}
-    stored = {start: sound_tensors(run, BLOCKS, key) if aside else None for start, key in keys.items()}
+    stored = {start: sound_tensors(run, EMBEDDING_BLOCKS, key) if aside else None for start, key in keys.items()}
     missing = _embedded(run, encoded, [start for start in starts if not stored[start]])
     done = 0
     for start in starts:
@@ -108,7 +106,7 @@ def _blocks(run: Run, encoded: pa.ChunkedArray) -> Iterator[Tensor]:
             features = next(missing)
             if aside:
                 files = {"tensors.safetensors": tensor_file({"features": features})}
-                run.workspace.store.save(BLOCKS, keys[start], Output(files))
+                run.workspace.store.save(EMBEDDING_BLOCKS, keys[start], Output(files))
                 log_work(f"embedding_block[{start}]")
         done += len(features)
         run.progress(done, len(encoded))

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import pyarrow as pa
 
-from sava_ops.valuation import Assessment
+from sava_ops.decisions.assessment import Assessment
 
 DOUBTFUL = 0.05
 """A reason is given where a clean point would rarely be as high: p-value at most this."""

@@ -14,7 +14,7 @@ from sava_assets.assets.findings import with_findings
 from sava_assets.assets.ingest import refuse_shared_images
 from sava_assets.freshness.computation import Run, computed, log_work, sound_tensors
 from sava_assets.freshness.rules import class_names
-from sava_assets.home.store import Output, Result, digest, table_file, tensor_file
+from sava_assets.home.store import BATCH_ROWS, STARTING_POTENTIALS, Output, Result, digest, table_file, tensor_file
 from sava_ops.batches import split_batches
 from sava_ops.errors import BadInput
 from sava_ops.inputs import as_points
@@ -32,10 +32,6 @@ from sava_ops.transport import (
 from sava_ops.trust import suspicious, value_reference
 from sava_ops.valuation import plan_batches
 
-ROWS = "batch_rows"
-"""Where the store keeps the rows of the batch matrix, each named by what it was computed from."""
-STARTS = "starting_potentials"
-"""And one starting potential per reference batch, named by the calibration that all rows share."""
 PAIRS = ("costs", "marginal_errors", "sweeps", "converged", "shift")
 """What of all rows is kept together."""
 CALIBRATION_POINTS = 16_384
@@ -203,7 +199,7 @@ class _Grid:
             batch, self.reference_batches, self.starts, self.calibration, config, turn=turn, room=self.room
         )
         row = BatchRow(**{name: tensor.cpu() for name, tensor in vars(row).items()})
-        self.run.workspace.store.save(ROWS, key, Output({"tensors.safetensors": tensor_file(vars(row))}))
+        self.run.workspace.store.save(BATCH_ROWS, key, Output({"tensors.safetensors": tensor_file(vars(row))}))
         self.computed += 1
         return row
 
@@ -211,18 +207,20 @@ class _Grid:
     def starts(self) -> list[Tensor]:
         """Starting potentials: computed for the first row of this calibration, and kept with it."""
         store, device = self.run.workspace.store, self.run.workspace.device
-        if stored := sound_tensors(self.run, STARTS, self.name):
+        if stored := sound_tensors(self.run, STARTING_POTENTIALS, self.name):
             return [stored[str(j)].to(device) for j in range(len(self.reference_batches))]
         made = starting_potentials(self.reference_batches, self.calibration, self.run.knobs.valuation)
         store.save(
-            STARTS, self.name, Output({"tensors.safetensors": tensor_file({str(j): g for j, g in enumerate(made)})})
+            STARTING_POTENTIALS,
+            self.name,
+            Output({"tensors.safetensors": tensor_file({str(j): g for j, g in enumerate(made)})}),
         )
         return made
 
 
 def read_row(run: Run, key: str) -> BatchRow | None:
     """A stored row of the batch matrix, if there is a sound one."""
-    tensors = sound_tensors(run, ROWS, key)
+    tensors = sound_tensors(run, BATCH_ROWS, key)
     return BatchRow(**tensors) if tensors else None
 
 

@@ -11,7 +11,6 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
-from sava_assets.cli.runner import current
 from sava_assets.home.resources import Workspace
 from sava_ops.decisions.detection import auroc, found_in_top
 
@@ -26,7 +25,7 @@ def say(line: str) -> None:
 
 def print_found(workspace: Workspace, planted: set[str]) -> None:
     """How many of the labels that were made wrong the values found."""
-    points = current(workspace, "pruned_dataset").table("points.parquet")
+    points = workspace.store.require("pruned_dataset").table("points.parquet")
     bad = np.array([name in planted for name in points["id"].to_pylist()])
     values, keep = points["value"].to_numpy(), points["keep"].to_numpy(zero_copy_only=False)
     pruned = int((~keep).sum())
@@ -42,8 +41,8 @@ def print_found(workspace: Workspace, planted: set[str]) -> None:
 
 def print_outcome(workspace: Workspace, shards: Sequence[str]) -> None:
     """Accuracies, decisions, what was set aside, and where everything lies."""
-    accuracy = current(workspace, "classifier_accuracy").numbers
-    pruned = current(workspace, "pruned_dataset").numbers
+    accuracy = workspace.store.require("classifier_accuracy").numbers
+    pruned = workspace.store.require("pruned_dataset").numbers
     table = Table(title=f"test accuracy of ResNet18, {accuracy['seeds']} seeds, equal steps", title_justify="left")
     sets = ("all", "random", "pruned", "relabelled", "reweighted")
     for name in sets:
@@ -67,7 +66,7 @@ def print_outcome(workspace: Workspace, shards: Sequence[str]) -> None:
 def _print_quarantine(workspace: Workspace, shards: Sequence[str]) -> None:
     """Which images were set aside, and why."""
     sets = [("raw_images", shard) for shard in shards] + [("reference_images", None), ("test_images", None)]
-    tables = [current(workspace, asset, shard).table("quarantine.parquet") for asset, shard in sets]
+    tables = [workspace.store.require(asset, shard).table("quarantine.parquet") for asset, shard in sets]
     aside = pa.concat_tables(tables).to_pylist()
     if aside:
         console.print(f"{len(aside):,} images quarantined:")

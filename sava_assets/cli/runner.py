@@ -32,7 +32,6 @@ from sava_assets.freshness.processes import bury_dead_runs, own_tags
 from sava_assets.freshness.rules import RULES, SHARDS_NAME, inputs
 from sava_assets.freshness.survey import PENDING, State, Survey
 from sava_assets.home.resources import KNOB_FILE, Knobs, Workspace
-from sava_assets.home.store import Result
 from sava_assets.study.cells import STUDIES, is_due, partition_of
 from sava_ops.errors import BadInput
 from sava_ops.forecast import forecast
@@ -243,13 +242,6 @@ def _next_units(survey: Survey, assets: Sequence[str], chosen: Sequence[str], fa
         if units := [s for s in due if s.title not in failed]:
             return units
     return []
-
-
-def current(workspace: Workspace, asset: str, shard: str | None = None) -> Result:
-    """The last result of an asset that has been materialized."""
-    result = workspace.store.current(asset, shard)
-    assert result is not None, f"{asset} has no result"
-    return result
 
 
 def refuse_overlap(workspace: Workspace, shards: Sequence[str]) -> None:

@@ -10,11 +10,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from sava_assets.assets.transport import ROWS, STARTS
 from sava_assets.freshness.rules import RULES
 from sava_assets.home.resources import Workspace
-from sava_assets.home.store import Result, Store
-from sava_assets.study.cells import STUDIES
+from sava_assets.home.store import BATCH_ROWS, STARTING_POTENTIALS, Result, Store
 
 SNAPSHOTS = "snapshots"
 QUANTILES = (0.1, 0.5, 0.9, 0.99)
@@ -86,14 +84,8 @@ def collect_garbage(workspace: Workspace, shards: Sequence[str], *, keep: int | 
         known = snapshots(store)
     _forget_shards(store, shards)
     used = {(name.split("/")[0], key) for snapshot in known for name, key in snapshot.results.items()}
-    used |= {(name.split("/")[0], key) for name, key in _current(store, shards).items()}
+    used |= set(store.pointers())
     used |= {part for asset, key in used if asset == "batch_ot" for part in _parts(store.find(asset, key))}
-    used |= {
-        (name, result.key)
-        for name, study in STUDIES.items()
-        for cell in study.cells
-        if (result := store.current(name, cell))
-    }
     removed = [
         folder
         for asset in (store.root / "results").iterdir()
@@ -132,7 +124,7 @@ def _parts(result: Result | None) -> set[tuple[str, str]]:
     if result is None:
         return set()
     rows = result.table("rows.parquet", ["row"])["row"].to_pylist()
-    return {(ROWS, row) for row in rows} | {(STARTS, result.numbers["calibration"])}
+    return {(BATCH_ROWS, row) for row in rows} | {(STARTING_POTENTIALS, result.numbers["calibration"])}
 
 
 def _remove_dead_scratch(store: Store) -> None:

@@ -13,7 +13,7 @@ import hashlib
 import json
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,16 @@ from safetensors.torch import save_file as save_tensors
 from torch import Tensor
 from upath import UPath
 
+from sava_ops.errors import BadInput
+
 Writer = Callable[[Path], None]
+
+BATCH_ROWS = "batch_rows"
+"""Beside the results of assets: rows of the batch matrix, each named by what it was computed from."""
+STARTING_POTENTIALS = "starting_potentials"
+"""One per reference batch, named by the calibration that all rows share."""
+EMBEDDING_BLOCKS = "embedding_blocks"
+"""The finished part of a set that is being embedded; `sava gc` removes it."""
 
 
 class DamagedResult(RuntimeError):
@@ -153,6 +162,22 @@ class Store:
         """What the asset produced last."""
         pointer = _read_json(self.root / _pointer("current", asset, shard))
         return self.find(asset, pointer["key"]) if pointer else None
+
+    def require(self, asset: str, shard: str | None = None) -> Result:
+        """What the asset produced last; raises BadInput if it produced nothing."""
+        result = self.current(asset, shard)
+        if result is None:
+            title = asset if shard is None else f"{asset}[{shard}]"
+            raise BadInput(f"{title} has no result yet: materialize {asset} first")
+        return result
+
+    def pointers(self) -> Iterator[tuple[str, str]]:
+        """Asset and key of every current result, whoever made it."""
+        folder = self.root / "current"
+        for pointer in folder.rglob("*.json"):
+            stored = _read_json(pointer)
+            if stored:
+                yield pointer.relative_to(folder).parts[0].removesuffix(".json"), stored["key"]
 
     def set_current(self, result: Result, shard: str | None = None) -> None:
         self.put(_pointer("current", result.asset, shard), _json_file({"key": result.key}))

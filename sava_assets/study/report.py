@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from sava_assets.cli.runner import current
 from sava_assets.home.resources import Workspace
 from sava_assets.study.corruptions import CORRUPTIONS, MAIN
 from sava_assets.study.measures import grouped, table_of
@@ -29,7 +28,7 @@ def write_report(workspace: Workspace, page: Path) -> None:
     """Write the page, and its pictures into a folder of the same name beside it."""
     folder = page.with_suffix("")
     folder.mkdir(parents=True, exist_ok=True)
-    found = current(workspace, "detection").table("detection.parquet")
+    found = workspace.store.require("detection").table("detection.parquet")
     lines = [*_head(workspace), "## Verdicts", "", *_verdicts(found), ""]
     lines += ["## What is found", "", 'AUROC of "is this point corrupted":', "", table_of(found, "auroc"), ""]
     lines += ["Share of the corrupted points among as many highest scores:", "", table_of(found, "found_at_budget"), ""]
@@ -51,7 +50,7 @@ def write_report(workspace: Workspace, page: Path) -> None:
         ),
         ("sensitivity", f"Batches ({MAIN}: found at the budget)", "setting", "batch_size", "found_at_budget"),
     ):
-        summary = current(workspace, asset).table("summary.parquet")
+        summary = workspace.store.require(asset).table("summary.parquet")
         lines += [f"## {title}", "", *_curves(summary, line, x, y), ""]
         if "seconds_mean" in summary.column_names:
             lines += ["Seconds:", "", *_curves(summary, line, x, "seconds"), ""]
@@ -61,8 +60,10 @@ def write_report(workspace: Workspace, page: Path) -> None:
 
 
 def _head(workspace: Workspace) -> list[str]:
-    points = current(workspace, "corrupted_pool", MAIN).numbers["points"]
-    reference, test = (current(workspace, f"{name}_embeddings").numbers["points"] for name in ("reference", "test"))
+    points = workspace.store.require("corrupted_pool", MAIN).numbers["points"]
+    reference, test = (
+        workspace.store.require(f"{name}_embeddings").numbers["points"] for name in ("reference", "test")
+    )
     device = torch.cuda.get_device_name() if workspace.device != "cpu" else "not measured on a GPU"
     return [
         "# Every method, every corruption",
@@ -104,8 +105,8 @@ def _ordinal(place: int) -> str:
 
 def _costs(workspace: Workspace, found: pa.Table) -> list[str]:
     """Seconds, memory, cost and needs of every method."""
-    points, names = (current(workspace, "corrupted_pool", MAIN).numbers[name] for name in ("points", "names"))
-    reference = current(workspace, "reference_embeddings").numbers["points"]
+    points, names = (workspace.store.require("corrupted_pool", MAIN).numbers[name] for name in ("points", "names"))
+    reference = workspace.store.require("reference_embeddings").numbers["points"]
     rows = found.to_pylist()
     lines = ["| | seconds | memory at most, GB | cost | needs |", "|---|---:|---:|---|---|"]
     for name, method in METHODS.items():
@@ -117,7 +118,7 @@ def _costs(workspace: Workspace, found: pa.Table) -> list[str]:
 
 
 def _pruned(workspace: Workspace) -> list[str]:
-    table = current(workspace, "pruning").table("pruning.parquet").to_pylist()
+    table = workspace.store.require("pruning").table("pruning.parquet").to_pylist()
     shares = list(dict.fromkeys(row["pruned_share"] for row in table))
     lines = []
     for corruption in CORRUPTIONS:
@@ -129,7 +130,7 @@ def _pruned(workspace: Workspace) -> list[str]:
 
 
 def _whole(workspace: Workspace) -> list[str]:
-    rows = grouped(current(workspace, "whole_network").table("accuracies.parquet"), ["set"])
+    rows = grouped(workspace.store.require("whole_network").table("accuracies.parquet"), ["set"])
     cells = [f"{row['accuracy_mean']:.3f} ± {row['accuracy_std']:.3f}" for row in rows]
     return [f"| {' | '.join(r['set'] for r in rows)} |", f"|{'---:|' * len(rows)}", f"| {' | '.join(cells)} |"]
 
@@ -151,7 +152,7 @@ def _table(rows: Sequence[Mapping[str, Any]], line: str, x: str, y: str, titles:
 def _pictures(workspace: Workspace, asset: str, folder: Path) -> list[str]:
     """The asset's pictures as files, and the lines that show them."""
     lines = []
-    for title, text in current(workspace, asset).pictures.items():
+    for title, text in workspace.store.require(asset).pictures.items():
         if drawn := PICTURE.search(text):
             name = f"{asset}-{title}".replace(" ", "-")
             (folder / f"{name}.png").write_bytes(base64.b64decode(drawn.group(1)))

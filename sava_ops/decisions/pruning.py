@@ -12,9 +12,9 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, Int64, Shaped
 
+from sava_ops.decisions.assessment import Assessment
 from sava_ops.decisions.conformal import benjamini_hochberg
 from sava_ops.errors import BadInput
-from sava_ops.valuation import Assessment
 
 Action = Literal["keep", "drop", "relabel", "review"]
 

@@ -18,7 +18,7 @@ from sava_assets.formats.landing import read_images
 from sava_assets.freshness.history import collect_garbage
 from sava_assets.freshness.rules import RULES
 from sava_assets.home.resources import Workspace
-from sava_assets.home.store import Output
+from sava_assets.home.store import EMBEDDING_BLOCKS, Output
 from sava_ops import BadInput, ValuationConfig, value_points
 from sava_ops.decisions.detection import auroc
 from tests.pictures import png, scan
@@ -473,9 +473,9 @@ def test_an_interrupted_embedding_goes_on_from_its_last_block(curated, tmp_path,
     assert embedded == [16, 16, 0, 8]
     again = workspace.store.current("embeddings", "first")
     assert again.data_version == undisturbed.data_version
-    assert len([*(workspace.store.root / "results" / features.BLOCKS).iterdir()]) == 3
+    assert len([*(workspace.store.root / "results" / EMBEDDING_BLOCKS).iterdir()]) == 3
     collect_garbage(workspace, ["first", "second"])
-    assert not [*(workspace.store.root / "results" / features.BLOCKS).iterdir()]
+    assert not [*(workspace.store.root / "results" / EMBEDDING_BLOCKS).iterdir()]
 
 
 def test_a_large_batch_matrix_is_announced(curated, tmp_path, monkeypatch):

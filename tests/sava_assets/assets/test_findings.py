@@ -2,7 +2,7 @@ import numpy as np
 import pyarrow as pa
 
 from sava_assets.assets.findings import findings, with_findings
-from sava_ops.valuation import Assessment
+from sava_ops.decisions.assessment import Assessment
 
 FOUND = Assessment(
     values=np.array([0.1, 0.9, 0.9, 0.9]),

@@ -6,6 +6,7 @@ import torch
 from upath import UPath
 
 from sava_assets.home.store import DamagedResult, Output, Store, bytes_file, digest, table_file, tensor_file
+from sava_ops import BadInput
 
 
 @pytest.fixture(params=["local", "memory"])
@@ -116,3 +117,19 @@ def test_manifest_is_plain_json(store):
     saved = store.save("asset", "k1", output())
     manifest = json.loads((store.root / "results" / "asset" / "k1" / "manifest.json").read_text())
     assert manifest["files"]["b.bin"]["sha256"] == saved.files["b.bin"].sha256
+
+
+def test_what_is_required_and_not_there_is_said_by_name(store):
+    store.set_current(store.save("asset", "k1", output()), "s")
+    assert store.require("asset", "s").key == "k1"
+    with pytest.raises(BadInput, match=r"^asset\[other\] has no result yet: materialize asset first$"):
+        store.require("asset", "other")
+    with pytest.raises(BadInput, match=r"^asset has no result yet: materialize asset first$"):
+        store.require("asset")
+
+
+def test_pointers_are_all_that_is_current_whoever_made_it(store):
+    for asset, shard, key in (("a", None, "k1"), ("b", "s.1", "k2"), ("b", "corruption/method", "k3")):
+        store.set_current(store.save(asset, key, output()), shard)
+    assert set(store.pointers()) == {("a", "k1"), ("b", "k2"), ("b", "k3")}
+    assert set(Store(store.root / "nothing yet").pointers()) == set()

@@ -12,7 +12,6 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from sava_assets.cli.commands import app
-from sava_assets.cli.runner import current
 from sava_assets.cli.runner import study as run_study
 from sava_assets.definitions import STUDY
 from sava_assets.formats.demo_sets import Labelled, read_set, study_settings, write_set, write_study
@@ -71,7 +70,7 @@ def studied(tmp_path_factory) -> Path:
 
 def test_the_pool_is_corrupted_once_per_seed(studied):
     workspace = Workspace(home=str(studied))
-    pool = current(workspace, "corrupted_pool", MAIN)
+    pool = workspace.store.require("corrupted_pool", MAIN)
     assert pool.numbers["points"] == 80
     assert pool.numbers["corrupted"] == 24
     seeds = [pool.table(f"points-{seed}.parquet") for seed in range(2)]
@@ -83,7 +82,7 @@ def test_the_pool_is_corrupted_once_per_seed(studied):
 
 def test_only_changed_images_have_other_features(studied):
     workspace = Workspace(home=str(studied))
-    pools = {name: current(workspace, "corrupted_pool", name) for name in FEW_CORRUPTIONS}
+    pools = {name: workspace.store.require("corrupted_pool", name) for name in FEW_CORRUPTIONS}
     features = {name: pool.tensors("features-0.safetensors")["features"] for name, pool in pools.items()}
     changed = (features["trojan square"] != features[MAIN]).any(1).nonzero().flatten()
     stored = pools["trojan square"].tensors("pixels-0.safetensors")
@@ -96,20 +95,20 @@ def test_only_changed_images_have_other_features(studied):
 def test_scores_and_their_measures_agree(studied):
     workspace = Workspace(home=str(studied))
     for method in FEW_METHODS:
-        scores = current(workspace, "method_scores", f"{MAIN}/{method}")
+        scores = workspace.store.require("method_scores", f"{MAIN}/{method}")
         measured, values = scores.table("measured.parquet").to_pylist(), scores.table("scores.parquet")
         for row in measured:
-            pool = current(workspace, "corrupted_pool", MAIN).table(f"points-{row['seed']}.parquet")
+            pool = workspace.store.require("corrupted_pool", MAIN).table(f"points-{row['seed']}.parquet")
             bad = pool["corrupted"].to_numpy(zero_copy_only=False)
             assert row["auroc"] == auroc(values[str(row["seed"])].to_numpy(), bad)
-        table = current(workspace, "detection").table("detection.parquet").to_pylist()
+        table = workspace.store.require("detection").table("detection.parquet").to_pylist()
         (own,) = [row for row in table if (row["corruption"], row["method"]) == (MAIN, method)]
         assert own["auroc_mean"] == pytest.approx(np.mean([row["auroc"] for row in measured]))
         assert own["auroc_std"] == pytest.approx(np.std([row["auroc"] for row in measured]))
 
 
 def test_every_method_prunes_the_same_nothing(studied):
-    table = current(Workspace(home=str(studied)), "pruning").table("pruning.parquet").to_pylist()
+    table = Workspace(home=str(studied)).store.require("pruning").table("pruning.parquet").to_pylist()
     for corruption in FEW_CORRUPTIONS:
         start = {row["accuracy_mean"] for row in table if row["corruption"] == corruption and not row["pruned_share"]}
         assert len(start) == 1
@@ -118,13 +117,13 @@ def test_every_method_prunes_the_same_nothing(studied):
 
 def test_figures_have_the_sizes_that_were_asked_for(studied):
     workspace = Workspace(home=str(studied))
-    sizes = current(workspace, "detection_by_size").table("summary.parquet")
+    sizes = workspace.store.require("detection_by_size").table("summary.parquet")
     assert set(sizes["points"].to_pylist()) == {20, 40}
-    growing = current(workspace, "incremental_learning").table("summary.parquet")
+    growing = workspace.store.require("incremental_learning").table("summary.parquet")
     assert sorted(set(growing["points"].to_pylist())) == [16, 32, 48, 64, 80]
-    batches = current(workspace, "sensitivity").table("summary.parquet")
+    batches = workspace.store.require("sensitivity").table("summary.parquet")
     assert set(batches["batch_size"].to_pylist()) == {20, 40}
-    assert len(current(workspace, "transport_example").pictures) == 5
+    assert len(workspace.store.require("transport_example").pictures) == 5
 
 
 def test_nothing_is_done_twice(studied, tmp_path):
@@ -141,7 +140,7 @@ def test_nothing_is_done_twice(studied, tmp_path):
 def test_garbage_collection_leaves_the_study(studied, tmp_path):
     workspace = copy_of(studied, tmp_path / "home")
     collect_garbage(workspace, ["first", "second"])
-    assert current(workspace, "method_scores", f"{MAIN}/SAVA").table("scores.parquet").num_rows == 80
+    assert workspace.store.require("method_scores", f"{MAIN}/SAVA").table("scores.parquet").num_rows == 80
 
 
 def test_the_page_shows_every_picture_and_says_where_we_lose(studied, tmp_path):
@@ -194,7 +193,7 @@ def test_what_does_not_fit_is_said_in_the_table(studied, tmp_path, monkeypatch):
             resources={"workspace": workspace},
         )
     assert done.success
-    refused = current(workspace, "method_scores", f"{MAIN}/SAVA").numbers["refused"]
+    refused = workspace.store.require("method_scores", f"{MAIN}/SAVA").numbers["refused"]
     assert re.match(r"SAVA: out of memory at N = 80: it needs 1000000.0 GB and .* GB are free", refused)
 
 

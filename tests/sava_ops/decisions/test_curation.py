@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sava_ops import BadInput
+from sava_ops.decisions.assessment import Assessment
 from sava_ops.decisions.detection import auroc, average_precision, detection_curve, found_in_top
 from sava_ops.decisions.pruning import PruneRule, decide, keep_lowest, keep_random
 from sava_ops.images.classifier import resnet18
 from sava_ops.images.corruptions import confused_labels, noisy_features, noisy_labels, poison_frogs, trojan_square
 from sava_ops.images.encoder import Encoder, InputFormat
-from sava_ops.valuation import Assessment
 
 VALUES = st.lists(st.integers(-5, 5), min_size=2, max_size=40).map(lambda v: np.array(v, dtype=np.float64))
 

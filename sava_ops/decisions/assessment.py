@@ -1,0 +1,26 @@
+"""What is said of points: the record that every decision is made from."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int64
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """What is said of N points."""
+
+    values: Float[np.ndarray, " N"]
+    """Point values, units of cost; high = far from the reference = prune first."""
+    feature_values: Float[np.ndarray, " N"]
+    """What the image adds, under its best label; values = feature_values + max(label_values, 0). Units of cost."""
+    label_values: Float[np.ndarray, " N"]
+    """How much better another label fits, signed: the ranking of wrong labels. Units of cost."""
+    suggested_labels: Int64[np.ndarray, " N"]
+    """The label that fits best; the given one where that is it."""
+    confidence: Float[np.ndarray, " N"]
+    """How often such a suggestion is right for held-out reference points, 0..1."""
+    p_values: Float[np.ndarray, " N"]
+    """Chance that a clean point has a value as high, from held-out reference points."""
+    clean_probability: Float[np.ndarray, " N"]
+    """Of each point, given its value: a soft weight for training."""
