@@ -6,7 +6,6 @@ from typing import Literal
 
 from sava_ops.batches import Batching
 from sava_ops.errors import BadInput
-from sava_ops.ot.label_distance import LabelMetric
 
 
 @dataclass(frozen=True)
@@ -18,7 +17,7 @@ class ValuationConfig:
     batching: Batching = "stratified"
     unit_norm: bool = True
     """Divide every feature vector by its length first."""
-    label_metric: LabelMetric = "divergence"
+    label_metric: Literal["published", "divergence"] = "divergence"
     label_weight: float = 1.5
     """λ_y. Under "divergence", a label mismatch costs on average `label_weight` times the mean feature cost."""
     class_sample: int = 256

@@ -99,7 +99,7 @@ def calibrate(train: Points, reference: Points, *, classes: int, config: Valuati
     generator = torch.Generator().manual_seed(config.seed)
     chosen = torch.randperm(len(train), generator=generator)[: config.calibration_sample].to(train.labels.device)
     return Calibration(
-        label_distances=label_distances(*samples, classes=classes, metric=config.label_metric),
+        label_distances=label_distances(*samples, classes=classes, divergence=config.label_metric == "divergence"),
         # Without any spread all costs are 0 and any unit will do.
         scale=mean_feature_cost(train.features, reference.features) or 1.0,
         sample=train.take(chosen),

@@ -8,7 +8,7 @@ import pyarrow.compute as pc
 import torch
 
 from sava_assets.assets.ingest import shared_images
-from sava_assets.freshness.computation import SHARDS
+from sava_assets.freshness.computation import SHARDS, Home
 from sava_assets.home.resources import Workspace
 from sava_assets.home.store import Result
 
@@ -18,7 +18,7 @@ MOST_SUSPICIOUS = 0.02
 
 
 @dg.asset_check(asset="raw_images", partitions_def=SHARDS, additional_deps=["reference_images", "test_images"])
-def images_disjoint(context: dg.AssetCheckExecutionContext, workspace: Workspace) -> dg.AssetCheckResult:
+def images_disjoint(context: dg.AssetCheckExecutionContext, workspace: Home) -> dg.AssetCheckResult:
     """No training image is also a reference or test image (by pixels)."""
     sets = [workspace.store.current(name) for name in ("reference_images", "test_images")]
     shared = [
@@ -33,7 +33,7 @@ def images_disjoint(context: dg.AssetCheckExecutionContext, workspace: Workspace
 
 
 @dg.asset_check(asset="embeddings", partitions_def=SHARDS)
-def embeddings_finite(context: dg.AssetCheckExecutionContext, workspace: Workspace) -> dg.AssetCheckResult:
+def embeddings_finite(context: dg.AssetCheckExecutionContext, workspace: Home) -> dg.AssetCheckResult:
     """Every feature is a finite number."""
     broken = {
         shard: int((~torch.isfinite(result.tensors("features.safetensors")["features"])).any(1).sum())
@@ -43,7 +43,7 @@ def embeddings_finite(context: dg.AssetCheckExecutionContext, workspace: Workspa
 
 
 @dg.asset_check(asset="batches", partitions_def=SHARDS)
-def class_shares_kept(context: dg.AssetCheckExecutionContext, workspace: Workspace) -> dg.AssetCheckResult:
+def class_shares_kept(context: dg.AssetCheckExecutionContext, workspace: Home) -> dg.AssetCheckResult:
     """Stratified batches hold each class to within one point of each other; batch sizes differ by at most one."""
     spread = 0
     stratified = workspace.knobs.valuation.batching == "stratified"
@@ -57,7 +57,7 @@ def class_shares_kept(context: dg.AssetCheckExecutionContext, workspace: Workspa
 
 
 @dg.asset_check(asset="reference_embeddings")
-def enough_reference_points(workspace: Workspace) -> dg.AssetCheckResult:
+def enough_reference_points(workspace: Home) -> dg.AssetCheckResult:
     """Every class of the reference set has enough points to judge by."""
     labels = workspace.store.require("reference_embeddings").table("points.parquet", ["label"])["label"]
     few = {row["values"]: row["counts"] for row in labels.value_counts().to_pylist() if row["counts"] < FEW}
@@ -69,7 +69,7 @@ def enough_reference_points(workspace: Workspace) -> dg.AssetCheckResult:
 
 
 @dg.asset_check(asset="reference_values")
-def reference_trusted(workspace: Workspace) -> dg.AssetCheckResult:
+def reference_trusted(workspace: Home) -> dg.AssetCheckResult:
     """Few reference points look as if they should not judge."""
     numbers = workspace.store.require("reference_values").numbers
     share = numbers["suspicious"] / numbers["points"]
@@ -81,7 +81,7 @@ def reference_trusted(workspace: Workspace) -> dg.AssetCheckResult:
 
 
 @dg.asset_check(asset="batch_ot")
-def all_pairs_converged(workspace: Workspace) -> dg.AssetCheckResult:
+def all_pairs_converged(workspace: Home) -> dg.AssetCheckResult:
     """Every batch pair met its tolerance."""
     pairs = workspace.store.require("batch_ot").tensors("pairs.safetensors")
     missed = int((~pairs["converged"]).sum())
@@ -93,7 +93,7 @@ def all_pairs_converged(workspace: Workspace) -> dg.AssetCheckResult:
 
 
 @dg.asset_check(asset="batch_plan")
-def plan_marginals(workspace: Workspace) -> dg.AssetCheckResult:
+def plan_marginals(workspace: Home) -> dg.AssetCheckResult:
     """The plan moves exactly the mass of each training batch."""
     sizes = workspace.store.require("batch_ot").table("rows.parquet", ["size"])["size"].to_numpy()
     plan = workspace.store.require("batch_plan").tensors("plan.safetensors")["plan"].numpy()
@@ -102,7 +102,7 @@ def plan_marginals(workspace: Workspace) -> dg.AssetCheckResult:
 
 
 @dg.asset_check(asset="point_values")
-def values_aligned(workspace: Workspace) -> dg.AssetCheckResult:
+def values_aligned(workspace: Home) -> dg.AssetCheckResult:
     """Every point of every valued shard has one finite value, under its own id and label."""
     points = workspace.store.require("point_values").table("points.parquet")
     wrong = 0

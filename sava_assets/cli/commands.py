@@ -4,36 +4,16 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
-import pyarrow as pa
 import typer
-from dagster import DagsterExecutionInterruptedError
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from sava_assets.assets.findings import with_numbers
-from sava_assets.cli.outcome import console, own_command, print_found, print_outcome, say
-from sava_assets.cli.runner import backfill as run_backfill
-from sava_assets.cli.runner import curate as run_curation
-from sava_assets.cli.runner import dagster_instance, prepare_home
-from sava_assets.cli.runner import study as run_study
-from sava_assets.formats import demo_sets as demos
-from sava_assets.formats.clothing1m import home_settings, read_clothing1m, write_clothing1m
-from sava_assets.formats.feature_table import read_features
-from sava_assets.formats.landing import find_shards
-from sava_assets.freshness.drift import calibration_drift
-from sava_assets.freshness.history import collect_garbage, snapshots
-from sava_assets.freshness.sensors import AUTOMATION
-from sava_assets.freshness.survey import Survey
-from sava_assets.home.resources import KNOB_FILE, Workspace, default_home
-from sava_assets.home.store import table_file
-from sava_assets.study.report import write_report
-from sava_ops import BadInput, ValuationConfig, value_points
+from sava_ops.errors import BadInput
+
+# What a command needs is imported by that command: torch and Dagster take seconds, `--help` must not.
+if TYPE_CHECKING:
+    from sava_assets.home.resources import Workspace
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -41,13 +21,20 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Find the images that pull a noisy training set away from a small clean reference set, and prune them.",
 )
-Home = Annotated[Path, typer.Option(help="Folder for settings, results and the Dagster database.")]
-HOME = Path(default_home())
+HOME_HELP = "Folder for settings, results and the Dagster database."
+Home = Annotated[Path, typer.Option(help=HOME_HELP, envvar="SAVA_HOME")]
+OwnHome = Annotated[Path, typer.Option(help=HOME_HELP)]
+"""Of commands that bring data of their own."""
+HOME = Path("data")
+Port = Annotated[int, typer.Option(help="Port on 127.0.0.1.")]
 
 
 @app.command()
-def demo(home: Home = Path("data/demo")) -> None:
+def demo(home: OwnHome = Path("data/demo")) -> None:
     """Try it: 1,000 handwritten digits with 25 % wrong labels, the whole chain, in about three minutes."""
+    from sava_assets.formats import demo_sets as demos
+    from sava_assets.home.resources import KNOB_FILE
+
     with _sentences():
         if not (home / KNOB_FILE).exists():
             demos.write_digits(home)
@@ -57,9 +44,12 @@ def demo(home: Home = Path("data/demo")) -> None:
 @app.command()
 def cifar10(
     source: Annotated[Path, typer.Argument(help="Folder that holds cifar10/ and cifar10_encoder/.")],
-    home: Home = Path("data/cifar10"),
+    home: OwnHome = Path("data/cifar10"),
 ) -> None:
     """The same on 20,000 CIFAR-10 images with 30 % wrong labels."""
+    from sava_assets.formats import demo_sets as demos
+    from sava_assets.home.resources import KNOB_FILE
+
     with _sentences():
         if not (home / KNOB_FILE).exists():
             demos.write_cifar10(home, source)
@@ -69,11 +59,17 @@ def cifar10(
 @app.command()
 def study(
     source: Annotated[Path | None, typer.Argument(help="Folder that holds cifar10/ and cifar10_encoder/.")] = None,
-    home: Home = Path("data/study"),
+    home: OwnHome = Path("data/study"),
     full: Annotated[bool, typer.Option(help="All 20,000 images, five seeds, long trainings: for a GPU.")] = False,
     report: Annotated[Path | None, typer.Option(help="Markdown page to write; pictures go beside it.")] = None,
 ) -> None:
     """Compare every method on every corruption: on CIFAR-10, or on a home whose shards are clean."""
+    from sava_assets.cli.outcome import console, own_command, say
+    from sava_assets.cli.preparation import prepare_home
+    from sava_assets.cli.runner import study as run_study
+    from sava_assets.formats import demo_sets as demos
+    from sava_assets.study.report import write_report
+
     with _sentences():
         if source is not None:
             demos.write_study(home, source, full=full)
@@ -89,9 +85,14 @@ def study(
 @app.command()
 def clothing1m(
     source: Annotated[Path, typer.Argument(help="Folder that holds Clothing1M's text files and images/.")],
-    home: Home = Path("data/clothing1m"),
+    home: OwnHome = Path("data/clothing1m"),
 ) -> None:
     """Prepare a home for Clothing1M: a million noisy images in shards, the clean sets, the published training."""
+    from sava_assets.cli.outcome import own_command, say
+    from sava_assets.cli.preparation import prepare_home
+    from sava_assets.formats.clothing1m import home_settings, read_clothing1m, write_clothing1m
+    from sava_assets.home.resources import KNOB_FILE
+
     with _sentences():
         say(f"looking for every image that {source} lists")
         data = read_clothing1m(source)
@@ -121,6 +122,10 @@ def curate(
     Every folder of images holds Parquet files in the Hugging Face layout, or one folder per class.
     """
     given = {"landing": landing, "reference": reference, "test": test}
+    from sava_assets.cli.outcome import console, print_outcome
+    from sava_assets.cli.preparation import prepare_home
+    from sava_assets.cli.runner import curate as run_curation
+
     with _sentences():
         settings: dict[str, Any] = {name: _absolute(path) for name, path in given.items() if path is not None}
         source = encoder if encoder in (None, "imagenet", "train") else _absolute(encoder)
@@ -141,6 +146,15 @@ def value(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
     """Value points you have embedded yourself: features in, values out. High value = prune first."""
+    import numpy as np
+    import pyarrow as pa
+
+    from sava_assets.assets.findings import with_numbers
+    from sava_assets.cli.outcome import console
+    from sava_assets.formats.feature_table import read_features
+    from sava_assets.home.store import table_file
+    from sava_ops import ValuationConfig, value_points
+
     with _sentences():
         if not output.absolute().parent.is_dir():
             raise BadInput(f"the folder {output.parent} does not exist: create it")
@@ -164,6 +178,11 @@ def value(
 @app.command()
 def status(home: Home = HOME) -> None:
     """What is fresh, what is due, and why. Looks only; `sava curate` runs what is due."""
+    from sava_assets.cli.outcome import say
+    from sava_assets.formats.landing import find_shards
+    from sava_assets.freshness.drift import calibration_drift
+    from sava_assets.freshness.survey import Survey
+
     with _sentences():
         workspace = _existing(home)
         shards = list(find_shards(workspace.folder(workspace.knobs.landing)))
@@ -183,6 +202,9 @@ def backfill(
     home: Home = HOME,
 ) -> None:
     """Ingest, embed and batch many shards in one process, without valuing them yet."""
+    from sava_assets.cli.outcome import console, say
+    from sava_assets.cli.runner import backfill as run_backfill
+
     with _sentences():
         workspace = _existing(home)
         done = run_backfill(workspace, console, shards)
@@ -192,6 +214,13 @@ def backfill(
 @app.command()
 def history(home: Home = HOME) -> None:
     """Every curation so far: what went in, what came out, what changed since the one before."""
+    from datetime import datetime
+
+    from rich.table import Table
+
+    from sava_assets.cli.outcome import console
+    from sava_assets.freshness.history import snapshots
+
     with _sentences():
         table = Table()
         for column in ("", "when", "shards", "points", "pruned", "new", "gone", "dropped", "rescued", "accuracy"):
@@ -212,6 +241,10 @@ def gc(
     home: Home = HOME,
 ) -> None:
     """Delete stored results that no curation in the history uses."""
+    from sava_assets.cli.outcome import say
+    from sava_assets.formats.landing import find_shards
+    from sava_assets.freshness.history import collect_garbage
+
     with _sentences():
         workspace = _existing(home)
         shards = list(find_shards(workspace.folder(workspace.knobs.landing)))
@@ -220,38 +253,58 @@ def gc(
 
 
 @app.command()
-def ui(home: Home = HOME, port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 3000) -> None:
+def ui(
+    home: Home = HOME,
+    port: Port = 3000,
+    study: Annotated[
+        bool, typer.Option("--study", help="With the assets of `sava study`, also where none was prepared.")
+    ] = False,
+) -> None:
     """Open the Dagster UI of a home folder on this machine; nothing runs unless you start it there."""
     with _sentences():
-        _become_dagster(home, port, {})
+        _become_dagster(home, port, {}, with_study=study)
 
 
 @app.command()
-def serve(home: Home = HOME, port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 3000) -> None:
+def serve(home: Home = HOME, port: Port = 3000) -> None:
     """The UI, and the automation: new shards are curated as they arrive, and all is looked at again every night."""
+    from sava_assets.freshness.sensors import AUTOMATION
+
     with _sentences():
         _become_dagster(home, port, {AUTOMATION: "1"})
 
 
-def _become_dagster(home: Path, port: int, extra: dict[str, str]) -> None:
+def _become_dagster(home: Path, port: int, extra: dict[str, str], *, with_study: bool = False) -> None:
     """Run `dagster dev` in place of this process, so that whatever stops this one stops Dagster."""
-    _existing(home)
+    from sava_assets.cli.preparation import dagster_instance, study_prepared
+
+    workspace = _existing(home)
     with dagster_instance(home):
         environment = os.environ | {"SAVA_HOME": str(home.absolute())} | extra
-    command = [sys.executable, "-m", "dagster", "dev", "-m", "sava_assets.definitions"]
+    locations = ["sava_assets.definitions"]
+    if with_study or study_prepared(workspace):
+        locations.append("sava_assets.study.definitions")
+    command = [sys.executable, "-m", "dagster", "dev", *(part for name in locations for part in ("-m", name))]
     os.execve(sys.executable, [*command, "-h", "127.0.0.1", "-p", str(port)], environment)
 
 
-def _existing(home: Path) -> Workspace:
+def _existing(home: Path) -> "Workspace":
+    from sava_assets.home.resources import Workspace
+
     if not home.is_dir():
         raise BadInput(f"the home folder {home} does not exist: run `sava demo` or `sava curate` first")
     return Workspace(home=str(home))
 
 
 def _run_planted(home: Path, settings: dict) -> None:
+    from sava_assets.cli.outcome import console, print_found, print_outcome
+    from sava_assets.cli.preparation import prepare_home
+    from sava_assets.cli.runner import curate
+    from sava_assets.formats.demo_sets import planted_errors
+
     workspace = prepare_home(home, settings)
-    shards = run_curation(workspace, console)
-    print_found(workspace, demos.planted_errors(home))
+    shards = curate(workspace, console)
+    print_found(workspace, planted_errors(home))
     print_outcome(workspace, shards)
 
 
@@ -261,11 +314,18 @@ def _sentences() -> Iterator[None]:
     try:
         yield
     except BadInput as problem:
-        Console(stderr=True, soft_wrap=True).print(f"[red]error:[/red] {escape(str(problem))}", highlight=False)
+        _complain("[red]error:[/red] ", str(problem))
         raise typer.Exit(1) from None
-    except (KeyboardInterrupt, DagsterExecutionInterruptedError):
-        Console(stderr=True).print("stopped; finished results are kept, the same command goes on from there")
+    except KeyboardInterrupt:
+        _complain("", "stopped; finished results are kept, the same command goes on from there")
         raise typer.Exit(130) from None
+
+
+def _complain(mark: str, sentence: str) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+
+    Console(stderr=True, soft_wrap=True).print(f"{mark}{escape(sentence)}", highlight=False)
 
 
 def _absolute(path: str) -> str:

@@ -6,13 +6,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
 from sava_assets.home.resources import Workspace
-from sava_ops.decisions.detection import auroc, found_in_top
 
 console = Console(stderr=False)
 QUARANTINE_SHOWN = 10
@@ -25,6 +22,10 @@ def say(line: str) -> None:
 
 def print_found(workspace: Workspace, planted: set[str]) -> None:
     """How many of the labels that were made wrong the values found."""
+    import numpy as np
+
+    from sava_ops.decisions.detection import auroc, found_in_top
+
     points = workspace.store.require("pruned_dataset").table("points.parquet")
     bad = np.array([name in planted for name in points["id"].to_pylist()])
     values, keep = points["value"].to_numpy(), points["keep"].to_numpy(zero_copy_only=False)
@@ -65,6 +66,8 @@ def print_outcome(workspace: Workspace, shards: Sequence[str]) -> None:
 
 def _print_quarantine(workspace: Workspace, shards: Sequence[str]) -> None:
     """Which images were set aside, and why."""
+    import pyarrow as pa
+
     sets = [("raw_images", shard) for shard in shards] + [("reference_images", None), ("test_images", None)]
     tables = [workspace.store.require(asset, shard).table("quarantine.parquet") for asset, shard in sets]
     aside = pa.concat_tables(tables).to_pylist()

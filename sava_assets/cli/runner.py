@@ -1,38 +1,25 @@
 """Curate a home folder from the command line: the same assets as in the UI, run in this process, with progress."""
 
 import logging
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
-import yaml
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    SpinnerColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
 
 from sava_assets.assets.ingest import refuse_shared_images
-from sava_assets.definitions import ASSETS, CHECKS, STUDY
+from sava_assets.cli.preparation import dagster_instance
+from sava_assets.cli.progress import bars
+from sava_assets.definitions import ASSETS, CHECKS
 from sava_assets.formats.landing import find_shards
-from sava_assets.freshness.computation import reporting
 from sava_assets.freshness.processes import bury_dead_runs, own_tags
 from sava_assets.freshness.rules import RULES, SHARDS_NAME, inputs
 from sava_assets.freshness.survey import PENDING, State, Survey
-from sava_assets.home.resources import KNOB_FILE, Knobs, Workspace
-from sava_assets.study.cells import STUDIES, is_due, partition_of
+from sava_assets.home.resources import Workspace
 from sava_ops.errors import BadInput
 from sava_ops.forecast import forecast
 
@@ -40,50 +27,9 @@ BACKFILLED = ("raw_images", "reference_images", "encoder", "embeddings", "batche
 STUDIED = ("raw_images", "reference_images", "test_images", "encoder", "embeddings", "reference_embeddings")
 """What a study reads of the chain."""
 SETS = ("raw_images", "reference_images", "test_images")
-DAGSTER_YAML = {
-    "telemetry": {"enabled": False},
-    "nux": {"enabled": False},
-    # A run whose process died is run again; one that failed by itself is tried again later by the automation.
-    "run_monitoring": {"enabled": True, "poll_interval_seconds": 30},
-    "run_retries": {"enabled": True, "max_retries": 2, "retry_on_asset_or_op_failure": False},
-    # Counted in the run queue, so that a killed process holds no place.
-    "concurrency": {"pools": {"default_limit": 1, "granularity": "run"}, "runs": {"max_concurrent_runs": 4}},
-}
 WORTH_TELLING = 10**9
 """Pairs of points: some tens of seconds."""
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-
-
-def prepare_home(home: Path, settings: dict) -> Workspace:
-    """Create the home folder, with these settings in `sava.yaml`; refuse to change what an existing one says."""
-    file, workspace, asked = home / KNOB_FILE, Workspace(home=str(home)), Knobs.model_validate(settings)
-    if file.exists():
-        known = workspace.knobs
-        for name in _leaves(settings):
-            if known.value(name) != asked.value(name):
-                raise BadInput(
-                    f"{file} says {name}: {known.value(name)}, not {asked.value(name)}: edit the file or choose "
-                    "another --home"
-                )
-        return workspace
-    for name in ("landing", "reference", "test"):
-        if not (folder := workspace.folder(asked.value(name))).exists():
-            raise BadInput(f"the {name} folder {folder} does not exist: create it, or name another one")
-    home.mkdir(parents=True, exist_ok=True)
-    file.write_text(yaml.safe_dump(settings, sort_keys=False))
-    return workspace
-
-
-@contextmanager
-def dagster_instance(home: Path) -> Iterator[dg.DagsterInstance]:
-    """The Dagster instance of a home folder, which the UI of the same home shows."""
-    folder = home.absolute() / ".dagster"
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "dagster.yaml").exists():
-        (folder / "dagster.yaml").write_text(yaml.safe_dump(DAGSTER_YAML))
-    os.environ["DAGSTER_HOME"] = str(folder)
-    with dg.DagsterInstance.get() as instance:
-        yield instance
 
 
 def curate(workspace: Workspace, console: Console) -> list[str]:
@@ -111,21 +57,27 @@ def backfill(workspace: Workspace, console: Console, wanted: Sequence[str] | Non
 
 def study(workspace: Workspace, console: Console) -> None:
     """Run what is due of the study, one cell after the other, and what it reads of the chain. Raises BadInput."""
+    from sava_assets.study.cells import STUDIES, is_due, partition_of
+    from sava_assets.study.definitions import STUDY
+
     with _session(workspace, console) as (instance, shards):
         _raise(_run_due(workspace, instance, console, STUDIED, shards))
         for asset, own in STUDIES.items():
             for cell in own.cells:
                 if is_due(asset, workspace, shards, cell):
-                    _materialize(instance, workspace, [asset], partition_of(cell))
+                    _materialize(instance, workspace, [asset], partition_of(cell), STUDY)
 
 
 @contextmanager
 def _session(workspace: Workspace, console: Console) -> Iterator[tuple[dg.DagsterInstance, list[str]]]:
     """The home's Dagster instance with the landed shards registered, and progress on the console."""
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
-    with dagster_instance(Path(workspace.home)) as instance, _bars(console):
+    with dagster_instance(Path(workspace.home)) as instance, bars(console):
         bury_dead_runs(instance)
-        yield instance, _settled_shards(workspace, instance, console)
+        try:
+            yield instance, _settled_shards(workspace, instance, console)
+        except dg.DagsterExecutionInterruptedError as stopped:
+            raise KeyboardInterrupt from stopped
 
 
 def _run_due(
@@ -257,11 +209,15 @@ def refuse_overlap(workspace: Workspace, shards: Sequence[str]) -> None:
 
 
 def _materialize(
-    instance: dg.DagsterInstance, workspace: Workspace, assets: Sequence[str], shard: str | None
+    instance: dg.DagsterInstance,
+    workspace: Workspace,
+    assets: Sequence[str],
+    shard: str | None,
+    definitions: Sequence[Any] = (*ASSETS, *CHECKS),
 ) -> list[str]:
     """Run these assets and their checks in one run; what did not hold, in words."""
     done = dg.materialize(
-        [*ASSETS, *STUDY, *CHECKS],
+        definitions,
         selection=dg.AssetSelection.assets(*assets),
         instance=instance,
         partition_key=shard,
@@ -275,44 +231,3 @@ def _materialize(
         for check in done.get_asset_check_evaluations()
         if not check.passed
     ]
-
-
-def _leaves(settings: dict, prefix: str = "") -> Iterator[str]:
-    """Dotted names of all settings."""
-    for name, value in settings.items():
-        if isinstance(value, dict):
-            yield from _leaves(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name
-
-
-class Pace(ProgressColumn):
-    """How much is done a second: images, batches, steps."""
-
-    def render(self, task: Task) -> Text:
-        pace = task.finished_speed or task.speed
-        return Text("" if pace is None else f"{pace:,.0f}/s" if pace >= 10 else f"{pace:.1f}/s")
-
-
-@contextmanager
-def _bars(console: Console) -> Iterator[None]:
-    """One bar for each computation that reports progress."""
-    columns = [
-        SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        Pace(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    ]
-    with Progress(*columns, console=console) as bars:
-        tasks: dict[str, int] = {}
-
-        def report(title: str, done: int, total: int) -> None:
-            if title not in tasks:
-                tasks[title] = bars.add_task(title, total=total)
-            bars.update(tasks[title], completed=done, total=total)  # pyright: ignore[reportArgumentType]
-
-        with reporting(report):
-            yield

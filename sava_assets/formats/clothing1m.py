@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from sava_assets.formats.landing import MARKER, image_schema
 from sava_ops.errors import BadInput
-from sava_ops.images.classifier import TrainingConfig
+from sava_ops.images.training import TrainingConfig
 
 SHARD_POINTS = 50_000
 GROUP_POINTS = 1_000

@@ -18,6 +18,8 @@ from sava_assets.home.resources import Knobs, Workspace
 from sava_assets.home.store import DamagedResult, Output, Result
 from sava_ops.errors import BadInput
 
+Home = dg.ResourceParam[Workspace]
+"""What an asset asks Dagster for."""
 Reporter = Callable[[str, int, int], None]
 """Called with (what, done, total)."""
 
@@ -125,7 +127,7 @@ def computed(
             owners=["team:curation"],
             backfill_policy=dg.BackfillPolicy.single_run() if rule.sharded else None,
         )
-        def asset(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
+        def asset(context: dg.AssetExecutionContext, workspace: Home) -> dg.MaterializeResult:
             shards = list(context.instance.get_dynamic_partitions(SHARDS_NAME))
 
             def materialize(shard: str | None) -> tuple[Result, dict[str, Any]]:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 
 from sava_assets.home.resources import Workspace
-from sava_ops.ot.cost import mean_feature_cost_of_moments
+from sava_ops.ot.moments import mean_feature_cost_of_moments
 
 
 def calibration_drift(workspace: Workspace, shards: Sequence[str]) -> str | None:
@@ -25,8 +25,8 @@ def calibration_drift(workspace: Workspace, shards: Sequence[str]) -> str | None
     total = sum(result.numbers["points"] for result in embedded.values())
     later = sum(r.numbers["points"] for s, r in embedded.items() if seen.get(s) != r.data_version)
     cost = mean_feature_cost_of_moments(
-        [(result.numbers["points"], result.tensors("moments.safetensors")) for result in embedded.values()],
-        reference.tensors("moments.safetensors"),
+        [(result.numbers["points"], result.arrays("moments.safetensors")) for result in embedded.values()],
+        reference.arrays("moments.safetensors"),
         unit_norm=workspace.knobs.valuation.unit_norm,
     )
     moved = cost / calibrated.numbers["mean_feature_cost"] - 1

@@ -5,10 +5,9 @@ import os
 import dagster as dg
 
 from sava_assets.formats.landing import find_shards
-from sava_assets.freshness.computation import SHARDS
+from sava_assets.freshness.computation import SHARDS, Home
 from sava_assets.freshness.processes import bury_dead_runs
 from sava_assets.freshness.rules import RULES, SHARDS_NAME
-from sava_assets.home.resources import Workspace
 
 LOOK_SECONDS = int(os.environ.get("SAVA_LOOK_SECONDS", "30"))
 NIGHTLY = "0 3 * * *"
@@ -20,7 +19,7 @@ SCHEDULE_AT_FIRST = dg.DefaultScheduleStatus.RUNNING if RUNNING else dg.DefaultS
 
 
 @dg.sensor(minimum_interval_seconds=LOOK_SECONDS, default_status=SENSORS_AT_FIRST)
-def landing(context: dg.SensorEvaluationContext, workspace: Workspace) -> dg.SensorResult:
+def landing(context: dg.SensorEvaluationContext, workspace: Home) -> dg.SensorResult:
     """Every set in the landing folder is a shard: new ones become partitions, removed ones cease to be."""
     bury_dead_runs(context.instance)
     landed = find_shards(workspace.folder(workspace.knobs.landing))

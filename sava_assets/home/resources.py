@@ -3,11 +3,10 @@
 import json
 import math
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import dagster as dg
-import torch
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass as validated
@@ -17,7 +16,7 @@ from sava_assets.home.store import Store
 from sava_ops.config import ValuationConfig
 from sava_ops.decisions.pruning import PruneRule
 from sava_ops.errors import BadInput
-from sava_ops.images.classifier import TrainingConfig
+from sava_ops.images.training import TrainingConfig
 
 KNOB_FILE = "sava.yaml"
 STRICT = ConfigDict(extra="forbid")
@@ -119,7 +118,8 @@ class Knobs(BaseModel):
         return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
-class Workspace(dg.ConfigurableResource):
+@dataclass(frozen=True)
+class Workspace:
     """A home folder: `sava.yaml`, `landing/`, `reference/`, `test/`, `store/`, `curated/`."""
 
     home: str
@@ -142,6 +142,8 @@ class Workspace(dg.ConfigurableResource):
 
     @property
     def device(self) -> str:
+        import torch
+
         device = self.knobs.device
         if device == "auto":
             return "cuda" if torch.cuda.is_available() else "cpu"

@@ -16,16 +16,18 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save_file as save_tensors
-from torch import Tensor
+from safetensors.numpy import load as load_arrays
 from upath import UPath
 
 from sava_ops.errors import BadInput
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Writer = Callable[[Path], None]
 
@@ -102,8 +104,14 @@ class Result:
     def table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         return pq.read_table(pa.BufferReader(self.read(name)), columns=columns)
 
-    def tensors(self, name: str) -> dict[str, Tensor]:
-        return load_tensors(self.read(name))
+    def tensors(self, name: str) -> "dict[str, Tensor]":
+        from safetensors.torch import load
+
+        return load(self.read(name))
+
+    def arrays(self, name: str) -> dict[str, np.ndarray]:
+        """The same without torch, for those who only look."""
+        return load_arrays(self.read(name))
 
     def check(self) -> None:
         """Read every file; raises DamagedResult for the first that is not as it was written."""
@@ -122,8 +130,10 @@ def table_file(table: pa.Table) -> Writer:
     return lambda path: pq.write_table(table, path, compression="zstd")
 
 
-def tensor_file(tensors: Mapping[str, Tensor]) -> Writer:
-    return lambda path: save_tensors({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, path)
+def tensor_file(tensors: "Mapping[str, Tensor]") -> Writer:
+    from safetensors.torch import save_file
+
+    return lambda path: save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, path)
 
 
 class Store:

@@ -9,7 +9,7 @@ import dagster as dg
 import numpy as np
 import torch
 
-from sava_assets.freshness.computation import Run, metadata_of, result_of
+from sava_assets.freshness.computation import Home, Run, metadata_of, result_of
 from sava_assets.freshness.rules import RULES, SHARDS_NAME, key
 from sava_assets.home.resources import Workspace
 from sava_assets.home.store import Output, Result
@@ -176,7 +176,7 @@ def studied(*, kinds: set[str]) -> Callable[[Callable[[StudyRun], Output]], dg.A
             pool="compute",
             owners=["team:curation"],
         )
-        def asset(context: dg.AssetExecutionContext, workspace: Workspace) -> dg.MaterializeResult:
+        def asset(context: dg.AssetExecutionContext, workspace: Home) -> dg.MaterializeResult:
             shards, cell = list(context.instance.get_dynamic_partitions(SHARDS_NAME)), _cell(context)
             named = study_inputs(name, workspace, shards, cell)
             run = StudyRun(name, cell, shards, workspace, workspace.knobs, named, context.log)

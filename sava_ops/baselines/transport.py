@@ -95,7 +95,7 @@ def uncached_score(train: Points, reference: Points, *, config: ValuationConfig 
     def pair(batch: Points, others: Points, j: int) -> Pair:
         samples = [class_samples(side, cap=config.class_sample, seed=config.seed) for side in (batch, others)]
         classes = len(calibration.label_distances)
-        distances = label_distances(*samples, classes=classes, metric=config.label_metric)
+        distances = label_distances(*samples, classes=classes, divergence=config.label_metric == "divergence")
         row = transport_row(batch, [judges[j]], [starts[j]], replace(calibration, label_distances=distances), quiet)
         return row.potentials[:, 0, 0], float(row.costs[0])
 

@@ -12,7 +12,6 @@ batches weigh in the training set.
 
 import numpy as np
 from jaxtyping import Bool, Float
-from sklearn.isotonic import IsotonicRegression
 
 from sava_ops.errors import BadInput
 
@@ -49,6 +48,8 @@ def clean_probability(
     """P(clean | value), falling in the value, for a pool of which the share `bad` is bad; 1 without held-out points."""
     if not len(clean):
         return np.ones_like(values)
+    from sklearn.isotonic import IsotonicRegression
+
     both = np.concatenate([values, clean])
     is_clean = np.concatenate([np.zeros(len(values)), np.ones(len(clean))])
     mass = np.concatenate([np.full(len(values), 1 / len(values)), weights / weights.sum()])
@@ -67,5 +68,7 @@ def suggestion_confidence(
     """
     if not len(clean_gaps):
         return np.zeros_like(gaps)
+    from sklearn.isotonic import IsotonicRegression
+
     fitted = IsotonicRegression(out_of_bounds="clip").fit(clean_gaps, clean_right.astype(float))
     return fitted.predict(gaps)

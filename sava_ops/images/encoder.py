@@ -15,7 +15,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save_file as save_safetensors
 from torch import Tensor, nn
-from torchvision.models import ResNet18_Weights
 
 from sava_ops.errors import BadInput
 from sava_ops.images.classifier import (
@@ -24,12 +23,12 @@ from sava_ops.images.classifier import (
     PixelResNet18,
     Progress,
     Stem,
-    TrainingConfig,
     predict,
     resnet18,
     stem_for,
     train,
 )
+from sava_ops.images.training import TrainingConfig
 
 FEATURES = 512
 METADATA_KEY = "sava_encoder"
@@ -150,6 +149,8 @@ def _described(asked: Mapping[str, Any], weights: Mapping[str, Tensor], source: 
 
 def _download_imagenet() -> Mapping[str, Tensor]:
     try:
+        from torchvision.models import ResNet18_Weights
+
         return ResNet18_Weights.DEFAULT.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:  # no network; a file that does not match its hash
         raise BadInput(

@@ -6,7 +6,6 @@ Both terms are matrix products: the label term is `⟨½ λ_y W[y_k, :], onehot(
 made, and the cost of the images alone is there for whoever asks what another label would cost.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -83,19 +82,6 @@ def moments(features: Float[Tensor, "n d"]) -> dict[str, Tensor]:
     sides = {"raw": x, "unit": torch.nn.functional.normalize(x, dim=1)}
     means = {f"{kind}_mean": side.mean(0) for kind, side in sides.items()}
     return means | {f"{kind}_square": side.square().sum(1).mean() for kind, side in sides.items()}
-
-
-def mean_feature_cost_of_moments(
-    parts: Sequence[tuple[int, Mapping[str, Tensor]]], reference: Mapping[str, Tensor], *, unit_norm: bool
-) -> float:
-    """`mean_feature_cost` of the union of sets, given as (size, moments), to the reference: no point is read.
-
-    ½E‖x‖² + ½E‖x'‖² − ⟨E x, E x'⟩, in squared feature units.
-    """
-    kind, total = "unit" if unit_norm else "raw", sum(size for size, _ in parts)
-    mean = sum(size / total * part[f"{kind}_mean"] for size, part in parts)
-    square = sum(size / total * part[f"{kind}_square"] for size, part in parts)
-    return float(0.5 * square + 0.5 * reference[f"{kind}_square"] - (mean * reference[f"{kind}_mean"]).sum())
 
 
 def _half_squared_norm(x: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:

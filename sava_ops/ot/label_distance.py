@@ -5,11 +5,9 @@
 from a seeded sample of each class over the whole pool, addressed by global class id.
 
 Differs from the authors' code in: 1. it takes W from the first pair of batches, so a class missing there has no
-distance; here every class of either side has one. 2. "divergence" is ours: W between halves of the *reference* set,
+distance; here every class of either side has one. 2. The divergence is ours: W between halves of the *reference* set,
 minus the spread inside the two classes, scaled so that a wrong label costs on average as much as a foreign image.
 """
-
-from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -18,7 +16,6 @@ from torch import Tensor
 from sava_ops.ot.cost import Points, feature_cost, mean_feature_cost
 from sava_ops.ot.sinkhorn import Problem, solve, uniform
 
-LabelMetric = Literal["published", "divergence"]
 EPSILON = 0.05
 """ε of the class-to-class problems, relative to the mean feature cost. Its own constant: tuning the ε of the batch
 pairs must not change W."""
@@ -39,22 +36,22 @@ def class_samples(points: Points, *, cap: int, seed: int) -> ClassSamples:
 
 
 def label_distances(
-    train: ClassSamples, reference: ClassSamples, *, classes: int, metric: LabelMetric
+    train: ClassSamples, reference: ClassSamples, *, classes: int, divergence: bool
 ) -> Float[Tensor, "{classes} {classes}"]:
     """W (training class, reference class), in squared feature units; NaN where a class does not occur on its side.
 
-    Under "divergence" every class of the reference set has a row even if no training point carries it.
+    As a divergence, every class of the reference set has a row even if no training point carries it.
     """
-    if metric == "published":
+    if not divergence:
         return _distances(train, reference, classes)
     # A class is represented by one half on the training side and the other half on the reference side.
     halves = {label: _halves(sample) for label, sample in (train | reference).items()}
     pairs = _distances({c: h[0] for c, h in halves.items()}, {c: h[1] for c, h in halves.items()}, classes)
     spread = pairs.diagonal()
-    divergence = (pairs - 0.5 * (spread[:, None] + spread[None, :])).clamp(min=0)
-    known = divergence[:, sorted(reference)]
-    columns = torch.full_like(divergence, torch.nan)
-    columns[:, sorted(reference)] = known * _mismatch_scale(divergence, reference)
+    beyond = (pairs - 0.5 * (spread[:, None] + spread[None, :])).clamp(min=0)
+    known = beyond[:, sorted(reference)]
+    columns = torch.full_like(beyond, torch.nan)
+    columns[:, sorted(reference)] = known * _mismatch_scale(beyond, reference)
     return columns
 
 

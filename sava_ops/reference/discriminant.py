@@ -14,8 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from scipy.optimize import minimize
-from sklearn.covariance import ledoit_wolf
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
@@ -83,6 +81,8 @@ def _gaussian(points: Points, counts: Tensor) -> tuple[Tensor, Tensor]:
     x = points.features.double()
     means = x.new_zeros(len(counts), x.shape[1]).index_add_(0, points.labels, x) / counts.clamp(min=1)[:, None]
     inside = (x - means[points.labels]).to(points.features.dtype).cpu().numpy()
+    from sklearn.covariance import ledoit_wolf
+
     # One point has no spread, and scikit-learn warns of it.
     spread = ledoit_wolf(inside, assume_centered=True)[0] if len(inside) > 1 else np.zeros((x.shape[1],) * 2)
     covariance = torch.from_numpy(spread).to(x)
@@ -136,6 +136,8 @@ def _regressions(points: Points, fitted: Bool[Tensor, "folds M"], classes: int) 
         residual = log_p.exp_().mul_(share[:, None]).sub_(owned)
         slope = (residual.flatten(0, 1) @ x).view_as(weights) + penalty * weights
         return float(value), torch.cat([slope, residual.sum(2)[..., None]], 2).double().flatten().cpu().numpy()
+
+    from scipy.optimize import minimize
 
     start = np.zeros(folds * classes * (x.shape[1] + 1))
     found = minimize(

@@ -11,7 +11,6 @@ that a class that is honestly frequent is not punished for it, while wrong label
 
 import torch
 from jaxtyping import Float
-from scipy.optimize import nnls
 from torch import Tensor
 
 from sava_ops.ot.cost import Points
@@ -33,6 +32,8 @@ def estimated_shares(losses: Float[Tensor, "n classes"], reference: Discriminant
     freedom = int(known.sum()) - 1
     if chi_squared <= 2 * freedom:
         return reference.shares
+    from scipy.optimize import nnls
+
     found = torch.from_numpy(nnls(reference.confusion.cpu().numpy(), q.cpu().numpy())[0]).to(q)
     trusted = 1 - 2 * freedom / chi_squared
     shares = reference.shares + trusted * (found / found.sum() - reference.shares)

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from upath import UPath
 
 from sava_assets.cli.commands import app
-from sava_assets.cli.runner import Pace
+from sava_assets.cli.progress import Pace
 from sava_assets.formats import demo_sets as demos
 from sava_assets.formats.demo_sets import Labelled, planted_errors, write_cifar10, write_set
 from sava_assets.formats.landing import read_images
@@ -317,7 +317,7 @@ def test_errors_with_brackets_are_printed_whole(monkeypatch, tmp_path):
     def fail(*_: object) -> None:
         raise BadInput("embeddings[first] is odd")
 
-    monkeypatch.setattr("sava_assets.cli.commands.prepare_home", fail)
+    monkeypatch.setattr("sava_assets.cli.preparation.prepare_home", fail)
     assert refused("curate", "--home", tmp_path) == "embeddings[first] is odd"
 
 

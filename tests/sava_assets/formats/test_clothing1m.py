@@ -18,7 +18,7 @@ from sava_assets.formats.clothing1m import (
 from sava_assets.formats.landing import find_shards, listing, read_images
 from sava_assets.home.resources import Workspace
 from sava_ops import BadInput
-from sava_ops.images.classifier import TrainingConfig
+from sava_ops.images.training import TrainingConfig
 from tests.pictures import encoded, noise
 from tests.sava_assets.cli.test_cli import refused, sava
 

@@ -25,8 +25,8 @@ from sava_assets.freshness.survey import RETRY_SECONDS, Survey
 from sava_assets.home.resources import Workspace
 from sava_assets.home.store import Output, bytes_file
 from sava_ops import BadInput
-from sava_ops.images.classifier import TrainingConfig
 from sava_ops.images.encoder import save_encoder, train_encoder
+from sava_ops.images.training import TrainingConfig
 from tests.pictures import encoded, png, scan, scans
 from tests.sava_assets.homes import materialize, noisy, pictures, untrained_checkpoint, write_home, write_set
 

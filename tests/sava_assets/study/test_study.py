@@ -13,13 +13,13 @@ from typer.testing import CliRunner
 
 from sava_assets.cli.commands import app
 from sava_assets.cli.runner import study as run_study
-from sava_assets.definitions import STUDY
 from sava_assets.formats.demo_sets import Labelled, read_set, study_settings, write_set, write_study
 from sava_assets.freshness.history import collect_garbage
 from sava_assets.home.resources import Knobs, Workspace
 from sava_assets.study import figures, grid, report
 from sava_assets.study.cells import STUDIES, is_due, partition_of, study_inputs
 from sava_assets.study.corruptions import CORRUPTIONS, MAIN
+from sava_assets.study.definitions import STUDY
 from sava_assets.study.measures import PeakMemory
 from sava_ops import BadInput
 from sava_ops.baselines import METHODS

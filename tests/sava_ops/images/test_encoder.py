@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save_file
 
 from sava_ops import BadInput
 from sava_ops.images import classifier
-from sava_ops.images.classifier import TrainingConfig, predict, resnet18
+from sava_ops.images.classifier import predict, resnet18
 from sava_ops.images.encoder import InputFormat, embed, load_encoder, save_encoder, train_encoder
+from sava_ops.images.training import TrainingConfig
 from tests.pictures import scans
 from tests.shared_data import SHARED
 

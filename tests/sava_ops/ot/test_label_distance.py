@@ -17,13 +17,13 @@ def samples(count: int = 60, *, classes: int = 3, seed: int = 0) -> dict[int, to
 def test_classes_of_one_point_are_as_far_as_their_points():
     train = {0: torch.tensor([[0.0, 0.0]]), 1: torch.tensor([[3.0, 4.0]])}
     reference = {0: torch.tensor([[0.0, 1.0]]), 1: torch.tensor([[3.0, 4.0]])}
-    distances = label_distances(train, reference, classes=2, metric="published")
+    distances = label_distances(train, reference, classes=2, divergence=False)
     torch.testing.assert_close(distances, torch.tensor([[1.0, 25.0], [18.0, 0.0]]))
 
 
 def test_published_distance_is_the_transport_cost_of_pot():
     train, reference = samples(seed=0), samples(seed=1)
-    distances = label_distances(train, reference, classes=3, metric="published")
+    distances = label_distances(train, reference, classes=3, divergence=False)
     epsilon = EPSILON * mean_feature_cost(torch.cat(list(train.values())), torch.cat(list(reference.values())))
     for c in range(3):
         for d in range(3):
@@ -35,8 +35,8 @@ def test_published_distance_is_the_transport_cost_of_pot():
 
 def test_a_class_has_its_distance_by_global_id_whatever_else_is_missing():
     train, reference = samples(seed=0), samples(seed=1)
-    whole = label_distances(train, reference, classes=4, metric="published")
-    part = label_distances({2: train[2], 0: train[0]}, {1: reference[1]}, classes=4, metric="published")
+    whole = label_distances(train, reference, classes=4, divergence=False)
+    part = label_distances({2: train[2], 0: train[0]}, {1: reference[1]}, classes=4, divergence=False)
     known = torch.zeros(4, 4, dtype=torch.bool)
     known[[0, 2], [1, 1]] = True
     assert torch.equal(torch.isfinite(part), known)
@@ -45,14 +45,14 @@ def test_a_class_has_its_distance_by_global_id_whatever_else_is_missing():
 
 
 def test_divergence_charges_nothing_for_the_spread_inside_a_class():
-    distances = label_distances(samples(seed=0), samples(seed=1), classes=3, metric="divergence")
+    distances = label_distances(samples(seed=0), samples(seed=1), classes=3, divergence=True)
     assert torch.equal(distances.diagonal(), torch.zeros(3, dtype=torch.float64))
     assert float(distances.min()) >= 0.0
 
 
 def test_divergence_prices_a_mismatch_like_a_foreign_image():
     reference = samples(seed=1)
-    distances = label_distances(samples(seed=0), reference, classes=3, metric="divergence")
+    distances = label_distances(samples(seed=0), reference, classes=3, divergence=True)
     features = torch.cat(list(reference.values()))
     assert float(0.5 * distances.sum() / 6) == pytest.approx(mean_feature_cost(features, features), rel=1e-9)
 
@@ -60,13 +60,13 @@ def test_divergence_prices_a_mismatch_like_a_foreign_image():
 def test_divergence_knows_training_classes_that_the_reference_lacks():
     train, reference = samples(seed=0), samples(seed=1)
     del reference[1]
-    distances = label_distances(train, reference, classes=3, metric="divergence")
+    distances = label_distances(train, reference, classes=3, divergence=True)
     assert torch.isfinite(distances[:, [0, 2]]).all()
     assert torch.isnan(distances[:, 1]).all()
 
 
 def test_one_class_has_no_mismatch():
-    distances = label_distances(samples(classes=1), samples(classes=1, seed=1), classes=1, metric="divergence")
+    distances = label_distances(samples(classes=1), samples(classes=1, seed=1), classes=1, divergence=True)
     assert float(distances) == 0.0
 
 
