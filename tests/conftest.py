@@ -1,9 +1,13 @@
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import jaxtyping
 import pytest
 from hypothesis import settings
+
+# The suite runs in as many processes as there are processors: threads of torch would only wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 settings.register_profile("exact", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("exact")

@@ -107,3 +107,23 @@ def test_nothing_is_pickled(file):
 @pytest.mark.parametrize("file", OPS + ASSETS, ids=module_of)
 def test_every_module_says_what_it_is_for(file):
     assert ast.get_docstring(ast.parse(file.read_text()))
+
+
+LIGHT = {
+    "help": "from sava_assets.cli import app; app(['--help'], standalone_mode=False)",
+    "wrong argument": "from typer.testing import CliRunner; from sava_assets.cli import app; "
+    "CliRunner().invoke(app, ['curate', '--landign', 'x'])",
+    "settings": "import sava_ops.config, sava_ops.errors, sava_assets.home.resources",
+    "status": "import sys; from sava_assets.cli import app; "
+    "app(['status', '--home', sys.argv[1]], standalone_mode=False)",
+}
+
+
+@pytest.mark.parametrize("what", LIGHT)
+def test_who_computes_nothing_waits_for_no_library_that_computes(what, curated):
+    heavy = {"torch", "torchvision", "dagster", "sklearn", "scipy", "matplotlib", "pandas"}
+    program = f"{LIGHT[what]}; import sys; print('heavy:', *{heavy} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(curated[0])], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "heavy:", done.stdout

@@ -15,10 +15,7 @@ class Due(dg.AutomationCondition):
         return "Another result is due than the current one, and all it reads is there"
 
     def evaluate(self, context: dg.AutomationContext) -> dg.AutomationResult:
-        workspace = Workspace(home=default_home())
-        instance = context.asset_graph_view.instance  # pyright: ignore[reportAttributeAccessIssue]
-        survey = Survey(workspace, instance.get_dynamic_partitions(SHARDS_NAME))
-        due = survey.requestable(context.key.to_user_string())
+        due = _survey(context).requestable(context.key.to_user_string())
         if context.partitions_def is None:
             wanted = context.candidate_subset if due else context.get_empty_subset()
         else:
@@ -27,6 +24,19 @@ class Due(dg.AutomationCondition):
                 context.key, context.partitions_def, keys
             )
         return dg.AutomationResult(context, wanted)
+
+
+_last_look: dict[object, Survey] = {}
+
+
+def _survey(context: dg.AutomationContext) -> Survey:
+    """One look for all assets of a tick."""
+    workspace, instance = Workspace(home=default_home()), context.asset_graph_view.instance  # pyright: ignore
+    tick = workspace, instance, context.evaluation_time
+    if tick not in _last_look:
+        _last_look.clear()
+        _last_look[tick] = Survey(workspace, instance.get_dynamic_partitions(SHARDS_NAME))
+    return _last_look[tick]
 
 
 def automation_condition() -> dg.AutomationCondition:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 WAIT_SECONDS = 480
+ASSETS = "{ assetNodes { assetKey { path } latest: assetMaterializations(limit: 1) { partition } } }"
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,10 @@ class Server:
             content = json.load(answer)
         assert "errors" not in content, content["errors"]
         return content["data"]
+
+    def assets(self) -> dict[str, list]:
+        """Every asset of every code location, and its latest materialization."""
+        return {node["assetKey"]["path"][0]: node["latest"] for node in self.ask(ASSETS)["assetNodes"]}
 
     def processes(self) -> list[int]:
         return [self.process.pid, *_children(self.process.pid)]
@@ -75,6 +80,15 @@ def wait_for(holds: Callable[[], object], what: str, server: Server, log: Path |
         assert server.process.poll() is None, log.read_text()[-2_000:] if log else "the server ended"
         assert time.monotonic() < deadline, f"waited {WAIT_SECONDS} s for {what}"
         time.sleep(0.5)
+
+
+def wait_until_gone(pids: list[int], server: Server) -> None:
+    """The server has ended, and every process that it started."""
+    server.process.wait(timeout=WAIT_SECONDS)
+    deadline = time.monotonic() + WAIT_SECONDS
+    while running := [pid for pid in pids if Path(f"/proc/{pid}").exists()]:
+        assert time.monotonic() < deadline, subprocess.run(["ps", "-fp", ",".join(map(str, running))]).stdout
+        time.sleep(0.2)
 
 
 def _answers(server: Server) -> bool:

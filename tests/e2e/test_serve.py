@@ -10,12 +10,15 @@ import time
 import pytest
 import yaml
 
-from tests.e2e.server import serving, wait_for
+from sava_assets.freshness.rules import RULES
+from sava_assets.study.cells import STUDIES
+from tests.e2e.server import serving, wait_for, wait_until_gone
 from tests.sava_assets.freshness.test_automation import FROM_BATCH_OT, filled, shard_work
 from tests.sava_assets.homes import noisy, pictures, write_set
 
 __all__ = ["filled"]
 LOOK_SECONDS = 3
+pytestmark = pytest.mark.xdist_group("serve")
 IN_PROGRESS = "{ runsOrError(filter: {statuses: [QUEUED, NOT_STARTED, STARTING, STARTED]}) { ... on Runs { count } } }"
 STARTED = """
 { runsOrError(filter: {statuses: [STARTED]}) { ... on Runs { results { assetSelection { path } } } } }
@@ -36,6 +39,8 @@ def served(filled, tmp_path_factory):
     """A filled home under `sava serve`, and the log of real work."""
     home = tmp_path_factory.mktemp("serve") / "home"
     shutil.copytree(filled[0], home)
+    settings = yaml.safe_load((home / "sava.yaml").read_text())
+    (home / "sava.yaml").write_text(yaml.safe_dump(settings | {"study": {"seeds": 1}}))
     log = home.parent / "work.log"
     log.touch()
     with serving("serve", home, SAVA_WORK_LOG=str(log), SAVA_LOOK_SECONDS=str(LOOK_SECONDS)) as server:
@@ -59,6 +64,13 @@ def work(served, expected: list[str]) -> list[str]:
     done = sorted(log.read_text().split())
     log.write_text("")
     return done
+
+
+def test_a_prepared_study_is_a_second_code_location(served):
+    assert served[1].assets().keys() == RULES.keys() | STUDIES.keys()
+    locations = served[1].ask("{ repositoriesOrError { ... on RepositoryConnection { nodes { location { name } } } } }")
+    names = {node["location"]["name"] for node in locations["repositoriesOrError"]["nodes"]}
+    assert names == {"sava_assets.definitions", "sava_assets.study.definitions"}
 
 
 def test_nothing_changed(served):
@@ -114,3 +126,11 @@ def test_no_look_failed(served):
     for sensor in ("landing", "automation"):
         failed = [tick for tick in ticks(served[1], sensor) if tick["status"] == "FAILURE"]
         assert not failed, json.dumps(failed[:1])
+
+
+def test_a_supervisors_sigterm_leaves_nothing_running(served):
+    """The last of these tests: it ends the server. A supervisor's SIGTERM reaches the one process it knows."""
+    started = served[1].processes()
+    assert len(started) > 2
+    os.kill(served[1].process.pid, signal.SIGTERM)
+    wait_until_gone(started, served[1])

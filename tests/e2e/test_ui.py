@@ -4,24 +4,20 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
-import time
-from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
 from sava_assets.freshness.rules import RULES
-from sava_assets.study.cells import STUDIES
-from tests.e2e.server import WAIT_SECONDS, Server, serving, wait_for
+from tests.e2e.server import WAIT_SECONDS, serving, wait_for, wait_until_gone
 
-NODES = "{ assetNodes { assetKey { path } latest: assetMaterializations(limit: 1) { partition } } }"
 SENSORS = """
 query ($where: RepositorySelector!) {
   sensorsOrError(repositorySelector: $where) { ... on Sensors { results { name sensorState { status } } } }
   schedulesOrError(repositorySelector: $where) { ... on Schedules { results { name scheduleState { status } } } }
 }
 """
+pytestmark = pytest.mark.xdist_group("ui")
 WHERE = {"repositoryName": "__repository__", "repositoryLocationName": "sava_assets.definitions"}
 RUNS = "{ runsOrError(limit: 1) { ... on Runs { results { status assetSelection { path } } } } }"
 GROUPS = ("reference", "test", "training", "valuation", "curation")
@@ -37,10 +33,9 @@ def ui(curated, tmp_path_factory):
 
 
 def test_ui_shows_every_asset_of_the_home(ui):
-    latest = {node["assetKey"]["path"][0]: node["latest"] for node in ui.ask(NODES)["assetNodes"]}
-    assert latest.keys() == RULES.keys() | STUDIES.keys()
-    # A study runs when it is asked for.
-    assert {name for name, found in latest.items() if found} == set(RULES)
+    latest = ui.assets()
+    assert latest.keys() == RULES.keys()
+    assert all(latest.values())
 
 
 def test_ui_starts_nothing_by_itself(ui):
@@ -103,21 +98,9 @@ def test_a_materialization_started_by_click_succeeds(ui, page):
     wait_for(succeeded, "the run's success", ui)
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
-def test_nothing_is_left_running(curated, tmp_path, how):
-    shutil.copytree(curated[0] / "store", tmp_path / "home" / "store")
-    with serving("ui", tmp_path / "home") as server:
-        started = server.processes()
-        assert len(started) > 2
-        # A terminal's Ctrl-C reaches the whole group, a supervisor's SIGTERM the one process it knows.
-        os.killpg(server.process.pid, how) if how == signal.SIGINT else os.kill(server.process.pid, how)
-        server.process.wait(timeout=WAIT_SECONDS)
-        _wait_until_gone(started, server)
-
-
-def _wait_until_gone(pids: list[int], server: Server) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
-    while running := [pid for pid in pids if Path(f"/proc/{pid}").exists()]:
-        assert time.monotonic() < deadline, subprocess.run(["ps", "-fp", ",".join(map(str, running))]).stdout
-        time.sleep(0.2)
-    assert server.process.returncode is not None
+def test_a_terminals_ctrl_c_leaves_nothing_running(ui):
+    """The last of these tests: it ends the server. A terminal's Ctrl-C reaches the whole group."""
+    started = ui.processes()
+    assert len(started) > 2
+    os.killpg(ui.process.pid, signal.SIGINT)
+    wait_until_gone(started, ui)

@@ -2,7 +2,6 @@ import dagster as dg
 
 from sava_assets.definitions import defs
 from sava_assets.freshness.rules import RULES
-from sava_assets.study.cells import STUDIES
 
 EDGES = {
     "raw_images": set(),
@@ -29,20 +28,6 @@ EDGES = {
     "pruned_dataset": {"point_values", "raw_images"},
     "classifier_accuracy": {"pruned_dataset", "raw_images", "test_images", "reference_images"},
 }
-STUDY_EDGES = {
-    "test_embeddings": {"test_images", "encoder"},
-    "corrupted_pool": {"raw_images", "embeddings", "encoder", "test_images"},
-    "method_scores": {"corrupted_pool", "reference_embeddings"},
-    "detection": {"method_scores"},
-    "pruning_curves": {"corrupted_pool", "method_scores", "test_embeddings"},
-    "pruning": {"pruning_curves"},
-    "whole_network": {"corrupted_pool", "method_scores", "raw_images", "test_images"},
-    "detection_by_size": {"corrupted_pool", "reference_embeddings"},
-    "incremental_learning": {"corrupted_pool", "reference_embeddings", "test_embeddings"},
-    "sensitivity": {"corrupted_pool", "reference_embeddings"},
-    "transport_example": {"corrupted_pool", "reference_embeddings", "raw_images"},
-}
-STUDY_PARTITIONED = {"corrupted_pool", "method_scores", "pruning_curves"}
 SHARDED = {"raw_images", "embeddings", "batches"}
 CHECKS = {
     ("raw_images", "images_disjoint"),
@@ -60,13 +45,12 @@ def test_assets_edges_and_partitions_are_exactly_these():
     graph = defs.resolve_asset_graph()
     keys = graph.get_all_asset_keys()
     edges = {key.to_user_string(): {p.to_user_string() for p in graph.get(key).parent_keys} for key in keys}
-    assert edges == EDGES | STUDY_EDGES
-    assert {key.to_user_string() for key in keys if graph.get(key).is_partitioned} == SHARDED | STUDY_PARTITIONED
+    assert edges == EDGES
+    assert {key.to_user_string() for key in keys if graph.get(key).is_partitioned} == SHARDED
     assert set(RULES) == set(EDGES)
-    assert set(STUDIES) == set(STUDY_EDGES)
 
 
-def test_neither_automation_nor_the_night_touch_the_study():
+def test_automation_and_night_touch_every_asset():
     graph = defs.resolve_asset_graph()
     automatic = {key.to_user_string() for key in graph.get_all_asset_keys() if graph.get(key).automation_condition}
     assert automatic == set(RULES)
@@ -83,7 +67,7 @@ def test_every_asset_says_what_it_is():
     graph = defs.resolve_asset_graph()
     assert all(graph.get(key).description for key in graph.get_all_asset_keys())
     assert {graph.get(key).group_name for key in graph.get_all_asset_keys()} == {
-        "training", "reference", "test", "valuation", "curation", "study"
+        "training", "reference", "test", "valuation", "curation"
     }  # fmt: skip
 
 

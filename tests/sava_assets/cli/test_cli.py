@@ -1,8 +1,6 @@
+import itertools
 import os
 import shutil
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -20,9 +18,10 @@ from sava_assets.cli.progress import Pace
 from sava_assets.formats import demo_sets as demos
 from sava_assets.formats.demo_sets import Labelled, planted_errors, write_cifar10, write_set
 from sava_assets.formats.landing import read_images
+from sava_assets.home.store import Output
 from sava_ops import BadInput, ValuationConfig, value_points
 from tests.pictures import noise, png
-from tests.sava_assets.homes import SETTINGS, pictures, untrained_checkpoint, write_home
+from tests.sava_assets.homes import SETTINGS, copy_of, pictures, write_home
 from tests.shared_data import SHARED
 from tests.toy import clouds
 
@@ -220,22 +219,6 @@ def test_curate_takes_the_encoder_as_an_option(tmp_path):
     assert text.startswith(f"encoder: the checkpoint {tmp_path / 'absent.pt'} does not exist: correct `encoder.source`")
 
 
-def test_ctrl_c_stops_with_a_sentence_and_the_same_command_goes_on(tmp_path):
-    home = tmp_path / "home"
-    write_home(home, untrained_checkpoint(home) | {"classifier": {"seeds": 1, "training": QUICK | {"steps": 9_000}}})
-    command = [sys.executable, "-m", "sava_assets.cli", "curate", "--home", str(home)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    values = home / "store" / "current" / "pruned_dataset.json"
-    while not values.exists() and process.poll() is None:
-        time.sleep(0.2)
-    time.sleep(1)
-    os.kill(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
-    assert errors.strip() == "stopped; finished results are kept, the same command goes on from there"
-    assert values.exists()
-
-
 # -- sava demo, sava cifar10 --------------------------------------------------------------------------------------
 
 
@@ -297,6 +280,29 @@ def test_cifar10_writes_two_noisy_shards_and_disjoint_clean_sets(tmp_path):
 
 def test_ui_refuses_a_home_that_is_not_there(tmp_path):
     assert "does not exist: run `sava demo` or `sava curate` first" in refused("ui", "--home", tmp_path / "no")
+
+
+def locations(monkeypatch, *arguments: object) -> list[str]:
+    """Code locations with which a command would start Dagster."""
+    started: list[list[str]] = []
+    monkeypatch.setattr(os, "execve", lambda _, command, environment: started.append(command))  # noqa: ARG005
+    assert sava(*arguments)[0] == 0
+    (command,) = started
+    return [name for flag, name in itertools.pairwise(command) if flag == "-m" and name != "dagster"]
+
+
+def test_the_study_is_loaded_where_one_was_prepared_or_asked_for(curated, tmp_path, monkeypatch):
+    chain, study = "sava_assets.definitions", "sava_assets.study.definitions"
+    workspace = copy_of(curated[0], tmp_path / "home")
+    home = workspace.root
+    assert locations(monkeypatch, "ui", "--home", home) == [chain]
+    assert locations(monkeypatch, "serve", "--home", home) == [chain]
+    assert locations(monkeypatch, "ui", "--study", "--home", home) == [chain, study]
+    workspace.store.set_current(workspace.store.save("test_embeddings", "k", Output({})))
+    assert locations(monkeypatch, "ui", "--home", home) == [chain, study]
+    (home / "store" / "current" / "test_embeddings.json").unlink()
+    (home / "sava.yaml").write_text((home / "sava.yaml").read_text() + "study: {seeds: 1}\n")
+    assert locations(monkeypatch, "serve", "--home", home) == [chain, study]
 
 
 @pytest.mark.parametrize("command", ["demo", "cifar10", "study", "clothing1m", "curate", "value", "ui"])

@@ -66,6 +66,7 @@ def test_semi_unbalanced_potentials_and_cost_are_those_of_pot(epsilon, rho):
     assert ours.cost == pytest.approx(float((plan * cost.numpy()).sum()), rel=1e-6)
 
 
+@pytest.mark.usefixtures("untyped")  # its sweeps are many, and the checks of each are most of the time
 def test_small_epsilon_reaches_the_exact_transport_cost():
     cost, a, b = problem_of(2, 12, 15)
     exact = ot.emd2(a.numpy(), b.numpy(), cost.numpy())

@@ -1,4 +1,7 @@
-"""SIGKILL at random moments: nothing is lost, nothing half-written is read, and the end is that of a quiet run."""
+"""Stopped in the middle, by Ctrl-C or by SIGKILL at random moments: nothing is lost, nothing half-written is read.
+
+The same command goes on from there, and the end is that of a quiet run.
+"""
 
 import os
 import random
@@ -13,12 +16,14 @@ from sava_assets.freshness.survey import Survey
 from sava_assets.home.resources import Workspace
 from tests.sava_assets.homes import untrained_checkpoint, write_home
 
+QUICK = {"steps": 2, "batch_size": 8, "learning_rate": 0.01}
 KILLS = 20
 LONGEST_SECONDS = 4.0
 # The killed process is forked from one that has everything imported, so that the kills fall into the work itself; its
 # number stays its own until it is asked for its end.
 PROGRAM = """
 import os, sys, time
+import scipy.optimize, sklearn.covariance, sklearn.isotonic, torchvision.models
 from rich.console import Console
 from sava_assets.home.resources import Workspace
 from sava_assets.cli.runner import curate
@@ -46,7 +51,7 @@ def test_twenty_kills_lose_nothing(tmp_path):
         write_home(tmp_path / name, untrained_checkpoint(tmp_path / name))
     with subprocess.Popen(
         [sys.executable, "-c", PROGRAM, str(tmp_path / "killed")],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[3],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2],
     ) as forker:  # fmt: skip
 
         def asked(what: str) -> int:
@@ -80,3 +85,19 @@ def test_twenty_kills_lose_nothing(tmp_path):
     assert {name: after_kills.get(name) for name in undisturbed} == undisturbed
     extra = after_kills.keys() - undisturbed.keys()
     assert not [name for name in extra if name.endswith("manifest.json")]
+
+
+def test_ctrl_c_stops_with_a_sentence_and_the_same_command_goes_on(tmp_path):
+    home = tmp_path / "home"
+    write_home(home, untrained_checkpoint(home) | {"classifier": {"seeds": 1, "training": QUICK | {"steps": 9_000}}})
+    command = [sys.executable, "-m", "sava_assets.cli", "curate", "--home", str(home)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    values = home / "store" / "current" / "pruned_dataset.json"
+    while not values.exists() and process.poll() is None:
+        time.sleep(0.2)
+    time.sleep(1)
+    os.kill(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert errors.strip() == "stopped; finished results are kept, the same command goes on from there"
+    assert values.exists()
