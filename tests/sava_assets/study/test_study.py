@@ -41,6 +41,10 @@ FEW_CORRUPTIONS = (MAIN, "trojan square")
 FIGURES = ("SAVA", "logistic regression")
 
 
+# One study for all of them, in one process.
+pytestmark = pytest.mark.xdist_group("study")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def few():
     """A corner of the grid of corruptions and methods, for the time of this module."""

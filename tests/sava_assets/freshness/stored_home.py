@@ -1,0 +1,49 @@
+"""A curated toy home without its large files, to see that what names its results has not changed since it was written.
+
+    python -m tests.sava_assets.freshness.stored_home
+
+writes it anew: needed when results are meant to become stale (another code version, another knob that names them).
+"""
+
+import json
+import tarfile
+import tempfile
+from io import BytesIO
+from pathlib import Path
+
+from rich.console import Console
+
+from sava_assets.cli.runner import curate
+from sava_assets.home.resources import Workspace
+from tests.sava_assets.homes import write_home
+
+STORED = Path(__file__).with_suffix(".tar.gz")
+KEPT = ("landing/**/*", "reference/**/*", "test/**/*", "sava.yaml", "store/current/**/*", "store/results/**/*")
+SMALL = ("manifest.json", ".moments.safetensors")
+"""All that a look reads of a result."""
+
+
+def pack(home: Path, target: Path = STORED) -> None:
+    with tarfile.open(target, "w:gz") as archive:
+        for file in sorted({file for pattern in KEPT for file in home.glob(pattern) if file.is_file()}):
+            name = file.relative_to(home).as_posix()
+            if "results" in name and not name.endswith(SMALL):
+                continue
+            data = file.read_bytes()
+            if name.endswith("manifest.json"):
+                data = json.dumps(json.loads(data) | {"pictures": {}}).encode()
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, BytesIO(data))
+
+
+def unpack(home: Path) -> None:
+    with tarfile.open(STORED) as archive:
+        archive.extractall(home, filter="data")
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        write_home(Path(folder))
+        curate(Workspace(home=folder), Console())
+        pack(Path(folder))
