@@ -95,6 +95,12 @@ def best_labels(
     return LabelPotentials(labels, chosen.masked_fill((ranked == torch.inf)[:, None, :], torch.inf))
 
 
+def spared(found: LabelPotentials, judgeable: Bool[Tensor, " classes"]) -> LabelPotentials:
+    """Points whose given label nobody can judge cost under it what they cost under the best one."""
+    own = torch.where(judgeable[found.labels[:, :1]], found.potentials[:, :, 0], found.potentials.amin(2))
+    return LabelPotentials(found.labels, torch.cat([own[:, :, None], found.potentials[:, :, 1:]], 2))
+
+
 def decompose(labels: Int64[Tensor, "n T"], potentials: Float[Tensor, "n T"]) -> Scores:
     """Scores from the potentials of each point under its own label (first column) and others."""
     value, place = potentials.min(1)

@@ -12,7 +12,7 @@ tell what clean points are worth there (`sava_ops.decisions.conformal`).
 Differs from the authors' code in: 1. potential, plan and cost come from one problem on features (theirs: the plan on
 pixels). 2. ε and ρ follow the scale of the costs (theirs: ε = 0.1 in raw units). 3. a stated tolerance (theirs: one
 step per ε, unchecked). 4. unless told otherwise, the reference classes weigh what they weigh in the training batch
-(`label_shift`), and the cost looks along the batch's systematic shift (`covariate_shift`).
+(`label_shift`), and the cost looks along a shift that part of the batch has (`covariate_shift`).
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from sava_ops.config import ValuationConfig
-from sava_ops.decomposition import LabelPotentials, best_labels, log_class_masses, potentials_by_label
+from sava_ops.decomposition import LabelPotentials, best_labels, log_class_masses, potentials_by_label, spared
 from sava_ops.errors import BadInput
 from sava_ops.ot.cost import Points, feature_cost, label_costs, mean_feature_cost, with_label_costs
 from sava_ops.ot.label_distance import class_samples, label_distances
@@ -36,6 +36,8 @@ from sava_ops.reference.covariate_shift import covariate_shift
 from sava_ops.reference.discriminant import Discriminant, fit_discriminant
 from sava_ops.reference.label_shift import estimated_shares, reference_measure
 
+ENOUGH_TO_JUDGE = 2
+"""Reference points of a class without which nobody knows what a right label of it costs."""
 KERNELS = 3
 """Numbers held for each pair of points on a GPU: the kernel, its entropy, room for the rest."""
 
@@ -78,13 +80,15 @@ class BatchRow:
     labels: Int64[Tensor, "n T"]
     potentials: Float[Tensor, "n L T"]
     """f_ij of every point under its own label (first) and others, units of cost; see `LabelPotentials`."""
+    judged: Bool[Tensor, " n"]
+    """Whether the reference set knows enough of the point's label to judge it."""
     held_out_labels: Int64[Tensor, "h S"]
     held_out_potentials: Float[Tensor, "h L S"]
     """The same of the reference points."""
     held_out_weights: Float[Tensor, " h"]
     """How many of the training points each of them stands for: more of the classes that are frequent here; sum n."""
     shift: Float[Tensor, ""]
-    """How much of the batch's difference from the reference is systematic: t of `covariate_shift`, 0..1."""
+    """How much of the batch's difference from the reference only a part of it has: t of `covariate_shift`, 0..1."""
     costs: Float[Tensor, " L"]
     """C̄[i, :], units of cost."""
     marginal_errors: Float[Tensor, " L"]
@@ -166,7 +170,10 @@ def transport_row(
             first += len(taken)
     masses = torch.tensor(sizes).to(batch.features)
     keep = partial(best_labels, batch_masses=masses / masses.sum(), known=frame.known)
-    points, clean = keep(torch.stack(own, 1), batch.labels), keep(torch.stack(others, 1), held_out.points.labels)
+    points, clean = (
+        spared(keep(torch.stack(potentials, 1), labels), frame.judgeable)
+        for potentials, labels in ((own, batch.labels), (others, held_out.points.labels))
+    )
     return _row(points, clean, frame, held_out.points, solved)
 
 
@@ -221,11 +228,11 @@ class _Frame:
         self.label_costs = label_costs(calibration.label_distances, config.label_weight)
         self.estimate = config.class_shares == "estimated"
         self.shares = estimated_shares(losses, reference) if self.estimate else reference.shares
-        self.shift = covariate_shift(batch, self.shares, reference)
+        self.shift = covariate_shift(batch, losses.argmin(1), self.shares, reference)
         self.problem = Problem(config.epsilon * unit, config.rho * unit, config.tolerance, config.max_sweeps)
         self.compact = LabelledKernel.holds(self.label_costs, self.problem.epsilon)
         centred = batch.features - calibration.centre.to(batch.features)
-        self.own = self.side(Points(centred, batch.labels, losses))
+        self.own = self.side(Points(centred, batch.labels, losses), of_batch=True)
 
     @property
     def known(self) -> Bool[Tensor, " classes"]:
@@ -234,14 +241,23 @@ class _Frame:
         return present & ~self.calibration.label_distances[:, present].isnan().any(1)
 
     @property
+    def judgeable(self) -> Bool[Tensor, " classes"]:
+        """Labels that may be blamed: those that the reference set lacks, and those of which it has an image left when
+        one is held out. The published method blames all."""
+        if not self.estimate:
+            return torch.ones_like(self.known)
+        counts = (self.calibration.discriminant.shares * len(self.calibration.discriminant.reference_losses)).round()
+        return (counts == 0) | (counts >= ENOUGH_TO_JUDGE)
+
+    @property
     def odds(self) -> Float[Tensor, " classes"]:
         """How much more frequent a class is in the batch than in the reference set."""
         reference = self.calibration.discriminant.shares
         return torch.where(reference > 0, self.shares / reference.clamp(min=1e-300), 0.0)
 
-    def side(self, points: Points) -> _Side:
+    def side(self, points: Points, *, of_batch: bool = False) -> _Side:
         """Centred points, to be transported like those of the batch."""
-        seen, epsilon = self._seen(points), self.problem.epsilon
+        seen, epsilon = self._seen(points, of_batch=of_batch), self.problem.epsilon
         return _Side(seen, RowSide.of(seen, label_costs=self.label_costs, epsilon=epsilon))
 
     def judge(self, reference: Points) -> _Judge:
@@ -250,8 +266,9 @@ class _Frame:
         b = self._measure(seen)
         return _Judge(seen, b, ColumnSide.of(seen, b, classes=classes, epsilon=epsilon))
 
-    def _seen(self, points: Points) -> Points:
-        return self.shift.augment(points, weight=self.config.shift_weight * self.calibration.scale)
+    def _seen(self, points: Points, *, of_batch: bool = False) -> Points:
+        weight = self.config.shift_weight * self.calibration.scale
+        return self.shift.augment(points, weight=weight, of_batch=of_batch)
 
     def _measure(self, reference: Points) -> Float[Tensor, " m"]:
         if self.estimate:
@@ -307,7 +324,10 @@ class _Frame:
         """f of points under every label."""
         potentials = potentials_by_label(log_masses, self.label_costs, epsilon=self.problem.epsilon)
         # A cost of the point and its label alone: it changes no plan and adds to the potential.
-        return potentials + self.config.classifier_weight * self.calibration.scale * _losses(side.points)
+        # What it costs beyond the best label: that an image is hard to classify is no fault of its label.
+        losses = _losses(side.points)
+        beyond = losses - losses.amin(1, keepdim=True)
+        return potentials + self.config.classifier_weight * self.calibration.scale * beyond
 
     def _masses_of(self, images: Tensor, judge: _Judge, g: Tensor) -> Float[Tensor, "n classes"]:
         """log S from the costs of the images."""
@@ -333,6 +353,7 @@ def _row(
     return BatchRow(
         labels=points.labels,
         potentials=points.potentials,
+        judged=frame.judgeable[points.labels[:, 0]],
         held_out_labels=clean.labels,
         held_out_potentials=clean.potentials,
         held_out_weights=(weights * (len(points.labels) / weights.sum())).to(like.dtype),

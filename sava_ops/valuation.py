@@ -114,22 +114,25 @@ def value_points(
 
 def assess(rows: Iterable[BatchRow], plan: BatchPlan, config: ValuationConfig) -> Assessment:
     """Values of all points, batch after batch (Alg. 1, l. 7-10), held against those of the reference points."""
-    points, clean, right, weights = [], [], [], []
+    points, clean, right, weights, judged = [], [], [], [], []
     for i, row in enumerate(rows):
         own, others = batch_scores(row, plan, i, config)
         points.append(own)
         clean.append(others)
         right.append((others.suggested_labels == row.held_out_labels[:, 0]).cpu().numpy())
         weights.append(row.held_out_weights.double().cpu().numpy())
+        judged.append(row.judged.cpu().numpy())
     found, usual = _joined(points), _joined(clean)
     measured = usual["values"], np.concatenate(weights)
-    p_values = conformal_p_values(found["values"], *measured)
+    # What nobody can judge is not doubted.
+    known = np.concatenate(judged)
+    p_values = np.where(known, conformal_p_values(found["values"], *measured), 1.0)
     gaps = found.pop("gaps")
     return Assessment(
         **found,
         confidence=suggestion_confidence(gaps, usual["gaps"], np.concatenate(right)),
         p_values=p_values,
-        clean_probability=clean_probability(found["values"], *measured, bad=bad_share(p_values)),
+        clean_probability=np.where(known, clean_probability(found["values"], *measured, bad=bad_share(p_values)), 1.0),
     )
 
 

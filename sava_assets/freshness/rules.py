@@ -67,15 +67,15 @@ RULES = {
     "reference_embeddings": Rule("2", upstream=("reference_images", "encoder")),
     "batches": Rule("1", upstream=("embeddings",), knobs=_BATCHING, sharded=True),
     "reference_batches": Rule("1", upstream=("reference_embeddings",), knobs=_BATCHING),
-    "reference_values": Rule("3", upstream=("reference_embeddings",), knobs=("valuation",)),
+    "reference_values": Rule("4", upstream=("reference_embeddings",), knobs=("valuation",)),
     "label_distances": Rule(
-        "4",
+        "5",
         upstream=("reference_embeddings",),
         pinned=("embeddings",),
         knobs=(*_LABELS, "valuation.unit_norm", "valuation.seed"),
     ),
     "batch_ot": Rule(
-        "4",
+        "5",
         upstream=("batches", "embeddings", "reference_batches", "reference_embeddings", "label_distances"),
         pinned=("raw_images", "reference_images"),
         knobs=tuple(f"valuation.{name}" for name in _PAIR + _WEIGHTS),

@@ -35,10 +35,10 @@ def memory(n: int, m: int, d: int, classes: int) -> int:  # noqa: ARG001
 
 def held_out_probabilities(train: Points, *, classes: int) -> Float[np.ndarray, "N {classes}"]:
     """p(class | x), float64, each from the folds that a point is not in."""
-    _, _, losses, converged = cross_fitted(train, classes, SEED)
-    if not converged:
+    fitted = cross_fitted(train, classes, SEED)
+    if not fitted.converged:
         raise BadInput(
             "confident learning: the logistic regressions did not converge: bring the columns of the features to one "
             "scale"
         )
-    return losses.double().neg().exp().cpu().numpy()
+    return fitted.losses.double().neg().exp().cpu().numpy()

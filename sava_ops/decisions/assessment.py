@@ -21,6 +21,7 @@ class Assessment:
     confidence: Float[np.ndarray, " N"]
     """How often such a suggestion is right for held-out reference points, 0..1."""
     p_values: Float[np.ndarray, " N"]
-    """Chance that a clean point has a value as high, from held-out reference points."""
+    """Chance that a clean point has a value as high, from held-out reference points; 1 where the reference has too few
+    of the class to judge it."""
     clean_probability: Float[np.ndarray, " N"]
     """Of each point, given its value: a soft weight for training."""

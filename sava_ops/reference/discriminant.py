@@ -1,7 +1,8 @@
 """What the clean reference set says of its classes.
 
     m_c, Σ    = class means, covariance inside the classes, shrunk (Ledoit & Wolf 2004)
-    p(c | x)  = logistic regression on the features, cross-fitted: whatever judges a reference point has not seen it
+    p(c | x)  = logistic regression on the features' main directions, cross-fitted: whatever judges a reference point
+                has not seen it; its penalty is the one with the least log loss on the points held out
     ℓ_c(x)    = −log (δ + (1 − C δ) p(c | x))              what label c costs an image x, at most −log δ
     Q[ĉ, c]   = P(argmax p = ĉ | y = c) on reference points
 
@@ -10,6 +11,7 @@ Fitted once and pinned: `label_shift` and `covariate_shift`, beside it, ask it w
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,10 +23,14 @@ from sava_ops.batches import split_batches
 from sava_ops.ot.cost import Points
 
 FOLDS = 5
-INVERSE_PENALTY = 0.5
-"""C of the logistic regressions, on features in units of their standard deviation (over all columns together)."""
-GRADIENT_TOLERANCE = 1e-3
-"""Largest entry allowed in the gradient of a regression's mean loss, features in those units."""
+INVERSE_PENALTIES = (0.125, 0.5, 2.0, 8.0, 32.0, 128.0, 512.0)
+"""C of the logistic regressions, on features in units of their standard deviation (over all columns together): from the
+middle on, for as long as the held-out log loss falls."""
+MOST_DIRECTIONS = 256
+"""Principal directions in which the regressions look; beyond them a reference set of thousands has noise."""
+LOSS_TOLERANCE = 1e-5
+"""Relative fall of a regression's mean loss in one step at which it counts as converged."""
+MOST_STEPS = 200
 LEAST_PROBABILITY = 1e-6
 """δ."""
 
@@ -48,12 +54,14 @@ class Discriminant:
     confusion: Float[Tensor, "classes classes"]
     """Q (predicted, true), float64; the column of a class that the reference set lacks is 0."""
     converged: Bool[Tensor, ""]
-    """Whether the regressions met `GRADIENT_TOLERANCE`."""
+    """Whether the regressions met `LOSS_TOLERANCE`."""
+    inverse_penalty: Float[Tensor, ""]
+    """C, one of `INVERSE_PENALTIES`."""
 
     def losses(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n classes"]:
-        """ℓ of points that are not in the reference set: of the mean logits of all folds."""
-        logits = features @ self.weights.mean(0).T + self.biases.mean(0)
-        return _losses(logits)
+        """ℓ of points that are not in the reference set: of the mean probabilities of all folds."""
+        logits = torch.einsum("nd,fcd->fnc", features, self.weights) + self.biases[:, None]
+        return _losses(logits.softmax(2).mean(0))
 
 
 def fit_discriminant(reference: Points, *, classes: int, seed: int) -> Discriminant:
@@ -62,18 +70,19 @@ def fit_discriminant(reference: Points, *, classes: int, seed: int) -> Discrimin
     # The threads of NumPy's and SciPy's BLAS spin between calls, and torch's would wait for the processors they hold.
     with threadpool_limits(1, user_api="blas"):
         means, precision = _gaussian(reference, counts)
-        weights, biases, losses, converged = cross_fitted(reference, classes, seed)
+        fitted = cross_fitted(reference, classes, seed)
     confusion = torch.zeros_like(means @ means.T)
-    confusion.index_put_((losses.argmin(1), reference.labels), torch.ones_like(counts)[reference.labels], True)
+    confusion.index_put_((fitted.losses.argmin(1), reference.labels), torch.ones_like(counts)[reference.labels], True)
     return Discriminant(
         means=means,
         precision=precision,
         shares=counts / counts.sum(),
-        weights=weights,
-        biases=biases,
-        reference_losses=losses,
+        weights=fitted.weights,
+        biases=fitted.biases,
+        reference_losses=fitted.losses,
         confusion=confusion / counts.clamp(min=1),
-        converged=converged,
+        converged=torch.tensor(fitted.converged, device=means.device),
+        inverse_penalty=means.new_tensor(fitted.inverse_penalty),
     )
 
 
@@ -89,65 +98,103 @@ def _gaussian(points: Points, counts: Tensor) -> tuple[Tensor, Tensor]:
     return means, torch.linalg.pinv(covariance, hermitian=True)
 
 
-def cross_fitted(points: Points, classes: int, seed: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Weights and biases of each fold's regression, ℓ (n, classes) of each point by the one that has not seen it, and
-    whether they converged."""
+class CrossFitted(NamedTuple):
+    """One logistic regression for each fold of n points, fitted to the others."""
+
+    weights: Float[Tensor, "folds classes d"]
+    biases: Float[Tensor, "folds classes"]
+    """−∞ for a class that a fold's other points lack."""
+    losses: Float[Tensor, "n classes"]
+    """ℓ of each point, by the regression that has not seen it."""
+    converged: bool
+    inverse_penalty: float
+
+
+def cross_fitted(points: Points, classes: int, seed: int) -> CrossFitted:
+    """The regressions of stratified folds, with the penalty under which the points held out have the least log loss."""
     y = points.labels
     size = -(-len(y) // min(FOLDS, len(y)))
     folds = split_batches(y.cpu().numpy(), batch_size=size, seed=seed)
-    held_out = torch.zeros(len(folds), len(y), dtype=torch.bool)
+    fold_of = np.empty(len(y), dtype=np.int64)
     for number, fold in enumerate(folds):
-        held_out[number, torch.from_numpy(fold)] = True
-    held_out = held_out.to(y.device)
-    weights, biases, converged = _regressions(points, ~held_out if len(folds) > 1 else held_out, classes)
-    losses = points.features.new_empty(len(y), classes)
-    for number, fold in enumerate(held_out):
-        losses[fold] = _losses(points.features[fold] @ weights[number].T + biases[number])
-    return weights, biases, losses, converged
+        fold_of[fold] = number
+    held_out = torch.nn.functional.one_hot(torch.from_numpy(fold_of).to(y.device), len(folds)).T.bool()
+    problem = _Regressions(points, ~held_out if len(folds) > 1 else held_out, classes)
+
+    def log_loss(found: CrossFitted) -> float:
+        return float(found.losses.gather(1, y[:, None]).double().mean())
+
+    middle = len(INVERSE_PENALTIES) // 2
+    best = problem.solve(INVERSE_PENALTIES[middle], held_out)
+    for way in (INVERSE_PENALTIES[middle + 1 :], INVERSE_PENALTIES[:middle][::-1]):
+        for penalty in way:
+            tried = problem.solve(penalty, held_out)
+            if log_loss(tried) >= log_loss(best):
+                break
+            best = tried
+        if best.inverse_penalty != INVERSE_PENALTIES[middle]:
+            break
+    return best
 
 
-def _regressions(points: Points, fitted: Bool[Tensor, "folds M"], classes: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Weights (folds, classes, d) and biases (folds, classes) whose softmax is p(c | x), each from its `fitted` points;
-    and whether they converged.
+class _Regressions:
+    """Logistic regressions on n points, each on those that are `fitted`; all in one optimisation, so that a pass over
+    the points serves every fold."""
 
-    All in one optimisation, so that a pass over the points serves every fold.
-    """
-    x, y, folds = points.features, points.labels, len(fitted)
-    unit = float(x.var(0, correction=0).sum()) ** 0.5 or 1.0
-    x = x / unit
-    one_hot = torch.nn.functional.one_hot(y, classes).to(x.dtype).T.contiguous()
-    share = (fitted / fitted.sum(1, keepdim=True)).to(x.dtype)
-    penalty = 1 / (INVERSE_PENALTY * fitted.sum(1).to(x.dtype))[:, None, None]
-    absent = (fitted.to(x.dtype) @ one_hot.T) == 0
-    owned = one_hot * share[:, None]
+    def __init__(self, points: Points, fitted: Bool[Tensor, "folds n"], classes: int) -> None:
+        self.points, self.classes, self.folds = points, classes, len(fitted)
+        self.centre = points.features.mean(0)
+        x = points.features - self.centre
+        self.unit = float(x.square().mean(0).sum()) ** 0.5 or 1.0
+        self.directions = _principal_directions(x)
+        self.x = x @ self.directions / self.unit
+        one_hot = torch.nn.functional.one_hot(points.labels, classes).to(x.dtype).T.contiguous()
+        self.counts = fitted.sum(1).to(x.dtype)
+        self.share = fitted.to(x.dtype) / self.counts[:, None]
+        self.absent = (fitted.to(x.dtype) @ one_hot.T) == 0
+        self.owned = one_hot * self.share[:, None]
+        self.start = np.zeros(self.folds * classes * (self.x.shape[1] + 1))
 
-    def unpacked(flat: np.ndarray) -> tuple[Tensor, Tensor]:
-        table = torch.from_numpy(flat).to(x).view(folds, classes, -1)
+    def solve(self, inverse_penalty: float, held_out: Bool[Tensor, "folds n"]) -> CrossFitted:
+        """With this C; begins where the last one ended."""
+        from scipy.optimize import minimize
+
+        options = {"ftol": LOSS_TOLERANCE, "gtol": 0.0, "maxiter": MOST_STEPS}
+        found = minimize(self._objective, self.start, (inverse_penalty,), "L-BFGS-B", jac=True, options=options)
+        self.start = found.x
+        weights, biases = self._unpacked(found.x)
+        weights = weights @ self.directions.T / self.unit
+        biases = (biases - weights @ self.centre).masked_fill(self.absent, -torch.inf)
+        features, losses = self.points.features, self.points.features.new_empty(len(self.x), self.classes)
+        for number, fold in enumerate(held_out):
+            losses[fold] = _losses((features[fold] @ weights[number].T + biases[number]).softmax(1))
+        return CrossFitted(weights, biases, losses, bool(found.success), inverse_penalty)
+
+    def _unpacked(self, flat: np.ndarray) -> tuple[Tensor, Tensor]:
+        table = torch.from_numpy(flat).to(self.x).view(self.folds, self.classes, -1)
         return table[..., :-1], table[..., -1]
 
-    def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
+    def _objective(self, flat: np.ndarray, inverse_penalty: float) -> tuple[float, np.ndarray]:
         """Σ over folds of the mean cross-entropy + ½ ‖weights‖² / (C · points), and its gradient."""
-        weights, biases = unpacked(flat)
+        weights, biases = self._unpacked(flat)
+        penalty = (1 / (inverse_penalty * self.counts))[:, None, None]
         # Points last: the passes over them are then over neighbours in memory.
-        logits = (weights.flatten(0, 1) @ x.T).view(folds, classes, -1).add_(biases[..., None])
-        log_p = logits.masked_fill_(absent[..., None], -torch.inf).log_softmax(1)
-        own = log_p.gather(1, y.expand(folds, 1, -1))[:, 0]
-        value = (penalty * weights.square()).sum() / 2 - torch.where(share > 0, own * share, 0.0).sum()
-        residual = log_p.exp_().mul_(share[:, None]).sub_(owned)
-        slope = (residual.flatten(0, 1) @ x).view_as(weights) + penalty * weights
+        logits = (weights.flatten(0, 1) @ self.x.T).view(self.folds, self.classes, -1).add_(biases[..., None])
+        log_p = logits.masked_fill_(self.absent[..., None], -torch.inf).log_softmax(1)
+        own = log_p.gather(1, self.points.labels.expand(self.folds, 1, -1))[:, 0]
+        value = (penalty * weights.square()).sum() / 2 - torch.where(self.share > 0, own * self.share, 0.0).sum()
+        residual = log_p.exp_().mul_(self.share[:, None]).sub_(self.owned)
+        slope = (residual.flatten(0, 1) @ self.x).view_as(weights) + penalty * weights
         return float(value), torch.cat([slope, residual.sum(2)[..., None]], 2).double().flatten().cpu().numpy()
 
-    from scipy.optimize import minimize
 
-    start = np.zeros(folds * classes * (x.shape[1] + 1))
-    found = minimize(
-        objective, start, jac=True, method="L-BFGS-B", options={"gtol": GRADIENT_TOLERANCE, "maxiter": 500}
-    )
-    weights, biases = unpacked(found.x)
-    converged = bool(np.abs(found.jac).max() <= GRADIENT_TOLERANCE)
-    return weights / unit, biases.masked_fill(absent, -torch.inf), torch.tensor(converged, device=x.device)
+def _principal_directions(centred: Float[Tensor, "n d"]) -> Float[Tensor, "d _"]:
+    """Of the largest spread, at most `MOST_DIRECTIONS`; all where there are no more."""
+    d = centred.shape[1]
+    if d <= MOST_DIRECTIONS:
+        return torch.eye(d, dtype=centred.dtype, device=centred.device)
+    return torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -MOST_DIRECTIONS:]
 
 
-def _losses(logits: Float[Tensor, "n classes"]) -> Float[Tensor, "n classes"]:
-    probability = logits.softmax(1)
-    return -torch.log(LEAST_PROBABILITY + (1 - logits.shape[1] * LEAST_PROBABILITY) * probability)
+def _losses(probability: Float[Tensor, "n classes"]) -> Float[Tensor, "n classes"]:
+    return -torch.log(LEAST_PROBABILITY + (1 - probability.shape[1] * LEAST_PROBABILITY) * probability)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sava_ops import BadInput, ValuationConfig, transport, value_points
+from sava_ops.decisions.conformal import benjamini_hochberg
 from sava_ops.decisions.detection import auroc
 from sava_ops.ot.cost import Points
 from sava_ops.transport import KERNELS, calibrate, calibration_rows, pairs_at_once, starting_potentials, transport_row
@@ -339,3 +340,25 @@ def test_a_gpu_without_room_for_one_pair_says_so(monkeypatch):
     )
     with pytest.raises(BadInput, match=sentence):
         pairs_at_once(50_000, 10_000, like)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_rare_class_of_the_reference_is_no_fault_of_the_pool(count):
+    """Well-separated classes without an error, of one of which the reference has next to nothing."""
+    train, labels = clouds(300, seed=4)
+    reference, reference_labels = clouds(120, seed=5)
+    kept = (reference_labels != 2) | (np.cumsum(reference_labels == 2) <= count)
+    found = value_points(train, labels, reference[kept], reference_labels[kept])
+    assert np.isfinite(found.values).all()
+    flagged = benjamini_hochberg(found.p_values, rate=0.05)
+    assert flagged.sum() == 0
+    if count == 1:
+        # Nobody knows what a right label of it costs, so no label of it is blamed.
+        assert (found.label_values[labels == 2] <= 0).all()
+
+
+def test_one_reference_point_a_class_still_gives_values():
+    train, labels = clouds(60, seed=4)
+    reference, reference_labels = clouds(3, seed=5)
+    values = value_points(train, labels, reference, reference_labels).values
+    assert len(np.unique(values)) == 60

@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sava_ops.batches import split_batches
 from sava_ops.ot.cost import Points
 from sava_ops.reference import discriminant as module
-from sava_ops.reference.discriminant import FOLDS, INVERSE_PENALTY, LEAST_PROBABILITY, fit_discriminant
+from sava_ops.reference.discriminant import FOLDS, INVERSE_PENALTIES, LEAST_PROBABILITY, fit_discriminant
 from tests.toy import clouds
 
 CLASSES = 4
@@ -20,14 +20,16 @@ def reference(count: int = 60, classes: int = 3) -> Points:
 
 
 def test_each_fold_is_judged_by_the_regression_of_the_others(monkeypatch):
-    monkeypatch.setattr(module, "GRADIENT_TOLERANCE", 1e-9)
+    monkeypatch.setattr(module, "LOSS_TOLERANCE", 1e-12)
     points = reference()
     found = fit_discriminant(points, classes=CLASSES, seed=3)
     x, y = points.features.numpy(), points.labels.numpy()
     unit = x.var(0).sum() ** 0.5
     for number, fold in enumerate(split_batches(y, batch_size=-(-len(y) // FOLDS), seed=3)):
         others = np.setdiff1d(np.arange(len(y)), fold)
-        model = LogisticRegression(C=INVERSE_PENALTY, tol=1e-10, max_iter=10_000).fit(x[others] / unit, y[others])
+        model = LogisticRegression(C=float(found.inverse_penalty), tol=1e-10, max_iter=10_000).fit(
+            x[others] / unit, y[others]
+        )
         probability = np.zeros((len(fold), CLASSES))
         probability[:, model.classes_] = model.predict_proba(x[fold] / unit)
         expected = -np.log(LEAST_PROBABILITY + (1 - CLASSES * LEAST_PROBABILITY) * probability)
@@ -36,10 +38,36 @@ def test_each_fold_is_judged_by_the_regression_of_the_others(monkeypatch):
     assert torch.equal(found.biases[:, 3], torch.full((FOLDS,), -torch.inf, dtype=torch.float64))
 
 
-@pytest.mark.parametrize(("tolerance", "converged"), [(1e-3, True), (0.0, False)])
-def test_not_converging_is_a_stated_outcome(tolerance, converged, monkeypatch):
-    monkeypatch.setattr(module, "GRADIENT_TOLERANCE", tolerance)
+@pytest.mark.parametrize(("steps", "converged"), [(200, True), (1, False)])
+def test_not_converging_is_a_stated_outcome(steps, converged, monkeypatch):
+    monkeypatch.setattr(module, "MOST_STEPS", steps)
     assert bool(fit_discriminant(reference(), classes=CLASSES, seed=0).converged) is converged
+
+
+@pytest.mark.parametrize("width", [5, 400])
+def test_the_penalty_is_a_local_minimum_of_the_held_out_loss(width, monkeypatch):
+    features, labels = clouds(90, classes=3, width=width, seed=0)
+    points = Points(torch.from_numpy(0.3 * features), torch.from_numpy(labels))
+    found = fit_discriminant(points, classes=3, seed=0)
+    losses = {}
+    for penalty in INVERSE_PENALTIES:
+        monkeypatch.setattr(module, "INVERSE_PENALTIES", (penalty,))
+        alone = fit_discriminant(points, classes=3, seed=0)
+        losses[penalty] = float(alone.reference_losses.gather(1, points.labels[:, None]).mean())
+    place = INVERSE_PENALTIES.index(float(found.inverse_penalty))
+    around = INVERSE_PENALTIES[max(0, place - 1) : place + 2]
+    # Each was solved from another start, to a tolerance.
+    assert losses[INVERSE_PENALTIES[place]] <= min(losses[penalty] for penalty in around) * 1.001
+
+
+@pytest.mark.parametrize("each", [1, 2])
+def test_a_class_that_a_fold_lacks_has_a_loss_all_the_same(each):
+    """With one point a class, every fold lacks some classes: what judges strangers knows them all."""
+    classes = 12
+    features = torch.eye(classes, dtype=torch.float64).repeat_interleave(each, 0)
+    points = Points(features, torch.arange(classes).repeat_interleave(each))
+    found = fit_discriminant(points, classes=classes, seed=0)
+    assert torch.equal(found.losses(points.features).argmin(1), points.labels)
 
 
 def test_one_class_alone_costs_nothing():

@@ -1,0 +1,145 @@
+"""What is found on sets that no default was chosen for: `make benchmark`, or `benchmarks/other_sets.py FOLDER [SEEDS]`.
+
+FOLDER holds tiny_imagenet100/ (100 classes, a pool and a reference of the same source) and clothing/ (photographs by
+other people than those of the reference, with natural confusions and three junk classes), each with features of an
+ImageNet network. Prints AUROC beside yardsticks, and what is flagged at a false-discovery rate of 5 %.
+"""
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from detection import RATE, print_table
+from safetensors.numpy import load_file
+from scenarios import report_environment
+
+from sava_ops import value_points
+from sava_ops.decisions.conformal import bad_share, benjamini_hochberg
+from sava_ops.decisions.detection import auroc
+from sava_ops.images.corruptions import noisy_labels
+from sava_ops.inputs import as_points
+from sava_ops.reference.discriminant import fit_discriminant
+
+FEATURES = "features_efficientnet_lite0.safetensors"
+PER_CLASS = (5, 10, 25)
+RANKINGS = ("values", "label_values", "logistic regression", "nearest class mean")
+FLAGS = ("false-discovery rate", "recall", "flagged of the good", "estimated bad share", "true bad share")
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Features and class numbers of pool and reference; a number that the reference lacks is junk."""
+
+    features: np.ndarray
+    labels: np.ndarray
+    reference_features: np.ndarray
+    reference_labels: np.ndarray
+
+    @property
+    def classes(self) -> int:
+        return int(self.reference_labels.max()) + 1
+
+
+def main(source: Path, seeds: Sequence[int]) -> None:
+    found: dict[str, list[dict[str, float]]] = {}
+    for seed in seeds:
+        for name, labels, bad, sides in rows(source, seed):
+            found.setdefault(name, []).append(measure(labels, bad, sides))
+    print(f"{report_environment()} seeds {', '.join(map(str, seeds))}; mean ± standard deviation over the seeds\n")
+    print_table("AUROC", RANKINGS, found)
+    print_table(f"Automatic threshold, nominal rate {RATE:.0%}", FLAGS, found)
+
+
+def rows(source: Path, seed: int) -> Iterator[tuple[str, np.ndarray, np.ndarray, Sides]]:
+    """Name of a row, the labels that the pool carries, which points are bad, and the sides."""
+    for count in PER_CLASS:
+        sides = tiny_imagenet(source, count, seed)
+        yield from wrong_labels(f"100 classes, {count} a class", sides, seed)
+    junk = clothing(source)
+    yield "clothing as it is: junk classes", junk.labels, junk.labels >= junk.classes, junk
+    known = junk.labels < junk.classes
+    kept = Sides(junk.features[known], junk.labels[known], junk.reference_features, junk.reference_labels)
+    yield from wrong_labels("clothing", kept, seed)
+
+
+def wrong_labels(name: str, sides: Sides, seed: int) -> Iterator[tuple[str, np.ndarray, np.ndarray, Sides]]:
+    labels, bad = noisy_labels(sides.labels, share=0.3, classes=sides.classes, seed=seed)
+    yield f"{name}: 30 % symmetric", labels, bad, sides
+    nearest = class_distances(sides).argsort(1)[:, 1]
+    bad = np.zeros(len(sides.labels), dtype=bool)
+    bad[np.random.default_rng([seed, 1]).permutation(len(bad))[: len(bad) // 5]] = True
+    yield f"{name}: 20 % for the nearest class", np.where(bad, nearest[sides.labels], sides.labels), bad, sides
+
+
+def class_means(sides: Sides) -> np.ndarray:
+    """(classes, d), of the reference."""
+    x, y = sides.reference_features, sides.reference_labels
+    return np.stack([x[y == c].mean(0) for c in range(sides.classes)])
+
+
+def class_distances(sides: Sides) -> np.ndarray:
+    means = class_means(sides)
+    return np.linalg.norm(means[:, None] - means[None], axis=2)
+
+
+def tiny_imagenet(source: Path, count: int, seed: int) -> Sides:
+    """With so many reference images a class."""
+    stored = load_file(source / "tiny_imagenet100" / FEATURES)
+    labels = stored["reference_label"]
+    order = np.random.default_rng([seed, 2]).permutation(len(labels))
+    chosen = np.concatenate([order[labels[order] == c][:count] for c in np.unique(labels)])
+    sides = stored["train"], stored["train_label"], stored["reference"][chosen], labels[chosen]
+    return Sides(unit(sides[0]), sides[1], unit(sides[2]), sides[3])
+
+
+def clothing(source: Path) -> Sides:
+    folder = source / "clothing"
+    stored = load_file(folder / FEATURES)
+    files = {"reference": folder / "reference.parquet"} | {p.stem: p for p in sorted((folder / "landing").iterdir())}
+    words = {name: pq.read_table(file, columns=["label"])["label"].to_pylist() for name, file in files.items()}
+    reference = words.pop("reference")
+    given = [word for own in words.values() for word in own]
+    known = sorted(set(reference))
+    # A class that the reference lacks but may well be right ("Body") is a stranger, too, and counts as junk here.
+    number = {word: k for k, word in enumerate([*known, *sorted(set(given) - set(known))])}
+    features = np.concatenate([stored[name] for name in words])
+    numbers = [np.array([number[word] for word in side]) for side in (given, reference)]
+    return Sides(unit(features), numbers[0], unit(stored["reference"]), numbers[1])
+
+
+def unit(features: np.ndarray) -> np.ndarray:
+    x = features.astype(np.float32)
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def measure(labels: np.ndarray, bad: np.ndarray, sides: Sides) -> dict[str, float]:
+    ours = value_points(sides.features, labels, sides.reference_features, sides.reference_labels)
+    flagged = benjamini_hochberg(ours.p_values, rate=RATE)
+    made = {
+        "values": auroc(ours.values, bad),
+        "label_values": auroc(ours.label_values, bad),
+        "false-discovery rate": (flagged & ~bad).sum() / max(flagged.sum(), 1),
+        "recall": flagged[bad].mean(),
+        "flagged of the good": flagged[~bad].mean(),
+        "estimated bad share": bad_share(ours.p_values),
+        "true bad share": bad.mean(),
+    }
+    if labels.max() >= sides.classes:  # no yardstick knows a label of these
+        return made
+    judges = as_points(sides.reference_features, sides.reference_labels, side="reference", unit_norm=True)
+    regression = fit_discriminant(judges, classes=sides.classes, seed=0)
+    rows = np.arange(len(labels))
+    # The penalty is chosen by the log loss on held-out reference images, as for ours.
+    made["logistic regression"] = auroc(regression.losses(torch.from_numpy(sides.features)).numpy()[rows, labels], bad)
+    means = unit(class_means(sides))
+    made["nearest class mean"] = auroc(-(sides.features @ means.T)[rows, labels], bad)
+    return made
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1] if len(sys.argv) > 1 else "../shared/data")
+    main(folder, [int(seed) for seed in sys.argv[2:]] or [0, 1, 2, 3, 4])
