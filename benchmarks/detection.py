@@ -22,7 +22,15 @@ from sava_ops.inputs import as_points
 
 RATE = 0.05
 PAPER = replace(ValuationConfig.paper(), held_out_sample=0)
-RANKINGS = ("values", "label_values", "paper values", "paper label_values", "logistic regression", "50-NN vote")
+RANKINGS = (
+    "evidence",
+    "values",
+    "label_values",
+    "paper values",
+    "paper label_values",
+    "logistic regression",
+    "50-NN vote",
+)
 FLAGS = ("false-discovery rate", "recall", "flagged share", "estimated bad share", "true bad share")
 LABELS = ("right suggestions", "stated confidence", "logistic regression's")
 
@@ -64,6 +72,7 @@ def measure(scenario: Scenario) -> dict[str, float]:
     paper = value_points(*sides, config=PAPER)
     made["paper seconds"] = time.perf_counter() - started
     scores = {
+        "evidence": ours.evidence,
         "values": ours.values,
         "label_values": ours.label_values,
         "paper values": paper.values,

@@ -1,8 +1,9 @@
-"""What is found on sets that no default was chosen for: `make benchmark`, or `benchmarks/other_sets.py FOLDER [SEEDS]`.
+"""What is found on other sets and with few reference images: `make benchmark`, or `benchmarks/other_sets.py FOLDER [SEEDS]`.
 
-FOLDER holds tiny_imagenet100/ (100 classes, a pool and a reference of the same source) and clothing/ (photographs by
-other people than those of the reference, with natural confusions and three junk classes), each with features of an
-ImageNet network. Prints AUROC beside yardsticks, and what is flagged at a false-discovery rate of 5 %.
+FOLDER holds cifar10/ and cifar10_encoder/ (here with 20 and 100 reference images a class), tiny_imagenet100/ (100
+classes, a pool and a reference of the same source) and clothing/ (photographs by other people than those of the
+reference, with natural confusions and three junk classes), the last two with features of an ImageNet network. Prints
+AUROC beside yardsticks, and what is flagged at a false-discovery rate of 5 %.
 """
 
 import sys
@@ -15,9 +16,11 @@ import pyarrow.parquet as pq
 import torch
 from detection import RATE, print_table
 from safetensors.numpy import load_file
-from scenarios import report_environment
+from scenarios import Cifar10, report_environment
 
 from sava_ops import value_points
+from sava_ops.baselines import knn_shapley, nearest_neighbours
+from sava_ops.baselines.confident_learning import held_out_probabilities
 from sava_ops.decisions.conformal import bad_share, benjamini_hochberg
 from sava_ops.decisions.detection import auroc
 from sava_ops.images.corruptions import noisy_labels
@@ -26,7 +29,17 @@ from sava_ops.reference.discriminant import fit_discriminant
 
 FEATURES = "features_efficientnet_lite0.safetensors"
 PER_CLASS = (5, 10, 25)
-RANKINGS = ("values", "label_values", "logistic regression", "nearest class mean")
+CIFAR10_PER_CLASS = (20, 100)
+CIFAR10_SCENARIOS = ("symmetric 30 %", "asymmetric 30 %")
+OURS = ("evidence", "values", "label_values")
+YARDSTICKS = (
+    "logistic regression",
+    "its margin",
+    "confident learning",
+    "nearest class mean",
+    "50-NN vote",
+    "KNN-Shapley",
+)
 FLAGS = ("false-discovery rate", "recall", "flagged of the good", "estimated bad share", "true bad share")
 
 
@@ -50,12 +63,20 @@ def main(source: Path, seeds: Sequence[int]) -> None:
         for name, labels, bad, sides in rows(source, seed):
             found.setdefault(name, []).append(measure(labels, bad, sides))
     print(f"{report_environment()} seeds {', '.join(map(str, seeds))}; mean ± standard deviation over the seeds\n")
-    print_table("AUROC", RANKINGS, found)
+    print_table("AUROC", OURS + YARDSTICKS, found)
     print_table(f"Automatic threshold, nominal rate {RATE:.0%}", FLAGS, found)
 
 
 def rows(source: Path, seed: int) -> Iterator[tuple[str, np.ndarray, np.ndarray, Sides]]:
     """Name of a row, the labels that the pool carries, which points are bad, and the sides."""
+    data = Cifar10(source)
+    for count in CIFAR10_PER_CLASS:
+        for name in CIFAR10_SCENARIOS:
+            made = data.scenario(name, seed)
+            few = first_of_each(made.reference.labels, count, seed)
+            reference = unit(made.reference.features[few]), made.reference.labels[few]
+            sides = Sides(unit(made.train.features), made.train.true_labels, *reference)
+            yield f"CIFAR-10, {count} a class: {name}", made.train.labels, made.train.bad, sides
     for count in PER_CLASS:
         sides = tiny_imagenet(source, count, seed)
         yield from wrong_labels(f"100 classes, {count} a class", sides, seed)
@@ -90,10 +111,15 @@ def tiny_imagenet(source: Path, count: int, seed: int) -> Sides:
     """With so many reference images a class."""
     stored = load_file(source / "tiny_imagenet100" / FEATURES)
     labels = stored["reference_label"]
-    order = np.random.default_rng([seed, 2]).permutation(len(labels))
-    chosen = np.concatenate([order[labels[order] == c][:count] for c in np.unique(labels)])
+    chosen = first_of_each(labels, count, seed)
     sides = stored["train"], stored["train_label"], stored["reference"][chosen], labels[chosen]
     return Sides(unit(sides[0]), sides[1], unit(sides[2]), sides[3])
+
+
+def first_of_each(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Rows of so many points a class, drawn by seed."""
+    order = np.random.default_rng([seed, 2]).permutation(len(labels))
+    return np.concatenate([order[labels[order] == c][:count] for c in np.unique(labels)])
 
 
 def clothing(source: Path) -> Sides:
@@ -120,6 +146,7 @@ def measure(labels: np.ndarray, bad: np.ndarray, sides: Sides) -> dict[str, floa
     ours = value_points(sides.features, labels, sides.reference_features, sides.reference_labels)
     flagged = benjamini_hochberg(ours.p_values, rate=RATE)
     made = {
+        "evidence": auroc(ours.evidence, bad),
         "values": auroc(ours.values, bad),
         "label_values": auroc(ours.label_values, bad),
         "false-discovery rate": (flagged & ~bad).sum() / max(flagged.sum(), 1),
@@ -133,11 +160,27 @@ def measure(labels: np.ndarray, bad: np.ndarray, sides: Sides) -> dict[str, floa
     judges = as_points(sides.reference_features, sides.reference_labels, side="reference", unit_norm=True)
     regression = fit_discriminant(judges, classes=sides.classes, seed=0)
     rows = np.arange(len(labels))
-    # The penalty is chosen by the log loss on held-out reference images, as for ours.
-    made["logistic regression"] = auroc(regression.losses(torch.from_numpy(sides.features)).numpy()[rows, labels], bad)
+    # The penalty is chosen by the log loss on held-out images, as for ours.
+    losses = regression.losses(torch.from_numpy(sides.features)).numpy()
+    made["logistic regression"] = auroc(losses[rows, labels], bad)
+    made["its margin"] = auroc(_margin(losses, labels), bad)
+    pool = as_points(sides.features, labels, side="training", unit_norm=True)
+    of_the_pool = held_out_probabilities(pool, classes=sides.classes)
+    made["confident learning"] = max(
+        auroc(1 - of_the_pool[rows, labels], bad), auroc(_margin(-of_the_pool, labels), bad)
+    )
+    made["50-NN vote"] = auroc(nearest_neighbours.score(pool, judges), bad)
+    made["KNN-Shapley"] = auroc(knn_shapley.score(pool, judges), bad)
     means = unit(class_means(sides))
     made["nearest class mean"] = auroc(-(sides.features @ means.T)[rows, labels], bad)
     return made
+
+
+def _margin(losses: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """How much more the given label costs than the best other one."""
+    others = losses.copy()
+    others[np.arange(len(labels)), labels] = np.inf
+    return losses[np.arange(len(labels)), labels] - others.min(1)
 
 
 if __name__ == "__main__":

@@ -30,8 +30,8 @@ class ValuationConfig:
     """ρ of a batch pair, times the mean feature cost; infinity = balanced transport."""
     class_shares: Literal["estimated", "reference"] = "estimated"
     """Class shares of the reference measure: as estimated for the training batch, or those of the reference set."""
-    classifier_weight: float = 0.5
-    """η: price of one nat by which a reference-set classifier prefers another label, times the mean feature cost."""
+    classifier_weight: float = 1.0
+    """η: price of one nat by which a classifier prefers another label, times the mean feature cost."""
     shift_weight: float = 2.0
     """κ: price of one standard deviation along the shift that only part of a training batch has, times the mean feature
     cost."""

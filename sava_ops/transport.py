@@ -34,8 +34,12 @@ from sava_ops.ot.labelled_kernel import ColumnSide, LabelledKernel, Room, RowSid
 from sava_ops.ot.sinkhorn import Problem, Transport, solve, sweep, uniform
 from sava_ops.reference.covariate_shift import covariate_shift
 from sava_ops.reference.discriminant import Discriminant, fit_discriminant
+from sava_ops.reference.label_noise import LabelNoise, fit_label_noise
 from sava_ops.reference.label_shift import estimated_shares, reference_measure
 
+POOL_POINTS, POOL_POINTS_PER_CLASS = 8192, 64
+"""Training points from which the noise of their labels is learned: so many of all, and of a class if that is no more
+than as many again."""
 ENOUGH_TO_JUDGE = 2
 """Reference points of a class without which nobody knows what a right label of it costs."""
 KERNELS = 3
@@ -54,6 +58,8 @@ class Calibration:
     """Training points from which each reference batch gets its starting potential."""
     discriminant: Discriminant
     """Of the reference classes."""
+    label_noise: LabelNoise
+    """Of the pool, and what both sides together say of an image's class."""
 
     @property
     def centre(self) -> Float[Tensor, " d"]:
@@ -67,7 +73,7 @@ class Calibration:
         known = replace(
             reference,
             features=reference.features - self.centre.to(reference.features),
-            label_losses=self.discriminant.reference_losses,
+            label_losses=self.label_noise.joint_reference_losses,
         )
         chosen = [torch.from_numpy(own).to(reference.labels.device) for own in rows]
         return [known.take(own[reference.labels[own].argsort(stable=True)]) for own in chosen]
@@ -87,6 +93,10 @@ class BatchRow:
     """The same of the reference points."""
     held_out_weights: Float[Tensor, " h"]
     """How many of the training points each of them stands for: more of the classes that are frequent here; sum n."""
+    nat: Float[Tensor, ""]
+    """Price of one nat of the classifier's loss, units of cost."""
+    other_labels: Int64[Tensor, ""]
+    """Labels that a point could have instead of its own."""
     shift: Float[Tensor, ""]
     """How much of the batch's difference from the reference only a part of it has: t of `covariate_shift`, 0..1."""
     costs: Float[Tensor, " L"]
@@ -102,12 +112,17 @@ def calibrate(train: Points, reference: Points, *, classes: int, config: Valuati
     samples = [class_samples(side, cap=config.class_sample, seed=config.seed) for side in (train, reference)]
     generator = torch.Generator().manual_seed(config.seed)
     chosen = torch.randperm(len(train), generator=generator)[: config.calibration_sample].to(train.labels.device)
+    known = fit_discriminant(reference, classes=classes, seed=config.seed)
+    labels, per_class = train.labels.cpu().numpy(), min(POOL_POINTS_PER_CLASS, POOL_POINTS // classes)
+    rows = calibration_rows(labels, size=POOL_POINTS, per_class=per_class, seed=config.seed)
+    pool = train.take(torch.from_numpy(rows).to(train.labels.device))
     return Calibration(
         label_distances=label_distances(*samples, classes=classes, divergence=config.label_metric == "divergence"),
         # Without any spread all costs are 0 and any unit will do.
         scale=mean_feature_cost(train.features, reference.features) or 1.0,
         sample=train.take(chosen),
-        discriminant=fit_discriminant(reference, classes=classes, seed=config.seed),
+        discriminant=known,
+        label_noise=fit_label_noise(reference, pool, known, seed=config.seed),
     )
 
 
@@ -232,7 +247,8 @@ class _Frame:
         self.problem = Problem(config.epsilon * unit, config.rho * unit, config.tolerance, config.max_sweeps)
         self.compact = LabelledKernel.holds(self.label_costs, self.problem.epsilon)
         centred = batch.features - calibration.centre.to(batch.features)
-        self.own = self.side(Points(centred, batch.labels, losses), of_batch=True)
+        costs = calibration.label_noise.costs(batch.features, batch.labels)
+        self.own = self.side(Points(centred, batch.labels, costs), of_batch=True)
 
     @property
     def known(self) -> Bool[Tensor, " classes"]:
@@ -357,6 +373,8 @@ def _row(
         held_out_labels=clean.labels,
         held_out_potentials=clean.potentials,
         held_out_weights=(weights * (len(points.labels) / weights.sum())).to(like.dtype),
+        nat=like.new_tensor(frame.config.classifier_weight * frame.calibration.scale),
+        other_labels=(frame.known.sum() - 1).clamp(min=0),
         shift=frame.shift.size.to(like.dtype),
         costs=like.new_tensor([pair.cost for pair in solved]),
         marginal_errors=like.new_tensor([pair.marginal_error for pair in solved]),

@@ -24,6 +24,7 @@ from sava_ops.batches import split_batches
 from sava_ops.config import ValuationConfig
 from sava_ops.decisions.assessment import Assessment
 from sava_ops.decisions.conformal import bad_share, clean_probability, conformal_p_values, suggestion_confidence
+from sava_ops.decisions.evidence import Evidence, Side, weigh
 from sava_ops.decomposition import Scores, decompose
 from sava_ops.inputs import Array, as_points, class_count
 from sava_ops.ot.cost import Points
@@ -115,7 +116,9 @@ def value_points(
 def assess(rows: Iterable[BatchRow], plan: BatchPlan, config: ValuationConfig) -> Assessment:
     """Values of all points, batch after batch (Alg. 1, l. 7-10), held against those of the reference points."""
     points, clean, right, weights, judged = [], [], [], [], []
+    nat, other_labels = 0.0, 0
     for i, row in enumerate(rows):
+        nat, other_labels = float(row.nat), int(row.other_labels)
         own, others = batch_scores(row, plan, i, config)
         points.append(own)
         clean.append(others)
@@ -123,16 +126,24 @@ def assess(rows: Iterable[BatchRow], plan: BatchPlan, config: ValuationConfig) -
         weights.append(row.held_out_weights.double().cpu().numpy())
         judged.append(row.judged.cpu().numpy())
     found, usual = _joined(points), _joined(clean)
-    measured = usual["values"], np.concatenate(weights)
+    clean_weights = np.concatenate(weights)
+    evidence, usual_evidence = Evidence(found["values"], found["feature_values"]), usual["values"]
+    if nat > 0 and len(clean_weights):
+        sides = (Side(side["feature_values"], side["label_values"]) for side in (found, usual))
+        evidence, of_clean = weigh(*sides, clean_weights, nat=nat, other_labels=other_labels)
+        usual_evidence = of_clean.total
+    measured = usual_evidence, clean_weights
     # What nobody can judge is not doubted.
     known = np.concatenate(judged)
-    p_values = np.where(known, conformal_p_values(found["values"], *measured), 1.0)
+    p_values = np.where(known, conformal_p_values(evidence.total, *measured), 1.0)
     gaps = found.pop("gaps")
     return Assessment(
         **found,
         confidence=suggestion_confidence(gaps, usual["gaps"], np.concatenate(right)),
         p_values=p_values,
-        clean_probability=np.where(known, clean_probability(found["values"], *measured, bad=bad_share(p_values)), 1.0),
+        clean_probability=np.where(known, clean_probability(evidence.total, *measured, bad=bad_share(p_values)), 1.0),
+        evidence=evidence.total,
+        image_evidence=evidence.image,
     )
 
 

@@ -104,14 +104,14 @@ def pruned_dataset(run: Run) -> Output:
     curated[~made.keep & ~mended] = None
     for name, column in (("keep", made.keep), ("action", made.action.tolist()), ("curated_label", curated.tolist())):
         points = points.append_column(name, pa.array(column, pa.bool_() if name == "keep" else pa.string()))
-    value, p_value = points["value"].to_numpy(), points["p_value"].to_numpy()
+    evidence, p_value = points["evidence"].to_numpy(), points["p_value"].to_numpy()
     numbers = {"points": len(points), "kept": int(made.keep.sum()), "pruned": int((~made.keep).sum())}
     numbers |= {f"to_{name}": int((made.action == name).sum()) for name in ("drop", "relabel", "review")}
     return Output(
         files={"points.parquet": table_file(points)},
         numbers=numbers | {"threshold": made.threshold, "bad_share": bad_share(p_value)},
         pictures={
-            "values": plots.histogram(value, "value (units of cost)", made.threshold),
+            "evidence": plots.histogram(evidence, "evidence (nats)", made.threshold),
             "share of bad points": _shares(points, {"label": labels, "shard": shards}, made),
         },
     )

@@ -16,6 +16,8 @@ COLUMNS = {
     "confidence": "confidence",
     "p_values": "p_value",
     "clean_probability": "clean_probability",
+    "evidence": "evidence",
+    "image_evidence": "image_evidence",
 }
 """Field of `Assessment` → column."""
 
@@ -45,8 +47,8 @@ def findings(points: pa.Table) -> Assessment:
 def _reasons(found: Assessment, labels: np.ndarray, suggested: np.ndarray, known: Collection[str]) -> list[str]:
     """Why a point is high; empty where it is not."""
     doubtful = found.p_values <= DOUBTFUL
-    # Under its best label a point is worth its feature value.
-    foreign = found.feature_values >= found.values[doubtful].min(initial=np.inf)
+    # Under its best label nothing but the image speaks against a point.
+    foreign = found.image_evidence >= found.evidence[doubtful].min(initial=np.inf)
     reasons = [""] * len(labels)
     for k in doubtful.nonzero()[0]:
         if labels[k] not in known:

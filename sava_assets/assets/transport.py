@@ -21,6 +21,7 @@ from sava_ops.inputs import as_points
 from sava_ops.ot.cost import Points
 from sava_ops.ot.labelled_kernel import Room
 from sava_ops.reference.discriminant import Discriminant
+from sava_ops.reference.label_noise import LabelNoise
 from sava_ops.transport import (
     BatchRow,
     Calibration,
@@ -87,6 +88,7 @@ def label_distances(run: Run) -> Output:
         "sample_features": made.sample.features,
         "sample_labels": made.sample.labels,
         **vars(made.discriminant),
+        **vars(made.label_noise),
     }
     return Output(
         files={"calibration.safetensors": tensor_file(tensors)},
@@ -96,11 +98,29 @@ def label_distances(run: Run) -> Output:
             "mean_feature_cost": made.scale,
             "discriminant_converged": bool(made.discriminant.converged),
             "discriminant_inverse_penalty": float(made.discriminant.inverse_penalty),
+            "label_noise_explained": float(made.label_noise.explained),
             "shards": {shard: result.data_version for shard, result in run.read_shards("embeddings").items()},
         },
-        pictures={"distances": plots.matrix(made.label_distances, "training class", "reference class", classes)},
+        pictures={"distances": plots.matrix(made.label_distances, "training class", "reference class", classes)}
+        | {"confused labels": _confused(made.label_noise, classes)},
         data_version=run.content_version,
     )
+
+
+def _confused(noise: LabelNoise, classes: list[str]) -> str:
+    """The most frequent confusions of the pool's labels, in plain words."""
+    if not noise.excess.any():
+        return (
+            "No class is given another one's label more often than chance would: wrong labels are taken to be uniform."
+        )
+    shares = noise.confusions.cpu().clone().fill_diagonal_(0.0)
+    order = shares.flatten().argsort(descending=True, stable=True)[:_MOST_CONFUSIONS].tolist()
+    pairs = [(divmod(place, len(classes)), float(shares.flatten()[place])) for place in order]
+    lines = [f"- {classes[c]} is labelled {classes[z]} in {share:.0%} of the cases" for (c, z), share in pairs]
+    return "\n".join(line for line, (_, share) in zip(lines, pairs, strict=True) if share >= _LEAST_CONFUSION)
+
+
+_MOST_CONFUSIONS, _LEAST_CONFUSION = 20, 0.02
 
 
 @computed(group="valuation", kinds={"pytorch"})
@@ -293,4 +313,5 @@ def _calibration(tensors: dict[str, Tensor], device: str) -> Calibration:
         scale=float(moved["scale"]),
         sample=Points(moved["sample_features"], moved["sample_labels"]),
         discriminant=Discriminant(**{field.name: moved[field.name] for field in fields(Discriminant)}),
+        label_noise=LabelNoise(**{field.name: moved[field.name] for field in fields(LabelNoise)}),
     )

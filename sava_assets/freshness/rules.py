@@ -67,15 +67,15 @@ RULES = {
     "reference_embeddings": Rule("2", upstream=("reference_images", "encoder")),
     "batches": Rule("1", upstream=("embeddings",), knobs=_BATCHING, sharded=True),
     "reference_batches": Rule("1", upstream=("reference_embeddings",), knobs=_BATCHING),
-    "reference_values": Rule("4", upstream=("reference_embeddings",), knobs=("valuation",)),
+    "reference_values": Rule("5", upstream=("reference_embeddings",), knobs=("valuation",)),
     "label_distances": Rule(
-        "5",
+        "6",
         upstream=("reference_embeddings",),
         pinned=("embeddings",),
         knobs=(*_LABELS, "valuation.unit_norm", "valuation.seed"),
     ),
     "batch_ot": Rule(
-        "5",
+        "6",
         upstream=("batches", "embeddings", "reference_batches", "reference_embeddings", "label_distances"),
         pinned=("raw_images", "reference_images"),
         knobs=tuple(f"valuation.{name}" for name in _PAIR + _WEIGHTS),
@@ -86,13 +86,13 @@ RULES = {
         knobs=("valuation.plan_epsilon", "valuation.rho", "valuation.batch_weights", "valuation.hierarchical"),
     ),
     "point_values": Rule(
-        "2",
+        "3",
         upstream=("raw_images", "batches", "batch_ot", "batch_plan"),
         pinned=("label_distances", "reference_embeddings"),
         knobs=("valuation.gradient",),
     ),
     "pruned_dataset": Rule(
-        "2", upstream=("point_values", "raw_images"), knobs=tuple(f"prune.{name}" for name in _PRUNE)
+        "3", upstream=("point_values", "raw_images"), knobs=tuple(f"prune.{name}" for name in _PRUNE)
     ),
     "classifier_accuracy": Rule(
         "3",

@@ -21,7 +21,12 @@ class Assessment:
     confidence: Float[np.ndarray, " N"]
     """How often such a suggestion is right for held-out reference points, 0..1."""
     p_values: Float[np.ndarray, " N"]
-    """Chance that a clean point has a value as high, from held-out reference points; 1 where the reference has too few
+    """Chance that there is as much evidence against a clean point, from held-out reference points; 1 where the reference has too few
     of the class to judge it."""
     clean_probability: Float[np.ndarray, " N"]
-    """Of each point, given its value: a soft weight for training."""
+    """Of each point, given the evidence: a soft weight for training."""
+    evidence: Float[np.ndarray, " N"]
+    """Against the point, image and label in one unit (`decisions.evidence`): the ranking by which is decided. Nats;
+    the values, where the configuration has no classifier."""
+    image_evidence: Float[np.ndarray, " N"]
+    """What is left of it under the best label."""

@@ -1,6 +1,6 @@
 """What to do with each point: which to flag, within which bounds, and whether the image or its label is to blame.
 
-flagged  = the highest values: a fixed fraction, or as many as keep the false-discovery rate (`decisions.conformal`)
+flagged  = the most evidence: a fixed fraction, or as many as keep the false-discovery rate (`decisions.conformal`)
 relabel  = flagged, but not under its suggested label, and the suggestion is trusted
 review   = flagged, but not under its suggested label, and the suggestion is doubtful; or spared by a bound
 drop     = flagged under any label
@@ -58,20 +58,20 @@ class Decision:
     flagged: Bool[np.ndarray, " n"]
     """Whether it looked bad, whatever the bounds."""
     threshold: float | None
-    """Lowest flagged value, units of cost; None if nothing is flagged."""
+    """Least evidence of a flagged point; None if nothing is flagged."""
 
 
 def decide(found: Assessment, labels: Int64[np.ndarray, " n"], rule: PruneRule) -> Decision:
     """Flag, apply the bounds, and tell wrong labels from foreign images."""
-    values = found.values
+    values = found.evidence
     if rule.fraction is None:
         flagged = benjamini_hochberg(found.p_values, rate=rule.false_discovery_rate)
     else:
         flagged = ~keep_lowest(values, fraction=rule.fraction)
     threshold = float(values[flagged].min()) if flagged.any() else None
     out = flagged & ~_spared(values, labels, flagged, rule)
-    # Under its best label a point is worth its feature value.
-    curable = found.feature_values < (np.inf if threshold is None else threshold)
+    # Under its best label nothing but the image speaks against a point.
+    curable = found.image_evidence < (np.inf if threshold is None else threshold)
     trusted = found.confidence >= rule.relabel_confidence
     action = np.select([~flagged, ~out | (curable & ~trusted), curable], ["keep", "review", "relabel"], "drop")
     return Decision(~out, action, flagged, threshold)

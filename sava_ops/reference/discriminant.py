@@ -15,24 +15,19 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from threadpoolctl import threadpool_limits
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 from sava_ops.batches import split_batches
 from sava_ops.ot.cost import Points
+from sava_ops.reference.logistic import Regressions, losses
 
 FOLDS = 5
 INVERSE_PENALTIES = (0.125, 0.5, 2.0, 8.0, 32.0, 128.0, 512.0)
 """C of the logistic regressions, on features in units of their standard deviation (over all columns together): from the
 middle on, for as long as the held-out log loss falls."""
-MOST_DIRECTIONS = 256
-"""Principal directions in which the regressions look; beyond them a reference set of thousands has noise."""
-LOSS_TOLERANCE = 1e-5
-"""Relative fall of a regression's mean loss in one step at which it counts as converged."""
-MOST_STEPS = 200
-LEAST_PROBABILITY = 1e-6
-"""δ."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +56,7 @@ class Discriminant:
     def losses(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n classes"]:
         """ℓ of points that are not in the reference set: of the mean probabilities of all folds."""
         logits = torch.einsum("nd,fcd->fnc", features, self.weights) + self.biases[:, None]
-        return _losses(logits.softmax(2).mean(0))
+        return losses(logits.softmax(2).mean(0))
 
 
 def fit_discriminant(reference: Points, *, classes: int, seed: int) -> Discriminant:
@@ -110,91 +105,41 @@ class CrossFitted(NamedTuple):
     inverse_penalty: float
 
 
+def fold_numbers(labels: Int64[Tensor, " n"], *, seed: int) -> Int64[Tensor, " n"]:
+    """Number of each point's fold: at most `FOLDS`, stratified."""
+    size = -(-len(labels) // min(FOLDS, len(labels)))
+    numbers = np.empty(len(labels), dtype=np.int64)
+    for number, rows in enumerate(split_batches(labels.cpu().numpy(), batch_size=size, seed=seed)):
+        numbers[rows] = number
+    return torch.from_numpy(numbers).to(labels.device)
+
+
 def cross_fitted(points: Points, classes: int, seed: int) -> CrossFitted:
     """The regressions of stratified folds, with the penalty under which the points held out have the least log loss."""
-    y = points.labels
-    size = -(-len(y) // min(FOLDS, len(y)))
-    folds = split_batches(y.cpu().numpy(), batch_size=size, seed=seed)
-    fold_of = np.empty(len(y), dtype=np.int64)
-    for number, fold in enumerate(folds):
-        fold_of[fold] = number
-    held_out = torch.nn.functional.one_hot(torch.from_numpy(fold_of).to(y.device), len(folds)).T.bool()
-    problem = _Regressions(points, ~held_out if len(folds) > 1 else held_out, classes)
+    y, x = points.labels, points.features
+    held_out = one_hot(fold_numbers(y, seed=seed)).T.bool()
+    fitted = ~held_out if len(held_out) > 1 else held_out
+    targets = one_hot(y, classes).to(x.dtype).expand(len(held_out), -1, -1)
+    problem = Regressions(x, targets, fitted.to(x.dtype))
+
+    def solve(inverse_penalty: float) -> CrossFitted:
+        weights, biases, converged = problem.solve(inverse_penalty)
+        losses_of = x.new_empty(len(x), classes)
+        for number, fold in enumerate(held_out):
+            losses_of[fold] = losses((x[fold] @ weights[number].T + biases[number]).softmax(1))
+        return CrossFitted(weights, biases, losses_of, converged, inverse_penalty)
 
     def log_loss(found: CrossFitted) -> float:
         return float(found.losses.gather(1, y[:, None]).double().mean())
 
     middle = len(INVERSE_PENALTIES) // 2
-    best = problem.solve(INVERSE_PENALTIES[middle], held_out)
+    best = solve(INVERSE_PENALTIES[middle])
     for way in (INVERSE_PENALTIES[middle + 1 :], INVERSE_PENALTIES[:middle][::-1]):
         for penalty in way:
-            tried = problem.solve(penalty, held_out)
+            tried = solve(penalty)
             if log_loss(tried) >= log_loss(best):
                 break
             best = tried
         if best.inverse_penalty != INVERSE_PENALTIES[middle]:
             break
     return best
-
-
-class _Regressions:
-    """Logistic regressions on n points, each on those that are `fitted`; all in one optimisation, so that a pass over
-    the points serves every fold."""
-
-    def __init__(self, points: Points, fitted: Bool[Tensor, "folds n"], classes: int) -> None:
-        self.points, self.classes, self.folds = points, classes, len(fitted)
-        self.centre = points.features.mean(0)
-        x = points.features - self.centre
-        self.unit = float(x.square().mean(0).sum()) ** 0.5 or 1.0
-        self.directions = _principal_directions(x)
-        self.x = x @ self.directions / self.unit
-        one_hot = torch.nn.functional.one_hot(points.labels, classes).to(x.dtype).T.contiguous()
-        self.counts = fitted.sum(1).to(x.dtype)
-        self.share = fitted.to(x.dtype) / self.counts[:, None]
-        self.absent = (fitted.to(x.dtype) @ one_hot.T) == 0
-        self.owned = one_hot * self.share[:, None]
-        self.start = np.zeros(self.folds * classes * (self.x.shape[1] + 1))
-
-    def solve(self, inverse_penalty: float, held_out: Bool[Tensor, "folds n"]) -> CrossFitted:
-        """With this C; begins where the last one ended."""
-        from scipy.optimize import minimize
-
-        options = {"ftol": LOSS_TOLERANCE, "gtol": 0.0, "maxiter": MOST_STEPS}
-        found = minimize(self._objective, self.start, (inverse_penalty,), "L-BFGS-B", jac=True, options=options)
-        self.start = found.x
-        weights, biases = self._unpacked(found.x)
-        weights = weights @ self.directions.T / self.unit
-        biases = (biases - weights @ self.centre).masked_fill(self.absent, -torch.inf)
-        features, losses = self.points.features, self.points.features.new_empty(len(self.x), self.classes)
-        for number, fold in enumerate(held_out):
-            losses[fold] = _losses((features[fold] @ weights[number].T + biases[number]).softmax(1))
-        return CrossFitted(weights, biases, losses, bool(found.success), inverse_penalty)
-
-    def _unpacked(self, flat: np.ndarray) -> tuple[Tensor, Tensor]:
-        table = torch.from_numpy(flat).to(self.x).view(self.folds, self.classes, -1)
-        return table[..., :-1], table[..., -1]
-
-    def _objective(self, flat: np.ndarray, inverse_penalty: float) -> tuple[float, np.ndarray]:
-        """Σ over folds of the mean cross-entropy + ½ ‖weights‖² / (C · points), and its gradient."""
-        weights, biases = self._unpacked(flat)
-        penalty = (1 / (inverse_penalty * self.counts))[:, None, None]
-        # Points last: the passes over them are then over neighbours in memory.
-        logits = (weights.flatten(0, 1) @ self.x.T).view(self.folds, self.classes, -1).add_(biases[..., None])
-        log_p = logits.masked_fill_(self.absent[..., None], -torch.inf).log_softmax(1)
-        own = log_p.gather(1, self.points.labels.expand(self.folds, 1, -1))[:, 0]
-        value = (penalty * weights.square()).sum() / 2 - torch.where(self.share > 0, own * self.share, 0.0).sum()
-        residual = log_p.exp_().mul_(self.share[:, None]).sub_(self.owned)
-        slope = (residual.flatten(0, 1) @ self.x).view_as(weights) + penalty * weights
-        return float(value), torch.cat([slope, residual.sum(2)[..., None]], 2).double().flatten().cpu().numpy()
-
-
-def _principal_directions(centred: Float[Tensor, "n d"]) -> Float[Tensor, "d _"]:
-    """Of the largest spread, at most `MOST_DIRECTIONS`; all where there are no more."""
-    d = centred.shape[1]
-    if d <= MOST_DIRECTIONS:
-        return torch.eye(d, dtype=centred.dtype, device=centred.device)
-    return torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -MOST_DIRECTIONS:]
-
-
-def _losses(probability: Float[Tensor, "n classes"]) -> Float[Tensor, "n classes"]:
-    return -torch.log(LEAST_PROBABILITY + (1 - probability.shape[1] * LEAST_PROBABILITY) * probability)

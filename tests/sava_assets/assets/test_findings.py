@@ -12,6 +12,8 @@ FOUND = Assessment(
     confidence=np.array([1.0, 0.9, 0.5, 0.8]),
     p_values=np.array([0.6, 0.01, 0.01, 0.01]),
     clean_probability=np.array([1.0, 0.1, 0.1, 0.1]),
+    evidence=np.array([0.0, 4.0, 4.0, 4.0]),
+    image_evidence=np.array([0.0, 0.5, 4.0, 0.5]),
 )
 TABLE = with_findings(pa.table({"label": ["cat", "cat", "cat", "elk"]}), FOUND, ["cat", "dog"], known={"cat", "dog"})
 

@@ -370,7 +370,7 @@ def test_confident_learning_says_what_to_install(module, monkeypatch):
 
 
 def test_confident_learning_says_when_it_did_not_converge(monkeypatch):
-    monkeypatch.setattr("sava_ops.reference.discriminant.MOST_STEPS", 1)
+    monkeypatch.setattr("sava_ops.reference.logistic.MOST_STEPS", 1)
     with pytest.raises(BadInput, match="the logistic regressions did not converge: bring the columns of the features"):
         confident_learning.score(points(10, 0), points(5, 1))
 

@@ -8,7 +8,9 @@ from sklearn.linear_model import LogisticRegression
 from sava_ops.batches import split_batches
 from sava_ops.ot.cost import Points
 from sava_ops.reference import discriminant as module
-from sava_ops.reference.discriminant import FOLDS, INVERSE_PENALTIES, LEAST_PROBABILITY, fit_discriminant
+from sava_ops.reference import logistic
+from sava_ops.reference.discriminant import FOLDS, INVERSE_PENALTIES, fit_discriminant
+from sava_ops.reference.logistic import LEAST_PROBABILITY
 from tests.toy import clouds
 
 CLASSES = 4
@@ -20,7 +22,7 @@ def reference(count: int = 60, classes: int = 3) -> Points:
 
 
 def test_each_fold_is_judged_by_the_regression_of_the_others(monkeypatch):
-    monkeypatch.setattr(module, "LOSS_TOLERANCE", 1e-12)
+    monkeypatch.setattr(logistic, "LOSS_TOLERANCE", 1e-12)
     points = reference()
     found = fit_discriminant(points, classes=CLASSES, seed=3)
     x, y = points.features.numpy(), points.labels.numpy()
@@ -40,7 +42,7 @@ def test_each_fold_is_judged_by_the_regression_of_the_others(monkeypatch):
 
 @pytest.mark.parametrize(("steps", "converged"), [(200, True), (1, False)])
 def test_not_converging_is_a_stated_outcome(steps, converged, monkeypatch):
-    monkeypatch.setattr(module, "MOST_STEPS", steps)
+    monkeypatch.setattr(logistic, "MOST_STEPS", steps)
     assert bool(fit_discriminant(reference(), classes=CLASSES, seed=0).converged) is converged
 
 

@@ -1,0 +1,115 @@
+"""Image and label in one unit: how much likelier what was seen is of a bad point than of a good one.
+
+    s = −log P(a clean image is as foreign)        held-out reference points; exponential tail beyond their 90 % quantile
+    o_image = (1 − λ) a (e^{(1 − a) s} − 1) / π₀   excess of the pool over clean images, from the mixture
+                                                   p ~ λ U(0, 1) + (1 − λ) Beta(a, 1), π₀ = λ + (1 − λ) a
+                                                   (Pounds & Morris 2003)
+    o_label = e^{margin in nats} ω / ((C − 1)(1 − ω))       ω = share of wrong labels, by EM (Saerens et al. 2002)
+    evidence = log(1 + o_image) + log(1 + o_label)
+
+Ours. Where the pool's images are like the reference's, o_image is near 0 and the evidence ranks as the margin does;
+where its labels are right, o_label is; what is odd in both adds up. What the images of a pool have in common is not
+held against them: their lower quartile is brought to that of the clean ones first, if it lies above.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+TAIL = 0.9
+"""Quantile of the clean points from which on their tail is exponential."""
+MOST_SURPRISE = 300.0
+REPRESENTATIVES = 4096
+"""Quantiles that stand for a pool in the fits."""
+STEPS = 200
+LEAST_SHARE, MOST_SHARE = 1e-4, 0.95
+
+
+class Evidence(NamedTuple):
+    """Of n points, nats."""
+
+    total: Float[np.ndarray, " n"]
+    image: Float[np.ndarray, " n"]
+    """What is left under the best label."""
+
+
+class Side(NamedTuple):
+    """What transport says of n points, units of cost."""
+
+    feature_values: Float[np.ndarray, " n"]
+    label_values: Float[np.ndarray, " n"]
+
+
+def weigh(
+    pool: Side, clean: Side, weights: Float[np.ndarray, " h"], *, nat: float, other_labels: int
+) -> tuple[Evidence, Evidence]:
+    """Evidence against the points of the pool, and against clean ones; `weights` say how many points of the pool each
+    clean one stands for.
+
+    `nat` is the price of a nat of a classifier's loss, units of cost > 0; `other_labels` = C − 1.
+    """
+    seen = _without_the_common_shift(pool.feature_values, clean.feature_values, weights)
+    surprises = [_surprise(side, clean.feature_values, weights) for side in (seen, clean.feature_values)]
+    fitted = _excess(_representatives(surprises[0]))
+    images = [np.log1p(_odds(s, *fitted)) for s in surprises]
+    margins = [side.label_values / nat - np.log(max(other_labels, 1)) for side in (pool, clean)]
+    prior = _log_odds_of_a_wrong_label(_representatives(margins[0]))
+    totals = [image + np.logaddexp(0.0, margin + prior) for image, margin in zip(images, margins, strict=True)]
+    of_pool, of_clean = (Evidence(total, image) for total, image in zip(totals, images, strict=True))
+    return of_pool, of_clean
+
+
+def _without_the_common_shift(values: np.ndarray, clean: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """As many as a quarter of the images are taken to be undamaged: what they have beyond clean ones, all have."""
+    low, quarter = np.quantile(values, [0.1, 0.25])
+    order = np.argsort(clean, kind="stable")
+    clean_low, clean_quarter = np.interp([0.1, 0.25], _middles(weights[order]), clean[order])
+    spread = max(1.0, (quarter - low) / max(clean_quarter - clean_low, 1e-12)) if quarter > low else 1.0
+    return clean_quarter + (values - clean_quarter - max(quarter - clean_quarter, 0.0)) / spread
+
+
+def _surprise(values: np.ndarray, clean: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """s, 0 … MOST_SURPRISE."""
+    order = np.argsort(clean, kind="stable")
+    ordered, below = clean[order], _middles(weights[order])
+    start = float(np.interp(TAIL, below, ordered))
+    beyond = ordered > start
+    own = weights[order][beyond]
+    mean_excess = float((own * (ordered[beyond] - start)).sum() / own.sum()) if beyond.any() else 0.0
+    body = -np.log(np.maximum(1 - np.interp(values, ordered, below), 1 - TAIL))
+    tail = -np.log(1 - TAIL) + (values - start) / max(mean_excess, 1e-12)
+    return np.minimum(np.where(values > start, tail, body), MOST_SURPRISE)
+
+
+def _middles(weights: np.ndarray) -> np.ndarray:
+    """Share of the weight below each of these, half of its own counted."""
+    return (np.cumsum(weights) - weights / 2) / weights.sum()
+
+
+def _excess(surprise: np.ndarray) -> tuple[float, float]:
+    """λ and a, by EM."""
+    share, a = 0.2, 0.3
+    for _ in range(STEPS):
+        bad = share * a * np.exp((1 - a) * surprise)
+        belongs = bad / (bad + 1 - share)
+        share = float(np.clip(belongs.mean(), LEAST_SHARE, 1 - 1e-3))
+        a = float(np.clip(belongs.sum() / max((belongs * surprise).sum(), 1e-9), 0.05, 0.9))
+    return 1 - share, a
+
+
+def _odds(surprise: np.ndarray, even: float, a: float) -> np.ndarray:
+    return (1 - even) * a * np.expm1((1 - a) * surprise) / (even + (1 - even) * a)
+
+
+def _log_odds_of_a_wrong_label(margins: np.ndarray) -> float:
+    """log(ω / (1 − ω))."""
+    share = 0.1
+    for _ in range(STEPS):
+        odds = margins + np.log(share / (1 - share))
+        share = float(np.clip((1 / (1 + np.exp(-np.clip(odds, -700, 700)))).mean(), LEAST_SHARE, MOST_SHARE))
+    return float(np.log(share / (1 - share)))
+
+
+def _representatives(values: np.ndarray) -> np.ndarray:
+    return values if len(values) <= REPRESENTATIVES else np.quantile(values, np.linspace(0, 1, REPRESENTATIVES))

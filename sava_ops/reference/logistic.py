@@ -1,0 +1,102 @@
+"""Logistic regressions of several folds in one optimisation.
+
+    min_{W,b}  Σ_i s_i (log Σ_c e^{z_ic} − Σ_c t_ic z_ic) + ½ ‖W‖² / (C n),    z = W x + b,   Σ_i s_i = 1
+
+with targets t_i that are one label, or a probability of each. The linear part is one product, made once: a step costs
+a pass over the points for the logits and one for the slope.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+MOST_DIRECTIONS = 256
+"""Principal directions in which the regressions look; beyond them a reference set of thousands has noise."""
+LOSS_TOLERANCE = 1e-5
+"""Relative fall of a regression's mean loss in one step at which it counts as converged."""
+MOST_STEPS = 200
+LEAST_PROBABILITY = 1e-6
+"""δ: no label is held for less likely."""
+
+
+class Fitted(NamedTuple):
+    """One regression a fold, on the features themselves."""
+
+    weights: Float[Tensor, "folds classes d"]
+    biases: Float[Tensor, "folds classes"]
+    """−∞ for a class without any weight in a fold's targets."""
+    converged: bool
+
+
+class Regressions:
+    """Of n points, whose features are looked at in units of their standard deviation (over all columns together)."""
+
+    def __init__(
+        self,
+        features: Float[Tensor, "n d"],
+        targets: Float[Tensor, "folds n classes"],
+        weights: Float[Tensor, "folds n"],
+    ) -> None:
+        """`weights` say how much a point counts in each fold: 1 or 0, or between."""
+        self.centre = features.mean(0)
+        x = features - self.centre
+        self.unit = float(x.square().mean(0).sum()) ** 0.5 or 1.0
+        self.directions = _principal_directions(x)
+        self.x = x @ self.directions / self.unit
+        self.counts = weights.sum(1).to(x.dtype)
+        self.share = weights.to(x.dtype) / self.counts[:, None]
+        owned = (targets * self.share[..., None]).transpose(1, 2)
+        self.pull, self.mass = owned @ self.x, owned.sum(2)
+        self.absent = self.mass == 0
+        self.start = np.zeros(self.pull.numel() + self.mass.numel())
+
+    def solve(self, inverse_penalty: float) -> Fitted:
+        """With this C; begins where the last one ended."""
+        from scipy.optimize import minimize
+
+        options = {"ftol": LOSS_TOLERANCE, "gtol": 0.0, "maxiter": MOST_STEPS}
+        found = minimize(self._objective, self.start, (inverse_penalty,), "L-BFGS-B", jac=True, options=options)
+        self.start = found.x
+        weights, biases = self._unpacked(found.x)
+        weights = weights @ self.directions.T / self.unit
+        return Fitted(
+            weights, (biases - weights @ self.centre).masked_fill(self.absent, -torch.inf), bool(found.success)
+        )
+
+    def _unpacked(self, flat: np.ndarray) -> tuple[Tensor, Tensor]:
+        table = torch.from_numpy(flat).to(self.x).view(*self.mass.shape, -1)
+        return table[..., :-1], table[..., -1]
+
+    def _objective(self, flat: np.ndarray, inverse_penalty: float) -> tuple[float, np.ndarray]:
+        """The value, summed over the folds, and its gradient."""
+        weights, biases = self._unpacked(flat)
+        penalty = (1 / (inverse_penalty * self.counts))[:, None, None]
+        # Points last: the passes over them are then over neighbours in memory.
+        logits = (weights.flatten(0, 1) @ self.x.T).view(*self.mass.shape, -1).add_(biases[..., None])
+        logits = logits.masked_fill_(self.absent[..., None], -torch.inf)
+        most = logits.amax(1, keepdim=True)
+        p = logits.sub_(most).exp_()
+        total = p.sum(1, keepdim=True)
+        log_total = (most + total.log())[:, 0]
+        linear = (weights * self.pull).sum(dtype=torch.float64) + (biases * self.mass).sum(dtype=torch.float64)
+        value = (penalty * weights.square()).sum() / 2 + (self.share * log_total).sum(dtype=torch.float64) - linear
+        p = p.mul_(self.share[:, None] / total)
+        slope = (p.flatten(0, 1) @ self.x).view_as(weights) - self.pull + penalty * weights
+        by_bias = p.sum(2) - self.mass
+        return float(value), torch.cat([slope, by_bias[..., None]], 2).double().flatten().cpu().numpy()
+
+
+def losses(probability: Float[Tensor, "n classes"]) -> Float[Tensor, "n classes"]:
+    """ℓ = −log (δ + (1 − C δ) p): finite, and equal to −log p where that matters."""
+    return -torch.log(LEAST_PROBABILITY + (1 - probability.shape[1] * LEAST_PROBABILITY) * probability)
+
+
+def _principal_directions(centred: Float[Tensor, "n d"]) -> Float[Tensor, "d _"]:
+    """Of the largest spread, at most `MOST_DIRECTIONS`; all where there are no more."""
+    d = centred.shape[1]
+    if d <= MOST_DIRECTIONS:
+        return torch.eye(d, dtype=centred.dtype, device=centred.device)
+    return torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -MOST_DIRECTIONS:]
