@@ -1,4 +1,4 @@
-"""What is found on other sets and with few reference images: `make benchmark`, or `benchmarks/other_sets.py FOLDER [SEEDS]`.
+"""What is found on other sets, and with few reference images: `make benchmark`, or `benchmarks/other_sets.py FOLDER`.
 
 FOLDER holds cifar10/ and cifar10_encoder/ (here with 20 and 100 reference images a class), tiny_imagenet100/ (100
 classes, a pool and a reference of the same source) and clothing/ (photographs by other people than those of the

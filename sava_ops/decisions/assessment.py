@@ -21,8 +21,8 @@ class Assessment:
     confidence: Float[np.ndarray, " N"]
     """How often such a suggestion is right for held-out reference points, 0..1."""
     p_values: Float[np.ndarray, " N"]
-    """Chance that there is as much evidence against a clean point, from held-out reference points; 1 where the reference has too few
-    of the class to judge it."""
+    """Chance that there is as much evidence against a clean point, from held-out reference points; 1 where the
+    reference has too few of the class to judge it."""
     clean_probability: Float[np.ndarray, " N"]
     """Of each point, given the evidence: a soft weight for training."""
     evidence: Float[np.ndarray, " N"]

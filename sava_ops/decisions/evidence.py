@@ -1,6 +1,6 @@
 """Image and label in one unit: how much likelier what was seen is of a bad point than of a good one.
 
-    s = −log P(a clean image is as foreign)        held-out reference points; exponential tail beyond their 90 % quantile
+    s = −log P(a clean image is as foreign)        held-out reference points; exponential beyond their 90 % quantile
     o_image = (1 − λ) a (e^{(1 − a) s} − 1) / π₀   excess of the pool over clean images, from the mixture
                                                    p ~ λ U(0, 1) + (1 − λ) Beta(a, 1), π₀ = λ + (1 − λ) a
                                                    (Pounds & Morris 2003)
@@ -22,6 +22,8 @@ TAIL = 0.9
 MOST_SURPRISE = 300.0
 REPRESENTATIVES = 4096
 """Quantiles that stand for a pool in the fits."""
+MOST_EVEN = 0.8
+"""a of a pool with a tail."""
 STEPS = 200
 LEAST_SHARE, MOST_SHARE = 1e-4, 0.95
 
@@ -99,6 +101,9 @@ def _excess(surprise: np.ndarray) -> tuple[float, float]:
 
 
 def _odds(surprise: np.ndarray, even: float, a: float) -> np.ndarray:
+    """o_image; none for a mixture whose second part is as even as the first: that is what chance looks like."""
+    if a > MOST_EVEN:
+        return np.zeros_like(surprise)
     return (1 - even) * a * np.expm1((1 - a) * surprise) / (even + (1 - even) * a)
 
 

@@ -1,4 +1,4 @@
-"""What the training pool itself says of its labels: who confuses what, and a classifier that has learned from both sides.
+"""What the training pool says of its labels: who confuses what, and a classifier that has learned from both sides.
 
     T[c, z]   = P(given label z | true class c) in the pool, by EM on p(c | x) of the reference set's regressions, held
                 near uniform noise U (1 − e; all other labels alike) by a Dirichlet prior of `PRIOR_LABELS` labels
@@ -36,8 +36,9 @@ from sava_ops.reference.logistic import Regressions, losses
 PRIOR_LABELS = 100.0
 """Strength of the Dirichlet prior: so many images with a label say as much of it as the prior."""
 LEAST_EXPLAINED = 0.15
-"""Share of what is unknown about a wrong label that T has to explain. Seen with 5 to 500 reference images a class, 10 to
-100 classes: below 0.14 for uniform noise of 5 % and more, above 0.16 where every fifth label is the nearest class's."""
+"""Share of what is unknown about a wrong label that T has to explain. Seen with 5 to 100 reference images a class and
+10 to 100 classes: below 0.14 for uniform noise of 5 % and more, above 0.16 where a fifth of the labels are the nearest
+class's."""
 INVERSE_PENALTY = 2.0
 """C of the regression on both sides; between a quarter and four times of it AUROC moves by less than 0.005."""
 SHARPNESSES = tuple(2 ** (k / 4) for k in range(-4, 9))

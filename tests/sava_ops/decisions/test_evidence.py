@@ -1,0 +1,78 @@
+"""Image and label in one unit."""
+
+import numpy as np
+import pytest
+
+from sava_ops.decisions.detection import auroc
+from sava_ops.decisions.evidence import MOST_SURPRISE, Side, weigh
+
+
+def sides(seed: int = 0, *, damaged: float = 0.0, wrong: float = 0.0, count: int = 4_000):
+    """A pool and 800 clean points: foreignness ~ N(0, 1), damaged + 4; margins ~ N(−6, 2), wrong ones + 9."""
+    generator = np.random.default_rng(seed)
+    bad, mislabelled = generator.random(count) < damaged, generator.random(count) < wrong
+    pool = Side(generator.normal(size=count) + 4 * bad, generator.normal(-6, 2, count) + 9 * mislabelled)
+    clean = Side(generator.normal(size=800), generator.normal(-6, 2, 800))
+    return pool, clean, bad, mislabelled
+
+
+def evidence(pool: Side, clean: Side, nat: float = 1.0):
+    return weigh(
+        pool, clean, np.full(len(clean.feature_values), len(pool.feature_values) / 800), nat=nat, other_labels=9
+    )
+
+
+def test_without_damage_the_margin_ranks():
+    pool, clean, _, wrong = sides(wrong=0.3)
+    found, _ = evidence(pool, clean)
+    assert found.image.max() == 0
+    assert auroc(found.total, wrong) == pytest.approx(auroc(pool.label_values, wrong), abs=1e-6)
+
+
+def test_without_wrong_labels_the_image_ranks():
+    pool, clean, bad, _ = sides(damaged=0.2)
+    found, _ = evidence(pool, clean)
+    assert auroc(found.total, bad) > auroc(pool.feature_values, bad) - 0.003
+    assert np.median(found.image[bad]) > 2 > 0.2 > np.median(found.image[~bad])
+
+
+def test_what_is_odd_in_both_adds_up():
+    pool, clean, bad, wrong = sides(damaged=0.3, wrong=0.3)
+    found, _ = evidence(pool, clean)
+    assert np.median(found.total[bad & wrong]) > np.median(found.total[bad | wrong])
+    assert auroc(found.total, bad | wrong) > max(auroc(side, bad | wrong) for side in pool)
+
+
+def test_more_of_either_is_more_evidence():
+    pool, clean, _, _ = sides(damaged=0.2, wrong=0.2)
+    rising, level = np.linspace(-10, 10, 41), np.full(41, 0.5)
+    for own in (Side(rising, level), Side(level, rising)):
+        found, _ = evidence(Side(*(np.concatenate(both) for both in zip(pool, own, strict=True))), clean)
+        assert (np.diff(found.total[-41:]) >= 0).all()
+        assert found.total[-1] > found.total[-41] + 1
+
+
+def test_what_all_images_of_a_pool_have_in_common_is_not_held_against_them():
+    pool, clean, bad, _ = sides(damaged=0.2)
+    near, far = (evidence(Side(pool.feature_values + c, pool.label_values), clean)[0] for c in (1.0, 50.0))
+    np.testing.assert_allclose(far.total, near.total, rtol=1e-6, atol=1e-9)
+    assert auroc(far.image, bad) > 0.95
+
+
+def test_the_unit_of_cost_does_not_matter():
+    pool, clean, _, _ = sides(damaged=0.2, wrong=0.2)
+    scaled = [Side(7 * side.feature_values, 7 * side.label_values) for side in (pool, clean)]
+    for one, other in zip(evidence(pool, clean), evidence(*scaled, nat=7.0), strict=True):
+        np.testing.assert_allclose(one.total, other.total, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("count", [1, 2, 30])
+def test_few_or_equal_clean_points_leave_it_finite(count):
+    equal = Side(np.zeros(count), np.zeros(count))
+    found, usual = weigh(
+        Side(np.array([-1.0, 0, 1e6]), np.array([-1e6, 0, 1e6])), equal, np.ones(count), nat=1.0, other_labels=0
+    )
+    for side in (found, usual):
+        assert np.isfinite(side.total).all()
+        assert np.isfinite(side.image).all()
+    assert found.image.max() <= MOST_SURPRISE

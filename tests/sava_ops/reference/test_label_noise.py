@@ -1,0 +1,106 @@
+"""What the pool says of its labels."""
+
+import numpy as np
+import pytest
+import torch
+
+from sava_ops.ot.cost import Points
+from sava_ops.reference import label_noise as module
+from sava_ops.reference.discriminant import fit_discriminant
+from sava_ops.reference.label_noise import LEAST_EXPLAINED, LabelNoise, fit_label_noise, hashed_folds
+
+CLASSES, WIDTH = 4, 12
+
+
+def drawn(count: int, seed: int, *, apart: float = 4.0, classes: int = CLASSES) -> Points:
+    generator = np.random.default_rng(seed)
+    labels = np.arange(count) % classes
+    features = apart * np.eye(WIDTH)[labels] + generator.normal(size=(count, WIDTH))
+    return Points(torch.from_numpy(features), torch.from_numpy(labels))
+
+
+def relabelled(points: Points, rows: np.ndarray, labels: np.ndarray) -> Points:
+    given = points.labels.clone()
+    given[torch.from_numpy(rows)] = torch.from_numpy(labels)
+    return Points(points.features, given)
+
+
+def fitted(reference: Points, pool: Points, classes: int = CLASSES) -> LabelNoise:
+    return fit_label_noise(reference, pool, fit_discriminant(reference, classes=classes, seed=0), seed=0)
+
+
+def test_the_fold_of_an_image_is_its_own():
+    x = drawn(1_000, 0).features.float()
+    folds = hashed_folds(x, 5)
+    assert torch.equal(hashed_folds(x[[7, 3]], 5), folds[[7, 3]])
+    assert torch.equal(hashed_folds(torch.cat([x, x]), 5), folds.repeat(2))
+    assert torch.bincount(folds, minlength=5).min() > 150
+    assert not torch.equal(hashed_folds(x + 1e-3, 5), folds)
+
+
+def test_who_confuses_what_is_found():
+    pool = drawn(4_000, 1)
+    first = (pool.labels == 0).nonzero()[:, 0].numpy()[::3]
+    noise = fitted(drawn(200, 2), relabelled(pool, first, np.ones(len(first), dtype=np.int64)))
+    assert float(noise.confusions[0, 1]) == pytest.approx(1 / 3, abs=0.05)
+    assert float(noise.explained) > LEAST_EXPLAINED
+    assert noise.excess[0].argmin() == 1, "the likeliest label of class 0 that is not its own"
+    torch.testing.assert_close(noise.confusions.sum(1), torch.ones(CLASSES, dtype=noise.confusions.dtype))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.4])
+def test_uniform_noise_is_nobodys_confusion(share):
+    pool, generator = drawn(4_000, 3), np.random.default_rng(4)
+    rows = (generator.random(4_000) < share).nonzero()[0]
+    wrong = (pool.labels.numpy()[rows] + generator.integers(1, CLASSES, len(rows))) % CLASSES
+    noise = fitted(drawn(80, 5), relabelled(pool, rows, wrong))
+    assert float(noise.explained) < LEAST_EXPLAINED
+    assert not noise.excess.any()
+    assert float(1 - noise.confusions.diagonal().mean()) == pytest.approx(share, abs=0.06)
+
+
+def test_few_reference_points_learn_from_the_pool():
+    reference, pool, unseen = drawn(12, 6, apart=2.0), drawn(2_000, 7, apart=2.0), drawn(1_000, 8, apart=2.0)
+    known = fit_discriminant(reference, classes=CLASSES, seed=0)
+    noise = fit_label_noise(reference, pool, known, seed=0)
+    alone, together = (
+        (costs.argmin(1) == unseen.labels).double().mean()
+        for costs in (known.losses(unseen.features), noise.costs(unseen.features, unseen.labels))
+    )
+    assert float(together) > float(alone) + 0.05
+
+
+def test_no_point_is_judged_by_what_its_own_label_taught(monkeypatch):
+    """Other labels in one fold leave the regression that judges this fold as it was, and change the others."""
+    even = torch.full((CLASSES, CLASSES), 0.1, dtype=torch.float64) + 0.6 * torch.eye(CLASSES)
+    monkeypatch.setattr(module, "_noise_model", lambda *_: (even, torch.zeros_like(even), torch.tensor(0.0)))
+    reference, pool = drawn(60, 9), drawn(500, 10)
+    own = (hashed_folds(pool.features, 5) == 2).nonzero()[:, 0].numpy()
+    turned = relabelled(pool, own, (pool.labels.numpy()[own] + 1) % CLASSES)
+    one, other = fitted(reference, pool), fitted(reference, turned)
+    # The solver stops the folds together.
+    moved = [float((a - b).norm()) for a, b in zip(one.joint_weights, other.joint_weights, strict=True)]
+    assert moved[2] < 0.2 * min(moved[:2] + moved[3:])
+
+
+def test_labels_that_the_reference_lacks_teach_nothing_and_are_costly():
+    reference, pool = drawn(60, 11, classes=3), drawn(400, 12)
+    noise = fitted(reference, pool)
+    costs = noise.costs(pool.features, pool.labels)
+    assert torch.isfinite(costs).all()
+    assert (costs[:, 3] > 10).all()
+    known = Points(pool.features[pool.labels < 3], pool.labels[pool.labels < 3])
+    torch.testing.assert_close(noise.joint_weights, fitted(reference, known).joint_weights)
+
+
+@pytest.mark.parametrize("labels", [[0], [0, 0, 0], [0, 1], [0, 1, 1, 2]])
+@pytest.mark.parametrize("given", [[3, 3], [0, 1, 2, 0, 1, 2]])
+def test_tiny_sides_say_little_but_say_it(labels, given):
+    generator = torch.Generator().manual_seed(0)
+    reference, pool = (
+        Points(torch.randn(len(side), 5, generator=generator).double(), torch.tensor(side)) for side in (labels, given)
+    )
+    noise = fitted(reference, pool)
+    assert torch.isfinite(noise.costs(pool.features, pool.labels)).all()
+    assert torch.isfinite(noise.joint_reference_losses).all()
+    assert torch.isfinite(noise.excess).all()
