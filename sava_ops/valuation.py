@@ -129,8 +129,8 @@ def assess(rows: Iterable[BatchRow], plan: BatchPlan, config: ValuationConfig) -
     clean_weights = np.concatenate(weights)
     evidence, usual_evidence = Evidence(found["values"], found["feature_values"]), usual["values"]
     if nat > 0 and len(clean_weights):
-        sides = (Side(side["feature_values"], side["label_values"]) for side in (found, usual))
-        evidence, of_clean = weigh(*sides, clean_weights, nat=nat, other_labels=other_labels)
+        pool, held_out = (Side(side["feature_values"], side["label_values"]) for side in (found, usual))
+        evidence, of_clean = weigh(pool, held_out, clean_weights, nat=nat, other_labels=other_labels)
         usual_evidence = of_clean.total
     measured = usual_evidence, clean_weights
     # What nobody can judge is not doubted.

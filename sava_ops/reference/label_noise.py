@@ -161,8 +161,8 @@ def _noise_model(pool: Points, known: Discriminant) -> tuple[Tensor, Tensor, Ten
     explained = (gain[0] - gain[1]) / (wrong * torch.tensor(count - 1.0).log())
     if explained < LEAST_EXPLAINED:
         return uniform, torch.zeros_like(uniform), explained
-    known = uniform > 0
-    excess = torch.where(known, uniform.clamp(min=SMALLEST).log() - confusions.clamp(min=SMALLEST).log(), 0.0)
+    log_ratio = uniform.clamp(min=SMALLEST).log() - confusions.clamp(min=SMALLEST).log()
+    excess = log_ratio.masked_fill(uniform == 0, 0.0)
     return confusions, excess, explained
 
 
