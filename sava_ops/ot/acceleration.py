@@ -10,7 +10,7 @@ converges to is reached.
 """
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 DEPTH = 5
@@ -57,3 +57,62 @@ class Anderson:
         # The plain solve would wait for a GPU to say whether the matrix is singular, which the ridge rules out.
         gamma = torch.linalg.solve_ex(gram, residuals @ residual.double()).result
         return image - (gamma @ images).to(image.dtype)
+
+
+class AndersonSideBySide:
+    """The memories of many iterations in step, one to each column: what `Anderson` does with every one of them."""
+
+    last: tuple[Tensor, Tensor] | None = None
+    """T(x) and r of the step before."""
+
+    def __init__(self, like: Float[Tensor, "m iterations"]) -> None:
+        m, count = like.shape
+        self.plain_steps = torch.zeros(count, dtype=torch.int64, device=like.device)
+        self.longest_pause, self.follows = torch.ones_like(self.plain_steps), self.plain_steps.bool()
+        # A difference of 0 in the ring has no say, so that all can share one place in it.
+        self.place, self.steps = 0, like.new_zeros(2, DEPTH, m, count, dtype=torch.float64)
+        self.gram = self.steps.new_zeros(DEPTH, DEPTH, count)
+
+    def pause(self, iterations: Int64[Tensor, " k"]) -> None:
+        """The last step of these went wrong."""
+        self.longest_pause[iterations] *= 2
+        self.plain_steps[iterations] = self.longest_pause[iterations]
+        self.follows[iterations] = False
+        self.steps[..., iterations] = 0
+        self.gram[..., iterations] = 0
+
+    def keep(self, iterations: Int64[Tensor, " k"]) -> None:
+        """Forget all others."""
+        for name in ("plain_steps", "longest_pause", "follows", "steps", "gram"):
+            setattr(self, name, getattr(self, name).index_select(-1, iterations))
+        if self.last is not None:
+            image, residual = self.last
+            self.last = image.index_select(-1, iterations), residual.index_select(-1, iterations)
+
+    def step(self, x: Float[Tensor, "m iterations"], image: Float[Tensor, "m iterations"]) -> Tensor:
+        """The next x (m, iterations), from x and T(x)."""
+        plain, residual = self.plain_steps > 0, image - x
+        differs, self.follows = self.follows & ~plain, ~plain
+        self.plain_steps -= plain.long()
+        last, self.last = self.last, (image, residual)
+        if last is None:
+            return image
+        for steps, new, old in zip(self.steps, self.last, last, strict=True):
+            steps[self.place] = torch.where(differs, new - old, 0)
+        images, residuals = self.steps
+        self.gram[self.place] = self.gram[:, self.place] = (residuals * residuals[self.place]).sum(1)
+        self.place = (self.place + 1) % DEPTH
+        gamma = _solved(self.gram, (residuals * residual).sum(1))
+        return image - (gamma[:, None] * images).sum(0).to(image.dtype)
+
+
+def _solved(gram: Float[Tensor, "depth depth k"], right: Float[Tensor, "depth k"]) -> Float[Tensor, "depth k"]:
+    """γ of many small systems, by elimination: the ridge rules out pivots near 0."""
+    table = torch.cat([gram, right[:, None]], 1)
+    diagonal = table.diagonal()
+    diagonal += (RIDGE * diagonal.amax(1) + torch.finfo(gram.dtype).tiny)[:, None]
+    for k in range(len(gram)):
+        pivot = table[k] / table[k, k]
+        table -= table[:, k, None] * pivot
+        table[k] = pivot
+    return table[:, -1]

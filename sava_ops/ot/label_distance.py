@@ -9,17 +9,26 @@ distance; here every class of either side has one. 2. The divergence is ours: W 
 minus the spread inside the two classes, scaled so that a wrong label costs on average as much as a foreign image.
 """
 
+import math
+from collections.abc import Iterator, Mapping
+from itertools import product
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from sava_ops.ot.cost import Points, feature_cost, mean_feature_cost
-from sava_ops.ot.sinkhorn import Problem, solve, uniform
+from sava_ops.ot.side_by_side import bytes_of_problem, solve_side_by_side
+from sava_ops.ot.sinkhorn import Problem
 
 EPSILON = 0.05
 """ε of the class-to-class problems, relative to the mean feature cost. Its own constant: tuning the ε of the batch
 pairs must not change W."""
 TOLERANCE = 1e-3
+BLOCK_BYTES = {"cpu": 2**24, "cuda": 2**30}
+"""Of the problems that are solved side by side: what stays in a processor's cache, what keeps a GPU busy."""
+SIMILAR = 1.5
+"""Classes that have up to this many times as many points as others share a block with them."""
 ClassSamples = dict[int, Tensor]
 """class id → features (n_c, d)."""
 
@@ -60,11 +69,55 @@ def _distances(rows: ClassSamples, columns: ClassSamples, classes: int) -> Float
     distances = torch.full((classes, classes), torch.nan, dtype=some.dtype, device=some.device)
     scale = mean_feature_cost(torch.cat(list(rows.values())), torch.cat(list(columns.values()))) or 1.0
     problem = Problem(EPSILON * scale, tolerance=TOLERANCE)
-    for column, y in columns.items():
-        for row, x in rows.items():
-            cost = feature_cost(x, y)
-            distances[row, column] = 2 * solve(cost, uniform(len(x), x), uniform(len(y), y), problem).cost
+    sizes = [{label: len(sample) for label, sample in side.items()} for side in (rows, columns)]
+    budget = BLOCK_BYTES[some.device.type]
+    for row_labels, column_labels in blocks(*sizes, itemsize=some.element_size(), budget=budget):
+        x, a = _stacked([rows[label] for label in row_labels])
+        y, b = _stacked([columns[label] for label in column_labels])
+        (n, r, _), (m, c, _) = x.shape, y.shape
+        # One product for all pairs of classes, which then go to the last place.
+        cost = feature_cost(x.flatten(0, 1), y.flatten(0, 1)).view(n, r, m, c).transpose(1, 2).reshape(n, m, r * c)
+        found = solve_side_by_side(cost, a.repeat_interleave(c, 1), b.repeat(1, r), problem)
+        distances[torch.tensor(row_labels)[:, None], torch.tensor(column_labels)] = 2 * found.cost.view(r, c)
     return distances
+
+
+def blocks(
+    rows: Mapping[int, int], columns: Mapping[int, int], *, itemsize: int, budget: int
+) -> Iterator[tuple[list[int], list[int]]]:
+    """Blocks of (row labels, column labels) that cover all pairs once, from label → number of points.
+
+    In each, classes are of similar size and the problems fit into `budget` bytes, or there is only one.
+    """
+    for some, others in product(_of_similar_size(rows), _of_similar_size(columns)):
+        n, m = max(rows[label] for label in some), max(columns[label] for label in others)
+        most = max(1, budget // bytes_of_problem(n, m, itemsize))
+        # As many points on either side: the fewest features for so many problems.
+        height = min(len(some), max(1, math.isqrt(most * m // n)), most)
+        width = min(len(others), most // height)
+        for top, left in product(range(0, len(some), height), range(0, len(others), width)):
+            yield some[top : top + height], others[left : left + width]
+
+
+def _of_similar_size(sizes: Mapping[int, int]) -> list[list[int]]:
+    """Labels in groups, by number of points."""
+    groups: list[list[int]] = []
+    for label in sorted(sizes, key=lambda label: (sizes[label], label)):
+        if groups and sizes[label] <= SIMILAR * sizes[groups[-1][0]]:
+            groups[-1].append(label)
+        else:
+            groups.append([label])
+    return groups
+
+
+def _stacked(samples: list[Tensor]) -> tuple[Float[Tensor, "n classes d"], Float[Tensor, "n classes"]]:
+    """Classes beside each other, and the uniform measure on each; the last point of a smaller one is repeated, with
+    weight 0."""
+    some, most = samples[0], max(len(sample) for sample in samples)
+    sizes = torch.tensor([len(sample) for sample in samples], device=some.device)
+    place = torch.arange(most, device=some.device)[:, None]
+    rows = torch.minimum(place, sizes - 1) + (sizes.cumsum(0) - sizes)
+    return torch.cat(samples)[rows], (place < sizes) / sizes.to(some)
 
 
 def _halves(sample: Float[Tensor, "n d"]) -> tuple[Float[Tensor, "_ d"], Float[Tensor, "_ d"]]:
