@@ -15,6 +15,8 @@ from sava_assets.home.store import Result
 FEW = 20
 """Reference points of a class, below which its values are little more than chance."""
 MOST_SUSPICIOUS = 0.02
+FEW_TOLD = 1 / 3
+"""Share of the reference images whose class a classifier of the features tells, below which values mean little."""
 
 
 @dg.asset_check(asset="raw_images", partitions_def=SHARDS, additional_deps=["reference_images", "test_images"])
@@ -77,6 +79,19 @@ def reference_trusted(workspace: Home) -> dg.AssetCheckResult:
         passed=share <= MOST_SUSPICIOUS,
         severity=dg.AssetCheckSeverity.WARN,
         metadata={"suspicious": numbers["suspicious"], "share": share},
+    )
+
+
+@dg.asset_check(asset="label_distances")
+def features_tell_classes(workspace: Home) -> dg.AssetCheckResult:
+    """The encoder is judged before it judges: its features tell the classes of reference images that are held out."""
+    told = workspace.store.require("label_distances").numbers["reference_labels_told"]
+    return dg.AssetCheckResult(
+        passed=told >= FEW_TOLD,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"these features tell the class of {told:.0%} of the reference images"
+        + ("" if told >= FEW_TOLD else ": values will mean little; take another encoder, or more reference images"),
+        metadata={"reference_labels_told": told},
     )
 
 

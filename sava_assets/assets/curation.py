@@ -14,6 +14,7 @@ from sava_assets.assets.ingest import refuse_shared_images
 from sava_assets.assets.transport import read_row
 from sava_assets.freshness.computation import Run, computed
 from sava_assets.freshness.history import record
+from sava_assets.home.resources import PruneKnobs
 from sava_assets.home.store import Output, Result, Store, bytes_file, table_file
 from sava_ops.decisions.assessment import Assessment
 from sava_ops.decisions.conformal import bad_share
@@ -97,6 +98,7 @@ def pruned_dataset(run: Run) -> Output:
     points, knobs = run.read("point_values").table("points.parquet"), run.knobs.prune
     labels, shards = (np.unique(points[name].to_pylist(), return_inverse=True)[1] for name in ("label", "shard"))
     made = decide(findings(points), labels, knobs.rule)
+    _brake(int((~made.keep).sum()), len(points), knobs)
     relabelled = made.action == "relabel"
     own, suggested = (np.array(points[name].to_pylist(), dtype=object) for name in ("label", "suggested_label"))
     mended = relabelled & knobs.relabel
@@ -115,6 +117,17 @@ def pruned_dataset(run: Run) -> Output:
             "share of bad points": _shares(points, {"label": labels, "shard": shards}, made),
         },
     )
+
+
+def _brake(cut: int, points: int, knobs: PruneKnobs) -> None:
+    """A tool that silently throws away half of what may be good data is worse than none."""
+    asked = knobs.fraction is not None or knobs.confirm or knobs.dry_run
+    if cut > knobs.brake * points and not asked:
+        raise BadInput(
+            f"{cut:,} of {points:,} images would be cut, more than `prune.brake` allows ({knobs.brake:.0%}), so nothing "
+            "is decided and curated/ stays as it is: look at point_values, and whether the reference set shows the same "
+            "things as the training images; if the cut is right, set `prune: {confirm: true}`"
+        )
 
 
 def _shares(points: pa.Table, groups: dict[str, np.ndarray], made: Decision) -> str:

@@ -98,13 +98,21 @@ def label_distances(run: Run) -> Output:
             "mean_feature_cost": made.scale,
             "discriminant_converged": bool(made.discriminant.converged),
             "discriminant_inverse_penalty": float(made.discriminant.inverse_penalty),
+            "reference_labels_told": float((made.discriminant.confusion.diagonal() * made.discriminant.shares).sum()),
             "label_noise_explained": float(made.label_noise.explained),
             "shards": {shard: result.data_version for shard, result in run.read_shards("embeddings").items()},
         },
         pictures={"distances": plots.matrix(made.label_distances, "training class", "reference class", classes)}
+        | {"classes that the features confuse": _confusable(made.discriminant, classes)}
         | {"confused labels": _confused(made.label_noise, classes)},
         data_version=run.content_version,
     )
+
+
+def _confusable(known: Discriminant, classes: list[str]) -> str:
+    """Pairs of reference classes that a classifier of the features takes for each other, in plain words."""
+    shares = known.confusion.T.cpu().clone().fill_diagonal_(0.0)
+    return _worst(shares, classes, "{} looks like {} in {:.0%} of the cases") or "None."
 
 
 def _confused(noise: LabelNoise, classes: list[str]) -> str:
@@ -114,10 +122,15 @@ def _confused(noise: LabelNoise, classes: list[str]) -> str:
             "No class is given another one's label more often than chance would: wrong labels are taken to be uniform."
         )
     shares = noise.confusions.cpu().clone().fill_diagonal_(0.0)
+    return _worst(shares, classes, "{} is labelled {} in {:.0%} of the cases")
+
+
+def _worst(shares: Tensor, classes: list[str], sentence: str) -> str:
+    """The largest entries (of this class, for that one) as a list."""
     order = shares.flatten().argsort(descending=True, stable=True)[:_MOST_CONFUSIONS].tolist()
-    pairs = [(divmod(place, len(classes)), float(shares.flatten()[place])) for place in order]
-    lines = [f"- {classes[c]} is labelled {classes[z]} in {share:.0%} of the cases" for (c, z), share in pairs]
-    return "\n".join(line for line, (_, share) in zip(lines, pairs, strict=True) if share >= _LEAST_CONFUSION)
+    pairs = [(*divmod(place, len(classes)), float(shares.flatten()[place])) for place in order]
+    found = [(classes[own], classes[other], share) for own, other, share in pairs if share >= _LEAST_CONFUSION]
+    return "\n".join(f"- {sentence.format(*line)}" for line in found)
 
 
 _MOST_CONFUSIONS, _LEAST_CONFUSION = 20, 0.02

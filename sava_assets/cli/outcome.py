@@ -28,14 +28,14 @@ def print_found(workspace: Workspace, planted: set[str]) -> None:
 
     points = workspace.store.require("pruned_dataset").table("points.parquet")
     bad = np.array([name in planted for name in points["id"].to_pylist()])
-    values, keep = points["value"].to_numpy(), points["keep"].to_numpy(zero_copy_only=False)
+    values, keep = points["evidence"].to_numpy(), points["keep"].to_numpy(zero_copy_only=False)
     pruned = int((~keep).sum())
     table = Table(title="planted wrong labels", title_justify="left")
-    for column in ("", "found by value", "expected at random"):
+    for column in ("", "found by evidence", "expected at random"):
         table.add_column(column, justify="left" if not column else "right")
     table.add_row("AUROC", f"{auroc(values, bad):.3f}", "0.500")
     top, chance = found_in_top(values, bad, count=int(bad.sum())), bad.sum() ** 2 / len(bad)
-    table.add_row(f"in the {bad.sum():,} highest of {len(bad):,} values", f"{top:,}", f"{chance:,.0f}")
+    table.add_row(f"in the {bad.sum():,} highest of {len(bad):,}", f"{top:,}", f"{chance:,.0f}")
     table.add_row(f"left after pruning {pruned:,}", f"{bad[keep].sum():,}", f"{bad.sum() * keep.mean():,.0f}")
     console.print(table)
 

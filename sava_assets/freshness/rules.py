@@ -56,6 +56,7 @@ _LABELS = ("valuation.label_metric", "valuation.class_sample", "valuation.calibr
 _BATCHING = ("valuation.batch_size", "valuation.batching", "valuation.seed")
 _PAIR = ("epsilon", "rho", "tolerance", "max_sweeps", "unit_norm", "held_out_sample", "class_shares")
 _PRUNE = ("fraction", "false_discovery_rate", "class_floor", "cap", "relabel_confidence", "relabel", "dry_run")
+_BRAKE = ("brake", "confirm")
 _WEIGHTS = ("label_weight", "classifier_weight", "shift_weight")
 
 RULES = {
@@ -92,7 +93,7 @@ RULES = {
         knobs=("valuation.gradient",),
     ),
     "pruned_dataset": Rule(
-        "3", upstream=("point_values", "raw_images"), knobs=tuple(f"prune.{name}" for name in _PRUNE)
+        "3", upstream=("point_values", "raw_images"), knobs=tuple(f"prune.{name}" for name in _PRUNE + _BRAKE)
     ),
     "classifier_accuracy": Rule(
         "3",

@@ -51,6 +51,10 @@ class PruneKnobs(BaseModel):
     class_floor: Share = PruneRule.class_floor
     cap: Share = PruneRule.cap
     relabel_confidence: Share = PruneRule.relabel_confidence
+    brake: Share = 0.5
+    """Largest share of the points that is cut without being asked for, by `fraction` or by `confirm`."""
+    confirm: bool = False
+    """Cut as many points as the false-discovery rate allows, even more than `brake`."""
     relabel: bool = False
     """Keep points whose action is "relabel", under their suggested label; without it they are left out."""
     export_images: bool = True

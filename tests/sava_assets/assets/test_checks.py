@@ -105,6 +105,18 @@ def test_too_few_reference_points_are_named_with_their_number(workspace):
     workspace.store.set_current(sound)
 
 
+@pytest.mark.parametrize(("told", "passed"), [(0.12, False), (0.9, True)])
+def test_features_that_tell_no_classes_are_named(workspace, told, passed):
+    store, sound = workspace.store, workspace.store.current("label_distances")
+    changed = Output({}, sound.numbers | {"reference_labels_told": told})
+    store.set_current(store.save("label_distances", f"{sound.key}-{told}", changed))
+    evaluation = evaluate(workspace, "features_tell_classes", None)
+    assert evaluation.passed == passed
+    assert evaluation.description.startswith(f"these features tell the class of {told:.0%} of the reference images")
+    assert ("values will mean little" in evaluation.description) != passed
+    store.set_current(sound)
+
+
 @pytest.mark.parametrize(("suspicious", "passed"), [(0, True), (12, False)])
 def test_reference_trusted_fails_when_many_points_are_suspicious(workspace, suspicious, passed):
     store, sound = workspace.store, workspace.store.current("reference_values")

@@ -1,0 +1,42 @@
+"""Who confuses what, in plain words; and the brake."""
+
+import pytest
+import torch
+
+from sava_assets.assets.curation import _brake
+from sava_assets.assets.transport import _confused
+from sava_assets.home.resources import PruneKnobs
+from sava_ops.errors import BadInput
+from sava_ops.reference.label_noise import LabelNoise
+
+
+def noise(confusions: torch.Tensor, excess: torch.Tensor) -> LabelNoise:
+    nothing = torch.zeros(1, 3, 2)
+    return LabelNoise(nothing, nothing[..., 0], confusions, excess, torch.tensor(0.5), torch.zeros(1, 3))
+
+
+def test_confusions_are_sentences_the_most_frequent_first():
+    found = torch.tensor([[0.81, 0.18, 0.01], [0.0, 1.0, 0.0], [0.0, 0.05, 0.95]])
+    assert _confused(noise(found, found), ["Top", "T-Shirt", "Hat"]) == (
+        "- Top is labelled T-Shirt in 18% of the cases\n- Hat is labelled T-Shirt in 5% of the cases"
+    )
+
+
+def test_uniform_noise_is_said_to_be_uniform():
+    even = torch.full((3, 3), 1 / 3)
+    assert "wrong labels are taken to be uniform" in _confused(noise(even, torch.zeros(3, 3)), ["a", "b", "c"])
+
+
+@pytest.mark.parametrize("settings", [{}, {"brake": 0.3, "cap": 1.0}])
+def test_more_than_the_brake_allows_is_not_cut_unasked(settings):
+    knobs = PruneKnobs(**settings)
+    _brake(int(knobs.brake * 1_000), 1_000, knobs)
+    with pytest.raises(
+        BadInput, match=r"^501 of 1,000 images would be cut, more than `prune.brake` allows .*confirm: true"
+    ):
+        _brake(501, 1_000, knobs)
+
+
+@pytest.mark.parametrize("asked", [{"confirm": True}, {"fraction": 0.6}, {"dry_run": True}, {"brake": 0.9}])
+def test_what_was_asked_for_is_cut(asked):
+    _brake(900, 1_000, PruneKnobs(**asked))
