@@ -8,7 +8,9 @@ import pyarrow.compute as pc
 import torch
 
 from sava_assets.assets.ingest import shared_images
+from sava_assets.formats.landing import contents, count
 from sava_assets.freshness.computation import SHARDS, Home
+from sava_assets.freshness.rules import shards_of
 from sava_assets.home.resources import Workspace
 from sava_assets.home.store import Result
 
@@ -30,6 +32,24 @@ def images_disjoint(context: dg.AssetCheckExecutionContext, workspace: Home) -> 
     ]
     first = {"first": f"{shared[0][0]} is {shared[0][1]}"} if shared else {}
     return dg.AssetCheckResult(passed=not shared, metadata={"shared": len(shared), **first})
+
+
+@dg.asset_check(asset="raw_images", partitions_def=SHARDS)
+def all_accounted(context: dg.AssetCheckExecutionContext, workspace: Home) -> dg.AssetCheckResult:
+    """Every file and row of the shard is used, quarantined or passed over, once, under an id of its own."""
+    links, paths = workspace.knobs.follow_links, shards_of(workspace)
+    numbers, repeated = dict.fromkeys(("found", "used", "quarantined", "passed_over"), 0), 0
+    for shard, result in _shards(context, workspace, "raw_images"):
+        used, aside = (result.table(name, ["id"])["id"] for name in ("points.parquet", "quarantine.parquet"))
+        passed = len(contents(paths[shard], follow_links=links).passed_over)
+        found = count(paths[shard], follow_links=links) + passed
+        for name, number in zip(numbers, (found, len(used), len(aside), passed), strict=True):
+            numbers[name] += number
+        repeated += len(used) + len(aside) - len(set(used.to_pylist() + aside.to_pylist()))
+    accounted = numbers["used"] + numbers["quarantined"] + numbers["passed_over"]
+    return dg.AssetCheckResult(
+        passed=not repeated and numbers["found"] == accounted, metadata={**numbers, "ids_repeated": repeated}
+    )
 
 
 @dg.asset_check(asset="embeddings", partitions_def=SHARDS)

@@ -54,7 +54,8 @@ def test_first_frame_of_an_animation():
 
 BROKEN = {
     "empty file": b"",
-    "not an image": b"<html>404 Not Found</html>",
+    "not an image": b"no image",
+    "not an image but a web page": b"\n<!DOCTYPE html><title>404</title>",
     "truncated or damaged": png(noise(64, 64))[:1_000],
     "larger than 100 megapixels": png_that_claims(20_000, 6_000),
     "pixels are floating-point numbers": encoded(Image.fromarray(np.zeros((2, 2), dtype=np.float32)), "tiff"),
