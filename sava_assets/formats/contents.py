@@ -136,9 +136,10 @@ def _walk(path: UPath, follow_links: bool) -> Iterator[tuple[str, str | None]]:
 
 def _about(entry: os.DirEntry, follow_links: bool) -> str | None:
     """Why an entry of a local folder is neither read nor entered."""
-    reason = why_not(entry.name, folder=entry.is_dir())
-    if reason is None and entry.is_symlink():
-        reason = link_fault(Path(entry.path), follow_links=follow_links)
+    fault = link_fault(Path(entry.path), follow_links=follow_links) if entry.is_symlink() else None
+    reason = why_not(entry.name, folder=fault is None and entry.is_dir())
+    if reason is None:
+        reason = fault
     if reason is None and not entry.is_dir() and not entry.is_file():
         reason = "not a regular file"
     return reason
@@ -155,7 +156,7 @@ def link_fault(link: Path, *, follow_links: bool) -> str | None:
     try:
         target = link.resolve(strict=True)
     except (OSError, RuntimeError):  # Python before 3.13 raises RuntimeError for a loop
-        return "a symbolic link to nothing"
+        return "a symbolic link to nothing that can be read"
     if target.is_dir() and target in [link.parent.resolve(), *link.parent.resolve().parents]:
         return "a symbolic link to a folder that holds it"
     return None

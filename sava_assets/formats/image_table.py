@@ -79,7 +79,8 @@ def _opened(path: UPath) -> Iterator[pq.ParquetFile]:
     except PermissionError as error:
         raise BadInput(f"{shown(str(path))} cannot be read ({error.strerror}): allow it, or move it away") from error
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{shown(str(path))} is not a readable Parquet file ({error}): write it again") from error
+        reason = " ".join(str(error).split())
+        raise BadInput(f"{shown(str(path))} is not a readable Parquet file ({reason}): write it again") from error
 
 
 def _require(schema: pa.Schema, column: str, place: str) -> None:

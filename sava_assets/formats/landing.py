@@ -67,10 +67,12 @@ def _entries(landing: UPath) -> list[UPath]:
 
 def _no_shard(path: UPath, follow_links: bool) -> str | None:
     """Why something in a landing folder is no shard; empty for what is plainly no data."""
-    folder = path.is_dir()
+    linked = is_local(path) and Path(path.path).is_symlink()
+    fault = link_fault(Path(path.path), follow_links=follow_links) if linked else None
+    folder = fault is None and path.is_dir()
     reason = why_not(path.name, folder=folder)
-    if reason is None and is_local(path) and Path(path.path).is_symlink():
-        reason = link_fault(Path(path.path), follow_links=follow_links)
+    if reason is None:
+        reason = fault
     if reason is None and path.name.startswith("_"):
         reason = "unfinished by its name (it begins with _): rename it when it is whole"
     if reason is None and not folder and not (is_table(path.name) and path.is_file()):

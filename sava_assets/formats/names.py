@@ -21,10 +21,10 @@ def class_name(text: str) -> str:
 
 def likeness(name: str) -> str:
     """What class names share that differ only in case, blanks, width of letters or leading zeros."""
-    folded = unicodedata.normalize("NFKC", name).casefold()
-    folded = re.sub(r"[\s_\-]+", " ", folded).strip()
-    number = re.fullmatch(r"([+-]?)0*(\d+)(?:\.0*)?", folded)
-    return f"{number[1].replace('+', '')}{number[2]}" if number else folded
+    folded = unicodedata.normalize("NFKC", name).casefold().strip()
+    if number := re.fullmatch(r"(-?)\+?0*(\d+)(?:\.0*)?", folded):
+        return number[1] + number[2]
+    return re.sub(r"[\s_\-]+", " ", folded).strip()
 
 
 def near_misses(seen: Iterable[str], known: Iterable[str]) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import struct
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -47,7 +48,8 @@ def decode(data: bytes) -> Pixels:
         if image.mode == "F":
             raise Undecodable("pixels are floating-point numbers")
         try:
-            return np.array(_to_rgb(ImageOps.exif_transpose(image)))
+            image.load()
+            return np.array(_to_rgb(_upright(image)))
         except (MemoryError, Undecodable):
             raise
         except Exception as error:  # Pillow's plugins raise whatever their parser met
@@ -114,7 +116,7 @@ def _open(data: bytes) -> Image.Image:
 def _damage(error: Exception) -> str:
     """In words. Of texts (PNG) Pillow unpacks a megabyte each and 64 in all, lest they fill the memory."""
     too_long = "MAX_TEXT_CHUNK" in str(error) or "Too much memory used in text chunks" in str(error)
-    return "too long texts beside the pixels" if too_long else "truncated or damaged"
+    return "text or colour profile too long to unpack" if too_long else "truncated or damaged"
 
 
 def _too_large() -> str:
@@ -128,6 +130,13 @@ def _inspect(data: bytes) -> ImageFacts | str:
         return str(reason)
     height, width = pixels.shape[:2]
     return ImageFacts(width, height, pixel_hash(pixels))
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except (SyntaxError, struct.error, LookupError, TypeError, ValueError):
+        return image  # EXIF that cannot be read does not say how the picture was held; its pixels are sound
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -21,6 +21,9 @@ _PICTURES = {
     b"\x89HDF": "HDF5",
     b"DDS ": "DirectDraw Surface",
     b"icns": "Apple's icon format",
+    b"qoif": "QOI",
+    b"\x01\xda": "SGI",
+    b"\x0a\x05\x01\x08": "PCX",
     b"<svg": "SVG",
 }
 _OTHERS = {

@@ -14,6 +14,7 @@ from upath import UPath
 from sava_assets.assets import features
 from sava_assets.cli import runner
 from sava_assets.cli.runner import curate, dagster_instance
+from sava_assets.formats.demo_sets import Labelled
 from sava_assets.formats.landing import read_images
 from sava_assets.freshness.history import collect_garbage
 from sava_assets.freshness.rules import RULES
@@ -333,9 +334,45 @@ def test_sets_without_a_common_class_are_refused(tmp_path):
         (home / "reference" / name).rename(home / "reference" / f"x{name}")
     refused(
         home,
-        r"training and reference set have no class in common \(training: east, north, south, west; reference: xeast, "
-        r"xnorth, xsouth, xwest\): name the classes alike, or list them as `classes` in sava.yaml",
+        r"the shard first and the reference set have no class in common \(the shard first: east, north, south, west; "
+        r"reference: xeast, xnorth, xsouth, xwest\): name the classes alike, or list them as `classes` in sava.yaml; "
+        "embeddings.second.: the shard second and the reference",
     )
+
+
+def test_a_shard_whose_classes_are_written_otherwise_is_refused_and_does_not_stop_the_others(tmp_path):
+    home = tmp_path / "home"
+    write_home(home, untrained_checkpoint(home))
+    workspace, shard = Workspace(home=str(home)), home / "landing" / "second"
+
+    def curated() -> tuple[set[str], set[str]]:
+        points = pq.read_table(home / "curated" / "points.parquet")
+        return set(points["shard"].to_pylist()), {file.stem for file in (home / "curated" / "images").iterdir()}
+
+    (shard / "east").rename(shard / "East")
+    message = r"^embeddings\[second\]: the shard second writes classes otherwise than the reference set \('East' for "
+    refused(home, message, curated=True)
+    assert curated() == ({"first"}, {"first"})
+    # Blanks around a name are no part of it.
+    (shard / "East").rename(shard / "east ")
+    curate(workspace, QUIET)
+    assert curated() == ({"first", "second"}, {"first", "second"})
+    assert set(workspace.store.require("point_values").table("points.parquet")["label"].to_pylist()) == set(NAMES)
+    # What was embedded before is not used either.
+    for number, name in enumerate(["east ", *NAMES[1:]]):
+        (shard / name).rename(shard / str(number))
+    refused(
+        home, r"second and the reference set have no class in common .* as if its class names were lost", curated=True
+    )
+    assert curated() == ({"first"}, {"first"})
+
+
+def test_a_test_set_whose_classes_are_written_otherwise_gives_no_accuracy(tmp_path):
+    home = tmp_path / "home"
+    write_home(home, untrained_checkpoint(home))
+    found = pictures(12, first=3_000)
+    write_set(home / "test" / "clean.parquet", Labelled(found.images, found.labels, ["e", "n", "s", "w"]))
+    refused(home, "classifier_accuracy: the test set and the reference set have no class in common", curated=True)
 
 
 def test_an_asset_asked_for_too_early_says_what_it_needs(tmp_path):
