@@ -15,7 +15,7 @@ from pathlib import Path
 from upath import UPath
 
 from sava_assets.formats.by_name import IMAGES, is_table, suffix_of, why_not
-from sava_assets.formats.names import shown
+from sava_assets.formats.names import shown, some
 from sava_ops.errors import BadInput
 
 
@@ -53,7 +53,7 @@ class Contents:
 def contents(path: UPath, *, follow_links: bool = True) -> Contents:
     """Look through a set without reading files.
 
-    Raises BadInput for a folder that cannot be read, and for a layout that leaves the class of an image open.
+    Raises BadInput for what is no set, and for a folder that cannot be read.
     """
     if not path.exists():
         raise BadInput(f"the image set {path} does not exist: create it, or name another one")
@@ -68,7 +68,7 @@ def contents(path: UPath, *, follow_links: bool = True) -> Contents:
     found = Contents([], [], [])
     for name, reason in sorted(_walk(path, follow_links), key=lambda found: found[0]):
         _sort_in(found, path, name, reason)
-    _refuse_unclear(found, path)
+    _pass_over_strays(found)
     return found
 
 
@@ -89,18 +89,28 @@ def _sort_in(found: Contents, path: UPath, name: str, reason: str | None) -> Non
         found.passed_over.append(PassedOver(shown(name), reason))
 
 
-def _refuse_unclear(found: Contents, path: UPath) -> None:
-    """Images beside the class folders are passed over; deeper ones, or none in a class folder, leave the class open."""
+def _pass_over_strays(found: Contents) -> None:
+    """Images beside the class folders have no class; where all lie so, the layout is another one than ours."""
     beside = [file for file in found.images if "/" not in file.name]
-    deep = [file for file in found.images if file.name.count("/") > 1]
-    if deep or (beside and len(beside) == len(found.images) and not found.tables):
+    if len(beside) < len(found.images) or found.tables:
+        for file in beside:
+            found.images.remove(file)
+            found.passed_over.append(PassedOver(shown(file.name), "an image beside the class folders: put it into one"))
+
+
+def refuse_unclear(found: Contents, path: UPath) -> None:
+    """Raise BadInput for a layout that leaves the class of an image open, or that holds no image at all."""
+    if unclear := [file for file in found.images if file.name.count("/") != 1]:
         raise BadInput(
-            f"{shown(str((deep or beside)[0].path))} is not inside a class folder: lay the set {path} out as "
+            f"{shown(str(unclear[0].path))} is not inside a class folder: lay the set {path} out as <class>/<image>, "
+            "or as Parquet files"
+        )
+    named = [each.name for each in found.passed_over if each.reason]
+    if named and not found.files:
+        raise BadInput(
+            f"{path} holds neither Parquet files nor class folders (passed over: {some(named)}): lay it out as "
             "<class>/<image>, or as Parquet files"
         )
-    for file in beside:
-        found.images.remove(file)
-        found.passed_over.append(PassedOver(shown(file.name), "an image beside the class folders: put it into one"))
 
 
 def _walk(path: UPath, follow_links: bool) -> Iterator[tuple[str, str | None]]:

@@ -13,9 +13,9 @@ from pathlib import Path
 from upath import UPath
 
 from sava_assets.formats.by_name import is_table, why_not
-from sava_assets.formats.contents import Contents, File, PassedOver, contents, is_local, link_fault
+from sava_assets.formats.contents import Contents, File, PassedOver, contents, is_local, link_fault, refuse_unclear
 from sava_assets.formats.image_table import EncodedImage, count_rows, image_schema, named, read_table
-from sava_assets.formats.names import is_utf8, partition_label, readable, shown, some
+from sava_assets.formats.names import is_utf8, partition_label, readable, shown
 from sava_ops.errors import BadInput
 
 MARKER = "_SUCCESS"
@@ -129,13 +129,7 @@ def read_images(
     name.
     """
     found = contents(path, follow_links=follow_links)
-    if not found.files:
-        named = [each.name for each in found.passed_over if each.reason]
-        if named:
-            raise BadInput(
-                f"{path} holds neither Parquet files nor class folders (passed over: {some(named)}): lay it out as "
-                "<class>/<image>, or as Parquet files"
-            )
+    refuse_unclear(found, path)
     seen: set[str] = set()
     for image in _all_images(found, classes):
         if image.name in seen:
@@ -161,7 +155,8 @@ def count(path: UPath, *, follow_links: bool = True) -> int:
 
 
 def _files(path: UPath, follow_links: bool) -> list[File]:
-    return contents(path, follow_links=follow_links).files
+    """Of a set, or of another file (a checkpoint) that file alone."""
+    return [File(path.name, path)] if path.is_file() else contents(path, follow_links=follow_links).files
 
 
 def _read_image(file: File, classes: Sequence[str] | None) -> EncodedImage:
