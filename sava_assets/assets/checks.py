@@ -9,6 +9,7 @@ import torch
 
 from sava_assets.assets.ingest import shared_images
 from sava_assets.formats.landing import contents, count
+from sava_assets.formats.names import alike, some
 from sava_assets.freshness.computation import SHARDS, Home
 from sava_assets.freshness.rules import shards_of
 from sava_assets.home.resources import Workspace
@@ -74,6 +75,17 @@ def class_shares_kept(context: dg.AssetCheckExecutionContext, workspace: Home) -
         np.add.at(counts, (points["batch"].to_numpy(), labels), 1)
         spread = max(spread, int(np.ptp(counts.sum(1))), int(np.ptp(counts, axis=0).max()) if stratified else 0)
     return dg.AssetCheckResult(passed=spread <= 1, metadata={"largest_difference": spread})
+
+
+@dg.asset_check(asset="reference_images")
+def classes_apart(workspace: Home) -> dg.AssetCheckResult:
+    """No two classes of the reference set differ only in case, blanks or leading zeros."""
+    groups = alike(workspace.store.require("reference_images").numbers["classes"])
+    return dg.AssetCheckResult(
+        passed=not groups,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"nearly_alike": "; ".join(some(group) for group in groups)},
+    )
 
 
 @dg.asset_check(asset="reference_embeddings")

@@ -20,6 +20,8 @@ from sava_ops.errors import BadInput
 
 MARKER = "_SUCCESS"
 PARQUET_END = b"PAR1"
+MOST_BYTES = 10**9
+"""Of an encoded image: the memory of a stranger's choice is not spent."""
 __all__ = ["MARKER", "EncodedImage", "contents", "image_schema"]
 """Of other modules, for those who read sets; the rest is made here."""
 
@@ -166,7 +168,8 @@ def _read_image(file: File, classes: Sequence[str] | None) -> EncodedImage:
     label, fault = named(folder) if written is None else named(written, classes)
     fault = fault if is_utf8(folder) else "the name of its class folder is not UTF-8"
     try:
-        data = file.path.read_bytes()
+        too_large = file.path.stat().st_size > MOST_BYTES
+        data, fault = (b"", "a file of more than 1 GB") if too_large else (file.path.read_bytes(), fault)
     except PermissionError as error:
         data, fault = b"", f"cannot be read ({error.strerror})"
     except OSError as error:

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from urllib.parse import unquote
 
 NAMES_SHOWN = 5
+LETTERS_SHOWN = 60
+"""Of each."""
 UNSEEN = {"Cc", "Cs", "Zl", "Zp"}
 """Unicode categories of what steers a terminal, breaks a line, or is no letter at all."""
 HIVE_DEFAULT = "__HIVE_DEFAULT_PARTITION__"
@@ -34,12 +36,22 @@ def near_misses(seen: Iterable[str], known: Iterable[str]) -> dict[str, str]:
     return {name: alike[likeness(name)] for name in sorted(set(seen) - known) if likeness(name) in alike}
 
 
+def alike(names: Iterable[str]) -> list[list[str]]:
+    """Names of one set that are nearly written as each other."""
+    groups: dict[str, list[str]] = {}
+    for name in sorted(names):
+        groups.setdefault(likeness(name), []).append(name)
+    return [group for group in groups.values() if len(group) > 1]
+
+
 def misnamed(who: str, seen: Sequence[str], known: Sequence[str]) -> str:
     """Why the classes of a set (`who`) cannot be judged by those of the reference set, in a sentence; or nothing.
 
     A class that only the set has is no fault. One that is nearly written as a known one is, and so is a number where
     the reference set has names only: every point of it would count as wrongly labelled.
     """
+    if not set(seen) - set(known):
+        return ""
     common = set(seen) & set(known)
     near = [f"{shown(name)!r} for {shown(other)!r}" for name, other in near_misses(seen, known).items()]
     hint = f"; it writes {some(near)}" if near else ""
@@ -67,7 +79,7 @@ def is_number(name: str) -> bool:
 
 def some(names: Iterable[str]) -> str:
     """The first of these names, as they can be shown."""
-    listed = sorted(map(shown, names))
+    listed = sorted(shown(name) if len(name) <= LETTERS_SHOWN else f"{shown(name[:LETTERS_SHOWN])}…" for name in names)
     return ", ".join(listed[:NAMES_SHOWN]) + (", …" if len(listed) > NAMES_SHOWN else "")
 
 

@@ -190,7 +190,7 @@ def shards_of(home: Home) -> dict[str, UPath]:
 
 
 def refusal(home: Home, asset: str, shard: str | None = None) -> str:
-    """Why a set is not judged by the reference set: its classes are not those of the reference, by their names."""
+    """Why the reference set cannot judge a set by its class names; empty if it can, or if either is not there."""
     found, reference = home.store.current(asset, shard), home.store.current("reference_images")
     if found is None or reference is None:
         return ""

@@ -118,6 +118,19 @@ def test_too_few_reference_points_are_named_with_their_number(workspace):
     workspace.store.set_current(sound)
 
 
+@pytest.mark.parametrize(
+    ("classes", "told"), [(["east", "west"], ""), (["East", "east", "0", "00"], "0, 00; East, east")]
+)
+def test_classes_of_the_reference_set_that_are_nearly_alike_are_named(workspace, classes, told):
+    store, sound = workspace.store, workspace.store.current("reference_images")
+    changed = Output({}, sound.numbers | {"classes": classes})
+    store.set_current(store.save("reference_images", f"{sound.key}-{len(classes)}", changed))
+    evaluation = evaluate(workspace, "classes_apart", None)
+    store.set_current(sound)
+    assert evaluation.passed == (not told)
+    assert evaluation.metadata["nearly_alike"].value == told
+
+
 @pytest.mark.parametrize(("suspicious", "passed"), [(0, True), (12, False)])
 def test_reference_trusted_fails_when_many_points_are_suspicious(workspace, suspicious, passed):
     store, sound = workspace.store, workspace.store.current("reference_values")

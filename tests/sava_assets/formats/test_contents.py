@@ -122,6 +122,12 @@ def test_pipes_and_sockets_are_not_opened(tmp_path):
     assert passed_over(path) == {"east/pipe.png": "not a regular file"}
 
 
+def test_a_file_as_large_as_its_sender_likes_is_set_aside_unread(tmp_path):
+    path = put(tmp_path, "east/0.png", "east/1.png")
+    os.truncate(tmp_path / "east" / "1.png", 10**12)
+    assert [image.fault for image in read_images(path)] == ["", "a file of more than 1 GB"]
+
+
 def test_what_cannot_be_read_is_said(tmp_path, monkeypatch):
     """Of a folder in a sentence, for a class might be missing; of an image as the reason why it is set aside."""
     path = put(tmp_path / "set", "east/0.png", "north/1.png")

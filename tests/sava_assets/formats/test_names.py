@@ -2,7 +2,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sava_assets.formats.names import class_name, is_utf8, misnamed, near_misses, partition_label, readable, shown
+from sava_assets.formats.names import (
+    alike,
+    class_name,
+    is_utf8,
+    misnamed,
+    near_misses,
+    partition_label,
+    readable,
+    shown,
+    some,
+)
 
 REFERENCE = ["east", "north", "south", "west"]
 
@@ -100,3 +110,12 @@ def test_any_file_name_becomes_text(data):
 )
 def test_hive_partition_folders_give_labels(folder, label):
     assert partition_label(folder) == label
+
+
+def test_names_that_are_nearly_alike_are_grouped():
+    assert alike(["East", "east", "1", "01", "001", "up"]) == [["001", "01", "1"], ["East", "east"]]
+
+
+def test_long_lists_and_long_names_are_cut():
+    assert some([str(k) for k in range(9)]) == "0, 1, 2, 3, 4, …"
+    assert some(["x" * 500]) == "x" * 60 + "…"
