@@ -8,7 +8,10 @@ import pyarrow.compute as pc
 import torch
 
 from sava_assets.assets.ingest import shared_images
+from sava_assets.formats.landing import contents, count
+from sava_assets.formats.names import alike, some
 from sava_assets.freshness.computation import SHARDS, Home
+from sava_assets.freshness.rules import shards_of
 from sava_assets.home.resources import Workspace
 from sava_assets.home.store import Result
 
@@ -34,6 +37,24 @@ def images_disjoint(context: dg.AssetCheckExecutionContext, workspace: Home) -> 
     return dg.AssetCheckResult(passed=not shared, metadata={"shared": len(shared), **first})
 
 
+@dg.asset_check(asset="raw_images", partitions_def=SHARDS)
+def all_accounted(context: dg.AssetCheckExecutionContext, workspace: Home) -> dg.AssetCheckResult:
+    """Every file and row of the shard is used, quarantined or passed over, once, under an id of its own."""
+    links, paths = workspace.knobs.follow_links, shards_of(workspace)
+    numbers, repeated = dict.fromkeys(("found", "used", "quarantined", "passed_over"), 0), 0
+    for shard, result in _shards(context, workspace, "raw_images"):
+        used, aside = (result.table(name, ["id"])["id"] for name in ("points.parquet", "quarantine.parquet"))
+        passed = len(contents(paths[shard], follow_links=links).passed_over)
+        found = count(paths[shard], follow_links=links) + passed
+        for name, number in zip(numbers, (found, len(used), len(aside), passed), strict=True):
+            numbers[name] += number
+        repeated += len(used) + len(aside) - len(set(used.to_pylist() + aside.to_pylist()))
+    accounted = numbers["used"] + numbers["quarantined"] + numbers["passed_over"]
+    return dg.AssetCheckResult(
+        passed=not repeated and numbers["found"] == accounted, metadata={**numbers, "ids_repeated": repeated}
+    )
+
+
 @dg.asset_check(asset="embeddings", partitions_def=SHARDS)
 def embeddings_finite(context: dg.AssetCheckExecutionContext, workspace: Home) -> dg.AssetCheckResult:
     """Every feature is a finite number."""
@@ -56,6 +77,17 @@ def class_shares_kept(context: dg.AssetCheckExecutionContext, workspace: Home) -
         np.add.at(counts, (points["batch"].to_numpy(), labels), 1)
         spread = max(spread, int(np.ptp(counts.sum(1))), int(np.ptp(counts, axis=0).max()) if stratified else 0)
     return dg.AssetCheckResult(passed=spread <= 1, metadata={"largest_difference": spread})
+
+
+@dg.asset_check(asset="reference_images")
+def classes_apart(workspace: Home) -> dg.AssetCheckResult:
+    """No two classes of the reference set differ only in case, blanks or leading zeros."""
+    groups = alike(workspace.store.require("reference_images").numbers["classes"])
+    return dg.AssetCheckResult(
+        passed=not groups,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"nearly_alike": "; ".join(some(group) for group in groups)},
+    )
 
 
 @dg.asset_check(asset="reference_embeddings")

@@ -12,10 +12,11 @@ from sava_assets.assets import plots
 from sava_assets.assets.findings import findings, with_findings
 from sava_assets.assets.ingest import refuse_shared_images
 from sava_assets.assets.transport import read_row
+from sava_assets.formats.landing import image_schema
 from sava_assets.freshness.computation import Run, computed
 from sava_assets.freshness.history import record
 from sava_assets.home.resources import PruneKnobs
-from sava_assets.home.store import Output, Result, Store, bytes_file, table_file
+from sava_assets.home.store import Output, Result, Store, bytes_file, file_name, table_file
 from sava_ops.decisions.assessment import Assessment
 from sava_ops.decisions.conformal import bad_share
 from sava_ops.decisions.pruning import Decision, decide, keep_random
@@ -83,8 +84,8 @@ def _publish(run: Run, result: Result) -> None:
     if run.knobs.prune.export_images:
         for shard, images in run.read_shards("raw_images").items():
             if table := _kept_images(points, shard, images):
-                out.put(f"images/{shard}.parquet", table_file(table))
-                written.add(f"images/{shard}.parquet")
+                out.put(name := f"images/{file_name(shard)}.parquet", table_file(table))
+                written.add(name)
     out.put("points.parquet", table_file(points))
     for old in [*curated.glob("images/*.parquet")]:
         if f"images/{old.name}" not in written:
@@ -227,7 +228,7 @@ def _highest(points: pa.Table, shards: dict[str, Result]) -> str:
 
 
 def _kept_images(points: pa.Table, shard: str, images: Result) -> pa.Table | None:
-    """The kept images of a shard as `image: struct<bytes, path>`, `label`; None if nothing of it is kept."""
+    """The kept images of a shard in the Hugging Face layout, with the class names of all; None if nothing is kept."""
     kept = points.filter(pc.field("curated_label").is_valid() & (pc.field("shard") == shard))
     labels = kept.select(["id", "curated_label"]).rename_columns(["id", "label"])
     table = images.table("images.parquet").join(labels, "id", join_type="inner").sort_by("id")
@@ -236,7 +237,10 @@ def _kept_images(points: pa.Table, shard: str, images: Result) -> pa.Table | Non
     image = pa.StructArray.from_arrays(
         [table["image"].combine_chunks(), table["id"].combine_chunks()], names=["bytes", "path"]
     )
-    return pa.table({"image": image, "label": table["label"]})
+    names = sorted({name for name in points["curated_label"].unique().to_pylist() if name is not None})
+    schema, number = image_schema(names), {name: k for k, name in enumerate(names)}
+    label = pa.array([number[name] for name in table["label"].to_pylist()], pa.int64())
+    return pa.table([image, label], schema=schema)
 
 
 def _labelled(shards: dict[str, Result], classes: list[str], run: Run) -> LabelledImages:

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from upath import UPath
 
-from sava_assets.formats.landing import EncodedImage, find_shards, read_images
+from sava_assets.formats.landing import EncodedImage, contents, read_images
 from sava_assets.freshness.computation import Run, computed
+from sava_assets.freshness.rules import shards_of
 from sava_assets.home.store import Output, Result, table_file
 from sava_ops.batches import split_batches
 from sava_ops.errors import BadInput
@@ -45,8 +46,7 @@ class ImageSet:
 @computed(group="training", kinds={"parquet"})
 def raw_images(run: Run) -> Output:
     """The images of one landed shard with their labels; what does not decode is set aside with its reason."""
-    path = find_shards(run.workspace.folder(run.knobs.landing))[run.shard or ""]
-    return _output(_ingest(run, path, prefix=f"{run.shard}/"))
+    return _output(_ingest(run, shards_of(run.workspace)[run.shard or ""], prefix=f"{run.shard}/"))
 
 
 @computed(group="reference", kinds={"parquet"})
@@ -91,12 +91,14 @@ def refuse_shared_images(ones: Mapping[str, Result], other_name: str, other: Res
 
 def _ingest(run: Run, path: UPath, *, prefix: str) -> ImageSet:
     """Raises BadInput for a set without one usable image."""
-    images = read_images(path, run.knobs.classes)
+    images = read_images(path, run.knobs.classes, follow_links=run.knobs.follow_links)
     total = ImageSet(POINTS.empty_table(), IMAGES.empty_table(), QUARANTINE.empty_table())
     while chunk := list(islice(images, IMAGES_AT_ONCE)):
         total += _decoded(chunk, prefix)
     for row in total.quarantine.to_pylist():
         run.log.warning(f"quarantined {row['id']}: {row['reason']}")
+    for passed in contents(path, follow_links=run.knobs.follow_links).passed_over:
+        run.log.warning(f"passed over {prefix}{passed.name}: {passed.reason or 'no data'}")
     if not len(total.points):
         first = f" (first: {total.quarantine['reason'][0]})" if len(total.quarantine) else ""
         raise BadInput(f"{path} holds no usable image, {len(total.quarantine)} quarantined{first}: put images there")
@@ -107,8 +109,8 @@ def _decoded(chunk: list[EncodedImage], prefix: str) -> ImageSet:
     points, images, quarantine = [], [], []
     for image, facts in zip(chunk, inspect_all([image.data for image in chunk]), strict=True):
         name = prefix + image.name
-        if isinstance(facts, str) or image.label is None:
-            quarantine.append({"id": name, "reason": facts if isinstance(facts, str) else "no label"})
+        if image.fault or isinstance(facts, str):
+            quarantine.append({"id": name, "reason": image.fault or facts})
             continue
         points.append({"id": name, "label": image.label, **vars(facts)})
         images.append({"id": name, "image": image.data})

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw, ImageFont
 
+from sava_assets.formats.names import shown
 from sava_ops.images.decode import decode, fit
 
 MOST_CELLS = 200
@@ -24,6 +26,8 @@ CELL, CAPTION = 88, 14
 ROOM_FOR_NAMES = 60
 """Letters below a plot."""
 MANY_COLOURS = 128
+LETTERS = 40
+"""Of a name in a picture."""
 FEW_TICKS = 4
 """Every tick costs a millisecond, and each new shard draws three pictures."""
 
@@ -53,8 +57,9 @@ def matrix(values, rows: str, columns: str, names: Sequence[str] | None = None) 
     axes.set_ylabel(rows if step == 1 else f"{rows} (every {step}th)")
     if names and len(names) <= 20:
         figure.subplots_adjust(left=0.24, bottom=0.36)
-        axes.set_xticks(range(len(names)), names, rotation=90)
-        axes.set_yticks(range(len(names)), names)
+        drawn = [_drawable(name).replace("$", r"\$") for name in names]  # it would open mathematics
+        axes.set_xticks(range(len(names)), drawn, rotation=90)
+        axes.set_yticks(range(len(names)), drawn)
     return _markdown(_drawn(figure))
 
 
@@ -93,9 +98,9 @@ def image_grid(images: Sequence[bytes], captions: Sequence[str]) -> str:
     draw, font = ImageDraw.Draw(canvas), ImageFont.truetype(str(FONT), 9)
     for place, (image, caption) in enumerate(zip(images, captions, strict=True)):
         x, y = place % GRID_COLUMNS * CELL, place // GRID_COLUMNS * (CELL + CAPTION)
-        draw.text((x + CELL // 2, y + CAPTION - 2), caption, fill="black", font=font, anchor="ms")
-        shown = Image.fromarray(_thumbnail(image)).resize((CELL - 8, CELL - 8), Image.Resampling.NEAREST)
-        canvas.paste(shown, (x + 4, y + CAPTION))
+        draw.text((x + CELL // 2, y + CAPTION - 2), _drawable(caption), fill="black", font=font, anchor="ms")
+        small = Image.fromarray(_thumbnail(image)).resize((CELL - 8, CELL - 8), Image.Resampling.NEAREST)
+        canvas.paste(small, (x + 4, y + CAPTION))
     return _markdown(canvas, colours=64)
 
 
@@ -116,6 +121,12 @@ def _thumbnail(data: bytes) -> np.ndarray:
     return fit(pixels, min(THUMBNAIL, *pixels.shape[:2]))
 
 
+def _drawable(name: str) -> str:
+    """A name on one line, cut to what a picture has room for."""
+    line = shown(name)
+    return line if len(line) <= LETTERS else f"{line[: LETTERS - 1]}…"
+
+
 def _axes():
     # Fixed margins: laying them out by what is drawn costs more than the drawing.
     figure = Figure(figsize=(6, 3.5))
@@ -126,7 +137,9 @@ def _axes():
 def _drawn(figure: Figure) -> Image.Image:
     canvas = FigureCanvasAgg(figure)
     figure.set_dpi(80)
-    canvas.draw()
+    with warnings.catch_warnings():  # a letter that the font has not is a box, and no news
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
 

@@ -132,7 +132,8 @@ def curate(
         made = {name: v for name, v in {"source": source, "image_size": image_size}.items() if v is not None}
         settings |= {"encoder": made} if made else {}
         workspace = prepare_home(home, settings)
-        print_outcome(workspace, run_curation(workspace, console))
+        run_curation(workspace, console)
+        print_outcome(workspace)
 
 
 @app.command()
@@ -178,18 +179,20 @@ def value(
 @app.command()
 def status(home: Home = HOME) -> None:
     """What is fresh, what is due, and why. Looks only; `sava curate` runs what is due."""
-    from sava_assets.cli.outcome import say
-    from sava_assets.formats.landing import find_shards
+    from sava_assets.cli.accounts import say_accounts
+    from sava_assets.cli.outcome import console, say
     from sava_assets.freshness.drift import calibration_drift
+    from sava_assets.freshness.rules import shards_of
     from sava_assets.freshness.survey import Survey
 
     with _sentences():
         workspace = _existing(home)
-        shards = list(find_shards(workspace.folder(workspace.knobs.landing)))
-        states = list(Survey(workspace, shards).all())
+        shards = list(shards_of(workspace))
+        states = list((survey := Survey(workspace, shards)).all())
         for state in states:
             if state.status != "fresh":
                 say(f"{state.status:<8} {state.title}: {state.reason}")
+        say_accounts(survey, console, quarantine=False)
         fresh = sum(state.status == "fresh" for state in states)
         say(f"{fresh:,} of {len(states):,} results are fresh")
         if drift := calibration_drift(workspace, shards):
@@ -242,12 +245,12 @@ def gc(
 ) -> None:
     """Delete stored results that no curation in the history uses."""
     from sava_assets.cli.outcome import say
-    from sava_assets.formats.landing import find_shards
     from sava_assets.freshness.history import collect_garbage
+    from sava_assets.freshness.rules import shards_of
 
     with _sentences():
         workspace = _existing(home)
-        shards = list(find_shards(workspace.folder(workspace.knobs.landing)))
+        shards = list(shards_of(workspace))
         count, size = collect_garbage(workspace, shards, keep=keep)
         say(f"{count:,} results deleted, {size / 1e6:,.1f} MB")
 
@@ -303,9 +306,9 @@ def _run_planted(home: Path, settings: dict) -> None:
     from sava_assets.formats.demo_sets import planted_errors
 
     workspace = prepare_home(home, settings)
-    shards = curate(workspace, console)
+    curate(workspace, console)
     print_found(workspace, planted_errors(home))
-    print_outcome(workspace, shards)
+    print_outcome(workspace)
 
 
 @contextmanager
@@ -325,7 +328,9 @@ def _complain(mark: str, sentence: str) -> None:
     from rich.console import Console
     from rich.markup import escape
 
-    Console(stderr=True, soft_wrap=True).print(f"{mark}{escape(sentence)}", highlight=False)
+    from sava_assets.formats.names import shown
+
+    Console(stderr=True, soft_wrap=True).print(f"{mark}{escape(shown(sentence))}", highlight=False)
 
 
 def _absolute(path: str) -> str:

@@ -3,21 +3,20 @@
 import os
 import shutil
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from sava_assets.formats.names import shown
 from sava_assets.home.resources import Workspace
 
 console = Console(stderr=False)
-QUARANTINE_SHOWN = 10
 
 
 def say(line: str) -> None:
-    """One line, whole, as it is."""
-    console.print(line, soft_wrap=True, markup=False, highlight=False)
+    """One line, whole; names in it cannot steer the terminal."""
+    console.print(shown(line), soft_wrap=True, markup=False, highlight=False)
 
 
 def print_found(workspace: Workspace, planted: set[str]) -> None:
@@ -40,8 +39,8 @@ def print_found(workspace: Workspace, planted: set[str]) -> None:
     console.print(table)
 
 
-def print_outcome(workspace: Workspace, shards: Sequence[str]) -> None:
-    """Accuracies, decisions, what was set aside, and where everything lies."""
+def print_outcome(workspace: Workspace) -> None:
+    """Accuracies, decisions, and where everything lies."""
     accuracy = workspace.store.require("classifier_accuracy").numbers
     pruned = workspace.store.require("pruned_dataset").numbers
     table = Table(title=f"test accuracy of ResNet18, {accuracy['seeds']} seeds, equal steps", title_justify="left")
@@ -53,7 +52,6 @@ def print_outcome(workspace: Workspace, shards: Sequence[str]) -> None:
     actions = ", ".join(f"{pruned[f'to_{name}']:,} to {name}" for name in ("drop", "relabel", "review"))
     points = f"{pruned['points']:,} points valued, about {pruned['bad_share']:.0%} of them bad"
     say(f"{points}; {pruned['kept']:,} kept, {actions}")
-    _print_quarantine(workspace, shards)
     home = Path(workspace.home)
     places = {
         "values and decisions": home / "curated" / "points.parquet",
@@ -62,21 +60,6 @@ def print_outcome(workspace: Workspace, shards: Sequence[str]) -> None:
     }
     for what, where in places.items():
         say(f"{what:<22} {where}")
-
-
-def _print_quarantine(workspace: Workspace, shards: Sequence[str]) -> None:
-    """Which images were set aside, and why."""
-    import pyarrow as pa
-
-    sets = [("raw_images", shard) for shard in shards] + [("reference_images", None), ("test_images", None)]
-    tables = [workspace.store.require(asset, shard).table("quarantine.parquet") for asset, shard in sets]
-    aside = pa.concat_tables(tables).to_pylist()
-    if aside:
-        console.print(f"{len(aside):,} images quarantined:")
-    for row in aside[:QUARANTINE_SHOWN]:
-        say(f"  {row['id']}: {row['reason']}")
-    if len(aside) > QUARANTINE_SHOWN:
-        console.print(f"  … and {len(aside) - QUARANTINE_SHOWN:,} more, in quarantine.parquet of each set's result")
 
 
 def own_command() -> str:

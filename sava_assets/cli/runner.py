@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.markup import escape
 
 from sava_assets.assets.ingest import refuse_shared_images
+from sava_assets.cli.accounts import say_accounts
 from sava_assets.cli.preparation import dagster_instance
 from sava_assets.cli.progress import bars
 from sava_assets.definitions import ASSETS, CHECKS
-from sava_assets.formats.landing import find_shards
 from sava_assets.freshness.processes import bury_dead_runs, own_tags
-from sava_assets.freshness.rules import RULES, SHARDS_NAME, inputs
+from sava_assets.freshness.rules import RULES, SHARDS_NAME, inputs, landing_of
 from sava_assets.freshness.survey import PENDING, State, Survey
 from sava_assets.home.resources import Workspace
 from sava_ops.errors import BadInput
@@ -39,7 +39,9 @@ def curate(workspace: Workspace, console: Console) -> list[str]:
     """
     with _session(workspace, console) as (instance, shards):
         failed = _run_due(workspace, instance, console, tuple(RULES), shards)
-        blocked = [s for s in Survey(workspace, shards).all() if s.status == "failed" and s.title not in failed]
+        survey = Survey(workspace, shards)
+        blocked = [s for s in survey.all() if s.status == "failed" and s.title not in failed]
+    say_accounts(survey, console, quarantine=True)
     _raise(failed | {state.title: state.reason for state in blocked})
     return shards
 
@@ -166,12 +168,17 @@ def register(instance: dg.DagsterInstance, shards: Sequence[str]) -> None:
 
 def _settled_shards(workspace: Workspace, instance: dg.DagsterInstance, console: Console) -> list[str]:
     """Register what has landed, after giving what is still being written the time to finish."""
-    landing, deadline = workspace.folder(workspace.knobs.landing), time.monotonic() + workspace.knobs.settle_seconds
+    deadline = time.monotonic() + workspace.knobs.settle_seconds
     told = False
     while True:
-        shards = list(find_shards(landing))
+        found = landing_of(workspace)
+        shards = list(found.shards)
         if not shards:
-            raise BadInput(f"no shard has landed in {landing}: put a Parquet file or a folder of class folders there")
+            passed = [f"{each.name} is passed over: {each.reason}" for each in found.passed_over if each.reason]
+            raise BadInput(
+                f"no shard has landed in {workspace.folder(workspace.knobs.landing)}: put a Parquet file or a folder "
+                "of class folders there" + (f" ({'; '.join(passed[:3])})" if passed else "")
+            )
         register(instance, shards)
         survey = Survey(workspace, shards)
         unsettled = [s for name in SETS for s in survey.of(name) if s.status == "waiting"]

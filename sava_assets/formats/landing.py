@@ -1,49 +1,87 @@
 """Image sets as they lie on disk: which shards have landed, what is in one, and has it changed?
 
 A set is a Parquet file in the Hugging Face image layout (`image: struct<bytes, path>`, `label`, class names in the
-schema metadata), a folder of such files, or a folder of class folders. The landing folder holds one set per shard.
+schema metadata), a folder of such files, of class folders, or of both. The landing folder holds one set per shard.
 """
 
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from upath import UPath
 
+from sava_assets.formats.by_name import is_table, why_not
+from sava_assets.formats.contents import Contents, File, PassedOver, contents, is_local, link_fault, refuse_unclear
+from sava_assets.formats.image_table import EncodedImage, count_rows, image_schema, named, read_table
+from sava_assets.formats.names import is_utf8, partition_label, readable, shown
 from sava_ops.errors import BadInput
 
-ROWS_AT_ONCE = 1_000
 MARKER = "_SUCCESS"
 PARQUET_END = b"PAR1"
+MOST_BYTES = 10**9
+"""Of an encoded image: the memory of a stranger's choice is not spent."""
+__all__ = ["MARKER", "EncodedImage", "contents", "image_schema"]
+"""Of other modules, for those who read sets; the rest is made here."""
 
 
 @dataclass(frozen=True)
-class EncodedImage:
-    """One image as it arrived."""
+class Landed:
+    """What lies in a landing folder."""
 
-    name: str
-    """Unique within its set: the path inside it, or the row."""
-    label: str | None
-    """Class name; the number in words where the set names no classes; None where the row has none."""
-    data: bytes
+    shards: dict[str, UPath]
+    """Shard name → its file or folder."""
+    passed_over: list[PassedOver]
 
 
-def find_shards(landing: UPath) -> dict[str, UPath]:
-    """Shard name → its file or folder. Hidden and unfinished names (`.x`, `_x`, `x.tmp`) are passed over."""
+def landed(landing: UPath, *, follow_links: bool = True) -> Landed:
+    """Look at a landing folder: every folder and every Parquet file is a shard, everything else is passed over."""
+    found = Landed({}, [])
+    for path in _entries(landing):
+        if (reason := _no_shard(path, follow_links)) is not None:
+            found.passed_over.append(PassedOver(shown(path.name), reason))
+            continue
+        name = path.stem if is_table(path.name) else path.name
+        if name in found.shards:
+            raise BadInput(
+                f"{found.shards[name].name} and {path.name} in {landing} both name the shard {name!r}: rename one"
+            )
+        found.shards[name] = path
+    return found
+
+
+def find_shards(landing: UPath, *, follow_links: bool = True) -> dict[str, UPath]:
+    """Shard name → its file or folder."""
+    return landed(landing, follow_links=follow_links).shards
+
+
+def _entries(landing: UPath) -> list[UPath]:
     if not landing.exists():
         raise BadInput(f"the landing folder {landing} does not exist: create it, or name another one")
-    shards: dict[str, UPath] = {}
-    for path in sorted(landing.iterdir(), key=lambda p: p.name):
-        if path.name.startswith((".", "_")) or not (path.is_dir() or path.suffix == ".parquet"):
-            continue
-        name = path.stem if path.suffix == ".parquet" else path.name
-        if name in shards:
-            raise BadInput(f"{shards[name].name} and {path.name} in {landing} both name the shard {name!r}: rename one")
-        shards[name] = path
-    return shards
+    try:
+        return sorted(landing.iterdir(), key=lambda path: path.name)
+    except NotADirectoryError as error:
+        raise BadInput(f"the landing folder {landing} is a file: name the folder that holds the shards") from error
+    except OSError as error:
+        raise BadInput(f"the landing folder {landing} cannot be read ({error.strerror}): allow it") from error
+
+
+def _no_shard(path: UPath, follow_links: bool) -> str | None:
+    """Why something in a landing folder is no shard; empty for what is plainly no data."""
+    linked = is_local(path) and Path(path.path).is_symlink()
+    fault = link_fault(Path(path.path), follow_links=follow_links) if linked else None
+    folder = fault is None and path.is_dir()
+    reason = why_not(path.name, folder=folder)
+    if reason is None:
+        reason = fault
+    if reason is None and path.name.startswith("_"):
+        reason = "unfinished by its name (it begins with _): rename it when it is whole"
+    if reason is None and not folder and not (is_table(path.name) and path.is_file()):
+        reason = "neither a folder nor a Parquet file: put images into <shard>/<class>/"
+    if reason is None and not is_utf8(path.name):
+        reason = "its name is not UTF-8: rename it"
+    return reason
 
 
 @dataclass(frozen=True)
@@ -58,12 +96,17 @@ class Listing:
     """Whether its writer says that it is complete: a `_SUCCESS` marker, or the end of a Parquet file."""
 
 
-def listing(path: UPath) -> Listing:
+def listing(path: UPath, *, follow_links: bool = True) -> Listing:
     """Look at the files of a set."""
-    stats = [(file, file.stat()) for file in _files(path)]
-    named = [(file.name if file == path else _inside(file, path), s.st_size, s.st_mtime) for file, s in stats]
-    newest = max([s.st_mtime for _, s in stats], default=path.stat().st_mtime)
-    whole_file = path.is_file() and path.suffix == ".parquet" and _tail(path) == PARQUET_END
+    try:
+        stats = [(file, file.path.stat()) for file in _files(path, follow_links)]
+        named = [(file.name, s.st_size, s.st_mtime) for file, s in stats]
+        newest = max([s.st_mtime for _, s in stats], default=path.stat().st_mtime)
+        whole_file = path.is_file() and is_table(path.name) and _tail(path) == PARQUET_END
+    except OSError as error:
+        raise BadInput(
+            f"{shown(str(path))} cannot be looked at ({error.strerror}): allow it, or move it away"
+        ) from error
     return Listing(
         hashlib.sha256(json.dumps(named).encode()).hexdigest()[:32],
         newest,
@@ -71,116 +114,80 @@ def listing(path: UPath) -> Listing:
     )
 
 
-def fingerprint(path: UPath) -> str:
+def fingerprint(path: UPath, *, follow_links: bool = True) -> str:
     """Hash of the names and contents of a set's files; time stamps do not matter."""
     content = hashlib.sha256()
-    for file in _files(path):
-        with file.open("rb") as stream:
-            file_hash = hashlib.file_digest(stream, "sha256").hexdigest()  # pyright: ignore[reportArgumentType]
-        name = file.name if file == path else _inside(file, path)
-        content.update(f"{name}\0{file_hash}\n".encode())
+    for file in _files(path, follow_links):
+        content.update(f"{file.name}\0{_file_hash(file)}\n".encode("utf-8", "surrogateescape"))
     return content.hexdigest()[:32]
 
 
-def read_images(path: UPath, classes: Sequence[str] | None = None) -> Iterator[EncodedImage]:
+def read_images(
+    path: UPath, classes: Sequence[str] | None = None, *, follow_links: bool = True
+) -> Iterator[EncodedImage]:
     """All images of a set, in a fixed order. `classes` names the labels of files that give only numbers.
 
-    Raises BadInput for a layout that cannot be read, a missing label column or labels out of range.
+    Raises BadInput for a layout that cannot be read, a missing label column, labels out of range, or two images of one
+    name.
     """
-    if not path.exists():
-        raise BadInput(f"the image set {path} does not exist: create it, or name another one")
-    files = _files(path)
-    tables = [file for file in files if file.suffix == ".parquet"]
-    if tables:
-        for file in tables:
-            yield from _read_table(file, classes, prefix=f"{file.stem}/" if len(tables) > 1 else "")
-        return
-    for file in files:
-        parts = _inside(file, path).split("/")
-        if len(parts) != 2:
-            raise BadInput(
-                f"{file} is not inside a class folder: lay the set {path} out as <class>/<image>, or as Parquet files"
-            )
-        yield EncodedImage("/".join(parts), parts[0], file.read_bytes())
+    found = contents(path, follow_links=follow_links)
+    refuse_unclear(found, path)
+    seen: set[str] = set()
+    for image in _all_images(found, classes):
+        if image.name in seen:
+            raise BadInput(f"{path} has two images of the name {shown(image.name)}: rename one of their files")
+        seen.add(image.name)
+        yield image
 
 
-def image_schema(names: Sequence[str]) -> pa.Schema:
-    """Of a Parquet file in the Hugging Face image layout, with these class names."""
-    features = {"image": {"_type": "Image"}, "label": {"names": list(names), "_type": "ClassLabel"}}
-    return pa.schema(
-        {"image": pa.struct({"bytes": pa.binary(), "path": pa.string()}), "label": pa.int64()},
-        {"huggingface": json.dumps({"info": {"features": features}})},
-    )
+def _all_images(found: Contents, classes: Sequence[str] | None) -> Iterator[EncodedImage]:
+    alone = len(found.files) == 1
+    for file in found.tables:
+        # Of the whole path: files of one name in several folders (Hive partitions) are not the same.
+        prefix = "" if alone else f"{readable(file.name).rpartition('.')[0]}/"
+        yield from read_table(file, classes, prefix=prefix)
+    for file in found.images:
+        yield _read_image(file, classes)
 
 
-def _files(path: UPath) -> list[UPath]:
-    if path.is_file():
-        return [path]
-    files = [p for p in path.rglob("*") if p.is_file() and not p.name.startswith((".", "_"))]
-    return sorted(files, key=lambda p: _inside(p, path))
+def count(path: UPath, *, follow_links: bool = True) -> int:
+    """Images of a set by its own account: files in class folders, and rows that the footers of its tables tell."""
+    found = contents(path, follow_links=follow_links)
+    return len(found.images) + sum(count_rows(file.path) for file in found.tables)
+
+
+def _files(path: UPath, follow_links: bool) -> list[File]:
+    """Of a set, or of another file (a checkpoint) that file alone."""
+    return [File(path.name, path)] if path.is_file() else contents(path, follow_links=follow_links).files
+
+
+def _read_image(file: File, classes: Sequence[str] | None) -> EncodedImage:
+    """Of a class folder. One that cannot be read is set aside, as one that cannot be decoded is."""
+    folder = file.name.split("/")[0]
+    written = partition_label(folder)
+    label, fault = named(folder) if written is None else named(written, classes)
+    fault = fault if is_utf8(folder) else "the name of its class folder is not UTF-8"
+    try:
+        too_large = file.path.stat().st_size > MOST_BYTES
+        data, fault = (b"", "a file of more than 1 GB") if too_large else (file.path.read_bytes(), fault)
+    except PermissionError as error:
+        data, fault = b"", f"cannot be read ({error.strerror})"
+    except OSError as error:
+        raise BadInput(f"{shown(str(file.path))} cannot be read ({error.strerror}): run the command again") from error
+    return EncodedImage(readable(file.name), None if fault else label, data, fault)
+
+
+def _file_hash(file: File) -> str:
+    try:
+        with file.path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()  # pyright: ignore[reportArgumentType]
+    except PermissionError:
+        return "cannot be read"
+    except OSError as error:
+        raise BadInput(f"{shown(str(file.path))} cannot be read ({error.strerror}): run the command again") from error
 
 
 def _tail(file: UPath) -> bytes:
     with file.open("rb") as stream:
         stream.seek(max(0, file.stat().st_size - len(PARQUET_END)))
         return stream.read()
-
-
-def _inside(file: UPath, folder: UPath) -> str:
-    return file.relative_to(folder).as_posix()
-
-
-def _read_table(file: UPath, classes: Sequence[str] | None, *, prefix: str) -> Iterator[EncodedImage]:
-    with file.open("rb") as stream:
-        try:
-            table = pq.ParquetFile(stream)
-        except pa.ArrowInvalid as error:
-            raise BadInput(f"{file} is not a readable Parquet file ({error}): write it again") from error
-        columns = table.schema_arrow.names
-        for column in ("image", "label"):
-            if column not in columns:
-                raise BadInput(f"{file} has no `{column}` column (it has {', '.join(columns)}): add one")
-        names = _class_names(table.schema_arrow) or (list(classes) if classes else None)
-        by_path = _paths_identify(table)
-        row = 0
-        for batch in table.iter_batches(batch_size=ROWS_AT_ONCE, columns=["image", "label"]):
-            labels = _label_names(batch.column("label"), names, file=file, first_row=row)
-            for image, label in zip(batch.column("image").to_pylist(), labels, strict=True):
-                path, data = (image["path"], image["bytes"]) if isinstance(image, dict) else (None, image)
-                yield EncodedImage(f"{prefix}{path if by_path else row}", label, data or b"")
-                row += 1
-
-
-def _paths_identify(table: pq.ParquetFile) -> bool:
-    """Whether every image has a path of its own, so that rows may be named by it."""
-    image = table.schema_arrow.field("image").type
-    if not pa.types.is_struct(image):
-        return False
-    paths = table.read(columns=["image.path"])["image"].combine_chunks().field("path")
-    return paths.null_count == 0 and len(paths.unique()) == len(paths)
-
-
-def _class_names(schema: pa.Schema) -> list[str] | None:
-    """Class names from the Hugging Face schema metadata."""
-    info = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    return info.get("info", {}).get("features", {}).get("label", {}).get("names")
-
-
-def _label_names(labels: pa.Array, names: list[str] | None, *, file: UPath, first_row: int) -> list[str | None]:
-    values = labels.to_pylist()
-    if pa.types.is_string(labels.type) or pa.types.is_large_string(labels.type):
-        return values
-    if not pa.types.is_integer(labels.type):
-        raise BadInput(f"`label` of {file} is {labels.type}: store class numbers or class names")
-    upper = len(names) if names else None
-    outside = [
-        row for row, value in enumerate(values) if value is not None and (value < 0 or (upper and value >= upper))
-    ]
-    if outside:
-        allowed = f"0..{upper - 1}" if upper else "0 and above"
-        first = outside[0]
-        raise BadInput(
-            f"`label` of {file} has {len(outside)} values outside {allowed} (first: {values[first]} at row "
-            f"{first_row + first}): mend the column or name all classes"
-        )
-    return [None if value is None else names[value] if names else str(value) for value in values]

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 
 from upath import UPath
 
-from sava_assets.formats.landing import find_shards, fingerprint, listing
+from sava_assets.formats.landing import Landed, fingerprint, landed, listing
+from sava_assets.formats.names import misnamed, shown, some
 from sava_assets.home.resources import Knobs
 from sava_assets.home.store import Result, Store, digest
 from sava_ops.errors import BadInput
@@ -60,9 +61,9 @@ _BRAKE = ("brake", "confirm")
 _WEIGHTS = ("label_weight", "classifier_weight", "shift_weight")
 
 RULES = {
-    "raw_images": Rule("1", knobs=("classes",), sources=("landing",), sharded=True),
-    "reference_images": Rule("1", knobs=("classes", "encoder.seed"), sources=("reference", "clean_train")),
-    "test_images": Rule("1", knobs=("classes",), sources=("test",)),
+    "raw_images": Rule("2", knobs=("classes",), sources=("landing",), sharded=True),
+    "reference_images": Rule("2", knobs=("classes", "encoder.seed"), sources=("reference", "clean_train")),
+    "test_images": Rule("2", knobs=("classes",), sources=("test",)),
     "encoder": Rule("1", upstream=("reference_images",), knobs=("encoder",)),
     "embeddings": Rule("2", upstream=("raw_images", "encoder"), sharded=True),
     "reference_embeddings": Rule("2", upstream=("reference_images", "encoder")),
@@ -123,6 +124,9 @@ def inputs(asset: str, home: Home, shards: Sequence[str], shard: str | None = No
         named["split"] = knobs.encoder.source == "train"
     if asset == "encoder" and knobs.encoder.source not in ("train", "imagenet"):
         named["checkpoint"] = _checkpoint_version(home, knobs.encoder.source)
+    judged = {"embeddings": "raw_images", "classifier_accuracy": "test_images"}.get(asset)
+    if judged and (fault := refusal(home, judged, shard)):
+        raise BadInput(fault)
     if asset == "label_distances":
         named["classes"] = class_names(home, shards)
     return named
@@ -145,14 +149,18 @@ def upstream_results(
 ) -> dict[str | None, Result]:
     """What `upstream` produced last, by shard (None for what has no shards): all that `asset` reads of it.
 
-    A collecting asset takes the shards that are there: one broken shard must not stop the others.
+    A collecting asset takes the shards that are there and that the reference set can judge: one broken shard must not
+    stop the others.
     """
     wanted: Sequence[str | None] = [None]
     if RULES[upstream].sharded:
-        wanted = [shard] if RULES[asset].sharded else sorted(shards)
+        wanted = [shard] if RULES[asset].sharded else [s for s in sorted(shards) if not refusal(home, "raw_images", s)]
     found = {s: home.store.current(upstream, s) for s in wanted}
     results = {s: result for s, result in found.items() if result is not None}
     if not results:
+        for s in shards if RULES[upstream].sharded and not RULES[asset].sharded else []:
+            if fault := refusal(home, "raw_images", s):
+                raise BadInput(fault)
         missing = upstream if shard is None else f"{upstream}[{shard}]"
         raise BadInput(f"{asset} needs {missing}, which has no result yet: materialize {upstream} first")
     return results
@@ -166,10 +174,29 @@ def class_names(home: Home, shards: Sequence[str]) -> list[str]:
     seen = {name for result in training.values() for name in result.numbers["classes"]}
     if not seen & set(known):
         raise BadInput(
-            f"training and reference set have no class in common (training: {_some(seen)}; reference: {_some(known)}): "
+            f"training and reference set have no class in common (training: {some(seen)}; reference: {some(known)}): "
             "name the classes alike, or list them as `classes` in sava.yaml"
         )
     return known + sorted(seen - set(known))
+
+
+def landing_of(home: Home) -> Landed:
+    """What lies in the home's landing folder."""
+    return landed(home.folder(home.knobs.landing), follow_links=home.knobs.follow_links)
+
+
+def shards_of(home: Home) -> dict[str, UPath]:
+    """Shard name → its file or folder."""
+    return landing_of(home).shards
+
+
+def refusal(home: Home, asset: str, shard: str | None = None) -> str:
+    """Why the reference set cannot judge a set by its class names; empty if it can, or if either is not there."""
+    found, reference = home.store.current(asset, shard), home.store.current("reference_images")
+    if found is None or reference is None:
+        return ""
+    who = f"the shard {shown(shard)}" if shard else f"the {asset.removesuffix('_images')} set"
+    return misnamed(who, found.numbers["classes"], reference.numbers["classes"])
 
 
 def _source(home: Home, name: str, shard: str | None) -> UPath:
@@ -178,7 +205,7 @@ def _source(home: Home, name: str, shard: str | None) -> UPath:
         if not folder.exists():
             raise BadInput(f"the {name} set {folder} does not exist: create it, or set `{name}` in sava.yaml")
         return folder
-    shards = find_shards(folder)
+    shards = shards_of(home)
     if shard not in shards:
         raise BadInput(f"the shard {shard!r} is not in {folder}: put it there, or delete its partition")
     return shards[shard]
@@ -186,11 +213,12 @@ def _source(home: Home, name: str, shard: str | None) -> UPath:
 
 def _source_version(home: Home, path: UPath) -> str:
     """Fingerprint of a set; its files are read again only when a name, a size or a time stamp changed."""
-    seen, name = listing(path), f"fingerprints/{digest(str(path))}.json"
+    links = home.knobs.follow_links
+    seen, name = listing(path, follow_links=links), f"fingerprints/{digest(str(path))}.json"
     known = home.store.read_json(name)
     if known and known["listing"] == seen.digest:
         return known["fingerprint"]
-    made = fingerprint(path)
+    made = fingerprint(path, follow_links=links)
     if time.time() - seen.newest > CHANGING_SECONDS:
         home.store.put_json(name, {"listing": seen.digest, "fingerprint": made})
     return made
@@ -203,8 +231,3 @@ def _checkpoint_version(home: Home, source: str) -> str:
     if not (path := home.folder(source)).exists():
         raise BadInput(f"the checkpoint {path} does not exist: correct `encoder.source` in sava.yaml")
     return _source_version(home, path)
-
-
-def _some(names: Sequence[str] | set[str]) -> str:
-    listed = sorted(names)
-    return ", ".join(listed[:5]) + (", …" if len(listed) > 5 else "")

@@ -4,10 +4,9 @@ import os
 
 import dagster as dg
 
-from sava_assets.formats.landing import find_shards
 from sava_assets.freshness.computation import SHARDS, Home
 from sava_assets.freshness.processes import bury_dead_runs
-from sava_assets.freshness.rules import RULES, SHARDS_NAME
+from sava_assets.freshness.rules import RULES, SHARDS_NAME, shards_of
 
 LOOK_SECONDS = int(os.environ.get("SAVA_LOOK_SECONDS", "30"))
 NIGHTLY = "0 3 * * *"
@@ -22,7 +21,7 @@ SCHEDULE_AT_FIRST = dg.DefaultScheduleStatus.RUNNING if RUNNING else dg.DefaultS
 def landing(context: dg.SensorEvaluationContext, workspace: Home) -> dg.SensorResult:
     """Every set in the landing folder is a shard: new ones become partitions, removed ones cease to be."""
     bury_dead_runs(context.instance)
-    landed = find_shards(workspace.folder(workspace.knobs.landing))
+    landed = shards_of(workspace)
     known = set(context.instance.get_dynamic_partitions(SHARDS_NAME))
     new, gone = sorted(landed.keys() - known), sorted(known - landed.keys())
     requests = [SHARDS.build_add_request(new)] if new else []

@@ -134,7 +134,7 @@ class Survey:
 
     def _unsettled(self, asset: str, shard: str | None) -> str:
         for path in sources(asset, self, shard):
-            seen = listing(path)
+            seen = listing(path, follow_links=self.knobs.follow_links)
             age = time.time() - seen.newest
             if not seen.finished and age < self.knobs.settle_seconds:
                 return f"{path.name} is still being written (changed {max(age, 0):.0f} s ago)"

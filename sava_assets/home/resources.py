@@ -103,6 +103,8 @@ class Knobs(BaseModel):
     """Clean images that train the encoder; without them half of the reference set does."""
     classes: list[str] | None = None
     """Names of the classes, for files whose labels are bare numbers."""
+    follow_links: bool = True
+    """Read what symbolic links in the sets name; false where strangers write to them: links are then passed over."""
     settle_seconds: Annotated[float, Field(ge=0)] = 30.0
     """A set that changed this recently counts as still being written, unless it is a whole Parquet file or holds a
     `_SUCCESS` marker."""

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Writer = Callable[[Path], None]
+LONGEST_NAME = 200
+"""Bytes of a shard's name that stands in a file's name as it is."""
 
 BATCH_ROWS = "batch_rows"
 """Beside the results of assets: rows of the batch matrix, each named by what it was computed from."""
@@ -252,8 +254,15 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
 
 
+def file_name(shard: str) -> str:
+    """What a file of this shard is called, before its suffix: file systems allow 255 bytes in all."""
+    if len(written := shard.encode()) <= LONGEST_NAME:
+        return shard
+    return f"{written[: LONGEST_NAME // 2].decode(errors='ignore')}-{digest(shard)}"
+
+
 def _pointer(kind: str, asset: str, shard: str | None) -> str:
-    return f"{kind}/{asset}.json" if shard is None else f"{kind}/{asset}/{shard}.json"
+    return f"{kind}/{asset}.json" if shard is None else f"{kind}/{asset}/{file_name(shard)}.json"
 
 
 def _json_file(value: Any) -> Writer:

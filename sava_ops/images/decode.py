@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import struct
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,8 @@ import torch
 from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
+
+from sava_ops.images.kinds import OPENED, why_not_opened
 
 MAX_PIXELS = 100_000_000
 SMALL_BYTES = 4_096
@@ -32,6 +35,8 @@ class Undecodable(Exception):
 def decode(data: bytes) -> Pixels:
     """RGB pixels of an encoded image: upright (EXIF), first frame, transparency on white, 16-bit grey scaled to 8.
 
+    Only the formats of `kinds.OPENED` are opened, whatever the file is called; colour profiles are not applied.
+
     Safe to call from many threads. Raises Undecodable with the reason.
     """
     if not data:
@@ -43,11 +48,12 @@ def decode(data: bytes) -> Pixels:
         if image.mode == "F":
             raise Undecodable("pixels are floating-point numbers")
         try:
-            return np.array(_to_rgb(ImageOps.exif_transpose(image)))
-        except MemoryError:
+            image.load()
+            return np.array(_to_rgb(_upright(image)))
+        except (MemoryError, Undecodable):
             raise
         except Exception as error:  # Pillow's plugins raise whatever their parser met
-            raise Undecodable("truncated or damaged") from error
+            raise Undecodable(_damage(error)) from error
 
 
 def pixel_hash(pixels: Pixels) -> str:
@@ -98,13 +104,19 @@ def _in_order(call: Callable[[bytes], Made], blobs: Sequence[bytes]) -> Iterator
 
 def _open(data: bytes) -> Image.Image:
     try:
-        return Image.open(io.BytesIO(data))
+        return Image.open(io.BytesIO(data), formats=OPENED)
     except UnidentifiedImageError as error:
-        raise Undecodable("not an image") from error
+        raise Undecodable(why_not_opened(data)) from error
     except Image.DecompressionBombError as error:  # Pillow's own limit, at twice its MAX_IMAGE_PIXELS
         raise Undecodable(_too_large()) from error
     except Exception as error:  # a broken header: likewise whatever the plugin's parser met
-        raise Undecodable("truncated or damaged") from error
+        raise Undecodable(_damage(error)) from error
+
+
+def _damage(error: Exception) -> str:
+    """In words. Of texts (PNG) Pillow unpacks a megabyte each and 64 in all, lest they fill the memory."""
+    too_long = "MAX_TEXT_CHUNK" in str(error) or "Too much memory used in text chunks" in str(error)
+    return "text or colour profile too long to unpack" if too_long else "truncated or damaged"
 
 
 def _too_large() -> str:
@@ -120,9 +132,18 @@ def _inspect(data: bytes) -> ImageFacts | str:
     return ImageFacts(width, height, pixel_hash(pixels))
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except (SyntaxError, struct.error, LookupError, TypeError, ValueError):
+        return image  # EXIF that cannot be read does not say how the picture was held; its pixels are sound
+
+
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16-bit grey; Pillow's own conversion would clip at 255
-        wide = np.asarray(image, dtype=np.int64).clip(0, 65535)
+        wide = np.asarray(image, dtype=np.int64)
+        if wide.min() < 0 or wide.max() > 65_535:
+            raise Undecodable("pixels beyond 16 bits")
         return Image.fromarray(((wide + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.has_transparency_data:
         white = Image.new("RGBA", image.size, "white")

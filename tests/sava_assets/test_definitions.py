@@ -31,6 +31,8 @@ EDGES = {
 SHARDED = {"raw_images", "embeddings", "batches"}
 CHECKS = {
     ("raw_images", "images_disjoint"),
+    ("raw_images", "all_accounted"),
+    ("reference_images", "classes_apart"),
     ("embeddings", "embeddings_finite"),
     ("batches", "class_shares_kept"),
     ("reference_embeddings", "enough_reference_points"),

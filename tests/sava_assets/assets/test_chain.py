@@ -14,6 +14,7 @@ from upath import UPath
 from sava_assets.assets import features
 from sava_assets.cli import runner
 from sava_assets.cli.runner import curate, dagster_instance
+from sava_assets.formats.demo_sets import Labelled
 from sava_assets.formats.landing import read_images
 from sava_assets.freshness.history import collect_garbage
 from sava_assets.freshness.rules import RULES
@@ -75,6 +76,9 @@ def test_every_asset_has_a_result_with_numbers_and_pictures(curated):
             if title in ("suspicious", "share of bad points"):
                 assert picture.startswith("| ")
                 continue
+            if title in ("confused labels", "classes that the features confuse"):
+                assert picture.startswith(("- ", "No"))
+                continue
             data = base64.b64decode(picture.removeprefix("![](data:image/png;base64,").removesuffix(")"))
             assert data.startswith(b"\x89PNG")
             assert len(data) < 200_000
@@ -85,7 +89,7 @@ def test_values_find_the_wrong_labels_and_pruning_removes_them(curated):
     points = pq.read_table(home / "curated" / "points.parquet").to_pandas()
     assert points.columns.tolist() == [
         "id", "label", "batch", "shard", "value", "feature_value", "label_value", "confidence", "p_value",
-        "clean_probability", "suggested_label", "reason", "keep", "action", "curated_label",
+        "clean_probability", "evidence", "image_evidence", "suggested_label", "reason", "keep", "action", "curated_label",
     ]  # fmt: skip
     np.testing.assert_allclose(
         points["value"], points["feature_value"] + np.maximum(points["label_value"], 0), rtol=1e-12
@@ -131,7 +135,8 @@ def test_every_check_passed_and_results_say_they_were_computed(curated):
     evaluations = [entry.dagster_event.asset_check_evaluation_data for entry in logs]
     assert {e.check_name for e in evaluations} == {
         "images_disjoint", "embeddings_finite", "class_shares_kept", "all_pairs_converged", "plan_marginals",
-        "values_aligned", "enough_reference_points", "reference_trusted", "features_tell_classes",
+        "values_aligned", "enough_reference_points", "reference_trusted", "all_accounted", "classes_apart",
+        "features_tell_classes",
     }  # fmt: skip
     # Six reference points a class are few, and the check says so.
     assert {e.check_name for e in evaluations if not e.passed} <= {
@@ -337,9 +342,45 @@ def test_sets_without_a_common_class_are_refused(tmp_path):
         (home / "reference" / name).rename(home / "reference" / f"x{name}")
     refused(
         home,
-        r"training and reference set have no class in common \(training: east, north, south, west; reference: xeast, "
-        r"xnorth, xsouth, xwest\): name the classes alike, or list them as `classes` in sava.yaml",
+        r"the shard first and the reference set have no class in common \(the shard first: east, north, south, west; "
+        r"reference: xeast, xnorth, xsouth, xwest\): name the classes alike, or list them as `classes` in sava.yaml; "
+        "embeddings.second.: the shard second and the reference",
     )
+
+
+def test_a_shard_whose_classes_are_written_otherwise_is_refused_and_does_not_stop_the_others(tmp_path):
+    home = tmp_path / "home"
+    write_home(home, untrained_checkpoint(home))
+    workspace, shard = Workspace(home=str(home)), home / "landing" / "second"
+
+    def curated() -> tuple[set[str], set[str]]:
+        points = pq.read_table(home / "curated" / "points.parquet")
+        return set(points["shard"].to_pylist()), {file.stem for file in (home / "curated" / "images").iterdir()}
+
+    (shard / "east").rename(shard / "East")
+    message = r"^embeddings\[second\]: the shard second writes classes otherwise than the reference set \('East' for "
+    refused(home, message, curated=True)
+    assert curated() == ({"first"}, {"first"})
+    # Blanks around a name are no part of it.
+    (shard / "East").rename(shard / "east ")
+    curate(workspace, QUIET)
+    assert curated() == ({"first", "second"}, {"first", "second"})
+    assert set(workspace.store.require("point_values").table("points.parquet")["label"].to_pylist()) == set(NAMES)
+    # What was embedded before is not used either.
+    for number, name in enumerate(["east ", *NAMES[1:]]):
+        (shard / name).rename(shard / str(number))
+    refused(
+        home, r"second and the reference set have no class in common .* as if its class names were lost", curated=True
+    )
+    assert curated() == ({"first"}, {"first"})
+
+
+def test_a_test_set_whose_classes_are_written_otherwise_gives_no_accuracy(tmp_path):
+    home = tmp_path / "home"
+    write_home(home, untrained_checkpoint(home))
+    found = pictures(12, first=3_000)
+    write_set(home / "test" / "clean.parquet", Labelled(found.images, found.labels, ["e", "n", "s", "w"]))
+    refused(home, "classifier_accuracy: the test set and the reference set have no class in common", curated=True)
 
 
 def test_an_asset_asked_for_too_early_says_what_it_needs(tmp_path):

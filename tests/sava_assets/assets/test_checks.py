@@ -1,5 +1,6 @@
 """Every check fails on a result that breaks what it promises, and passes on the sound one it was made from."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import dagster as dg
@@ -11,7 +12,7 @@ import torch
 from sava_assets.assets import checks
 from sava_assets.home.resources import Workspace
 from sava_assets.home.store import Output, table_file, tensor_file
-from tests.sava_assets.homes import copy_of
+from tests.sava_assets.homes import copy_of, materialize
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +71,19 @@ def value_missing(old):
     return table_file(points.set_column(points.column_names.index("value"), "value", pa.array(values)))
 
 
+def one_row_less(old):
+    return table_file(old.table("points.parquet").slice(1))
+
+
+def one_id_twice(old):
+    points = old.table("points.parquet")
+    ids = points["id"].to_pylist()
+    return table_file(points.set_column(0, "id", pa.array([ids[1], *ids[1:]])))
+
+
 CASES = [
+    ("raw_images", "all_accounted", "first", "points.parquet", one_row_less, {"found": 40, "used": 39}),
+    ("raw_images", "all_accounted", "second", "points.parquet", one_id_twice, {"found": 24, "ids_repeated": 1}),
     ("embeddings", "embeddings_finite", "first", "features.safetensors", one_nan, {"points_not_finite": 1}),
     ("batches", "class_shares_kept", "first", "points.parquet", sorted_into_batches, {}),
     ("batch_ot", "all_pairs_converged", None, "pairs.safetensors", one_pair_missed, {"not_converged": 1}),
@@ -117,6 +130,19 @@ def test_features_that_tell_no_classes_are_named(workspace, told, passed):
     store.set_current(sound)
 
 
+@pytest.mark.parametrize(
+    ("classes", "told"), [(["east", "west"], ""), (["East", "east", "0", "00"], "0, 00; East, east")]
+)
+def test_classes_of_the_reference_set_that_are_nearly_alike_are_named(workspace, classes, told):
+    store, sound = workspace.store, workspace.store.current("reference_images")
+    changed = Output({}, sound.numbers | {"classes": classes})
+    store.set_current(store.save("reference_images", f"{sound.key}-{len(classes)}", changed))
+    evaluation = evaluate(workspace, "classes_apart", None)
+    store.set_current(sound)
+    assert evaluation.passed == (not told)
+    assert evaluation.metadata["nearly_alike"].value == told
+
+
 @pytest.mark.parametrize(("suspicious", "passed"), [(0, True), (12, False)])
 def test_reference_trusted_fails_when_many_points_are_suspicious(workspace, suspicious, passed):
     store, sound = workspace.store, workspace.store.current("reference_values")
@@ -140,3 +166,20 @@ def test_images_disjoint_fails_when_the_reference_set_holds_a_training_image(wor
     workspace.store.set_current(reference)
     assert not evaluation.passed
     assert evaluation.metadata["first"].value == f"{own['id'][2].as_py()} is {points['id'][0].as_py()}"
+
+
+def test_what_is_set_aside_and_what_is_passed_over_are_counted(workspace, tmp_path):
+    copy = copy_of(Path(workspace.home), tmp_path / "home")
+    folder = tmp_path / "home" / "landing" / "second"
+    for name in ("Thumbs.db", "more.zip", "east/broken.png"):
+        (folder / name).write_bytes(b"x")
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("shards", ["second"])
+        materialize(copy, instance, "raw_images", shard="second")
+    evaluation = evaluate(copy, "all_accounted", "second")
+    assert evaluation.passed
+    assert {name: value.value for name, value in evaluation.metadata.items()} == {
+        "found": 27, "used": 24, "quarantined": 1, "passed_over": 2, "ids_repeated": 0,
+    }  # fmt: skip
+    (folder / "east" / "late.png").write_bytes(b"x")
+    assert not evaluate(copy, "all_accounted", "second").passed

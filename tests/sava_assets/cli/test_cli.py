@@ -145,6 +145,9 @@ def test_curate_runs_on_any_folders_and_says_where_things_are(tmp_path):
     home = tmp_path / "home"
     arguments = folders(tmp_path)
     (tmp_path / "sets" / "landing" / "second" / "east" / "bad.png").write_bytes(b"no image")
+    (tmp_path / "sets" / "landing" / "third.zip").write_bytes(b"PK")
+    for name in ("reference/Thumbs.db", "test/\x1b[2Jnotes.csv"):
+        (tmp_path / "sets" / name).write_bytes(b"x")
     home.mkdir()
     (home / "sava.yaml").write_text(
         (tmp_path / "sets" / "sava.yaml").read_text()
@@ -155,6 +158,11 @@ def test_curate_runs_on_any_folders_and_says_where_things_are(tmp_path):
     assert "64 points valued, about " in output
     assert "of them bad; 48 kept, " in output
     assert "1 images quarantined: second/east/bad.png: not an image" in output
+    line = "128 files and rows: 124 used + 1 quarantined + 3 passed over (1 by rule, being no data by name)"
+    passed = "passed over: third.zip: an archive: unpack it test/\\x1b[2Jnotes.csv: not inside a class folder"
+    assert line in output
+    assert passed in output
+    assert f"{line} {passed} 18 of 18 results are fresh" in sava("status", "--home", home)[1]
     assert str(home / "curated" / "points.parquet") in output
     command = output[output.index("every asset in the UI") :].split()[5]
     assert output.endswith(f"{command} ui --home {home}")

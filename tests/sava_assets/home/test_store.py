@@ -5,7 +5,7 @@ import pytest
 import torch
 from upath import UPath
 
-from sava_assets.home.store import DamagedResult, Output, Store, bytes_file, digest, table_file, tensor_file
+from sava_assets.home.store import DamagedResult, Output, Store, bytes_file, digest, file_name, table_file, tensor_file
 from sava_ops import BadInput
 
 
@@ -57,6 +57,17 @@ def test_current_is_what_was_set_last_by_shard(store):
     assert store.current("asset").key == "k1"
     assert store.current("asset", "s").key == "k3"
     assert store.current("asset", "other") is None
+
+
+@pytest.mark.parametrize("letter", ["x", "猫", "🐟"])
+def test_shards_with_names_as_long_as_a_file_system_allows_are_told_apart(store, letter):
+    longest = letter * (252 // len(letter.encode()))
+    for shard in (longest, longest[:-1] + "y", "short"):
+        store.set_current(store.save("a", f"key of {shard[-1]}", output()), shard)
+        assert len(f"{file_name(shard)}.parquet".encode()) <= 255
+    assert store.current("a", longest).key == f"key of {letter}"
+    assert store.current("a", longest[:-1] + "y").key == "key of y"
+    assert file_name("short") == "short"
 
 
 def test_a_result_without_its_manifest_does_not_exist(store):

@@ -1,12 +1,17 @@
+import os
+import struct
+import subprocess
 import warnings
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from sava_ops.images import decode as images_module
 from sava_ops.images.decode import ImageFacts, Undecodable, decode, decode_all, fit, inspect_all, pixel_hash
+from sava_ops.images.kinds import OPENED
 from tests.pictures import encoded, noise, png, png_that_claims
 
 PIXELS = noise(6, 9)
@@ -52,9 +57,88 @@ def test_first_frame_of_an_animation():
     np.testing.assert_array_equal(decode(data), np.array(frames[0].convert("RGB")))
 
 
+def texted(size: int, *, packed: bool) -> bytes:
+    """A PNG with a text of this size, which unpacks to that from little if it is packed."""
+    info = PngInfo()
+    info.add_text("comment", "x" * size, zip=packed)
+    return encoded(Image.fromarray(PIXELS), "png", pnginfo=info)
+
+
+def test_long_texts_are_no_fault_and_what_unpacks_to_too_much_is():
+    np.testing.assert_array_equal(decode(texted(3_000_000, packed=False)), PIXELS)
+    with pytest.raises(Undecodable, match=r"^text or colour profile too long to unpack$"):
+        decode(texted(3_000_000, packed=True))
+    with pytest.raises(Undecodable, match=r"^text or colour profile too long to unpack$"):
+        decode(encoded(Image.fromarray(PIXELS), "png", icc_profile=bytes(3_000_000)))
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp"])
+def test_pixels_beside_damaged_exif_are_as_they_lie(kind):
+    junk = b"Exif\0\0" * (kind == "jpeg") + b"no such thing"
+    options = {"lossless": True} if kind == "webp" else {}
+    turned, plain = (decode(encoded(Image.fromarray(PIXELS), kind, **options, **more)) for more in ({"exif": junk}, {}))
+    np.testing.assert_array_equal(turned, plain)
+
+
+@pytest.mark.parametrize("kind", ["avif", "jpeg2000", "ico", "tga", "ppm", "mpo", "gif"])
+def test_other_formats_of_pictures_are_opened(kind):
+    side = Image.fromarray(np.full((16, 16, 3), [200, 100, 50], dtype=np.uint8))
+    assert np.abs(decode(encoded(side, kind)).astype(int) - [200, 100, 50]).max() <= 3
+
+
+@pytest.mark.parametrize("kind", ["webp", "png", "avif", "tiff"])
+def test_first_frame_of_other_animations(kind):
+    frames = [Image.fromarray(np.full((16, 16, 3), level, dtype=np.uint8)) for level in (200, 20)]
+    data = encoded(frames[0], kind, save_all=True, append_images=frames[1:])
+    assert abs(decode(data).astype(int) - 200).max() <= 2
+
+
+def test_inks_become_rgb_and_colour_profiles_are_not_applied():
+    inks = Image.fromarray(PIXELS).convert("CMYK")
+    assert np.abs(decode(encoded(inks, "tiff")).astype(int) - np.array(inks.convert("RGB"))).max() == 0
+    np.testing.assert_array_equal(decode(encoded(Image.fromarray(PIXELS), "png", icc_profile=b"junk" * 99)), PIXELS)
+
+
+def drawing(before: bytes = b"") -> bytes:
+    """PostScript, as a scraper may find it under any name."""
+    return before + encoded(Image.fromarray(PIXELS), "eps")
+
+
+def dos_drawing() -> bytes:
+    return b"\xc5\xd0\xd3\xc6" + struct.pack("<II", 32, len(drawing())) + bytes(20) + drawing()
+
+
+@pytest.mark.parametrize("data", [drawing(), drawing(b" \n"), dos_drawing()], ids=["plain", "after blanks", "DOS"])
+def test_postscript_is_handed_to_no_other_program(data, monkeypatch):
+    def called(*arguments, **options):
+        raise AssertionError(f"started {arguments} {options}")
+
+    monkeypatch.setattr(subprocess, "Popen", called)
+    monkeypatch.setattr(os, "system", called)
+    with pytest.raises(Undecodable, match=r"^PostScript is not opened: convert it to JPEG or PNG$"):
+        decode(data)
+
+
+def test_only_what_is_named_is_opened():
+    """None of these starts another program; all others that Pillow knows are refused by their kind."""
+    Image.init()
+    assert set(OPENED) <= set(Image.OPEN)
+    assert not set(OPENED) & {"EPS", "WMF", "PSD", "FITS", "HDF5", "GRIB", "BUFR", "IPTC"}
+    for kind, name in {"pdf": "PDF", "pcx": "PCX", "sgi": "SGI", "dds": "DirectDraw Surface", "qoi": "QOI"}.items():
+        with pytest.raises(Undecodable, match=rf"^{name} is not opened: convert it to JPEG or PNG$"):
+            decode(encoded(Image.fromarray(PIXELS), kind))
+
+
 BROKEN = {
     "empty file": b"",
-    "not an image": b"<html>404 Not Found</html>",
+    "not an image": b"no image",
+    "not an image but a web page": b"\n<!DOCTYPE html><title>404</title>",
+    "not an image but a ZIP archive": b"PK\x03\x04 and more",
+    "not an image but a pointer of git-lfs: fetch the file itself": b"version https://git-lfs.github.com/spec/v1",
+    "HEIC is not opened: convert it to JPEG or PNG": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64),
+    "JPEG XL is not opened: convert it to JPEG or PNG": b"\xff\x0a" + bytes(64),
+    "SVG is not opened: convert it to JPEG or PNG": b"\xef\xbb\xbf<?xml version='1.0'?>\n<svg/>",
+    "pixels beyond 16 bits": encoded(Image.fromarray(np.array([[0, 70_000]], dtype=np.int32)), "tiff"),
     "truncated or damaged": png(noise(64, 64))[:1_000],
     "larger than 100 megapixels": png_that_claims(20_000, 6_000),
     "pixels are floating-point numbers": encoded(Image.fromarray(np.zeros((2, 2), dtype=np.float32)), "tiff"),

@@ -1,0 +1,94 @@
+"""Where every file and row is: used, quarantined, or passed over; nothing is lost in silence."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+from rich.console import Console
+from upath import UPath
+
+from sava_assets.formats.contents import PassedOver, contents
+from sava_assets.formats.names import shown
+from sava_assets.freshness.rules import landing_of
+from sava_assets.freshness.survey import Survey
+from sava_assets.home.store import Result
+from sava_ops.errors import BadInput
+
+LINES = 10
+"""Shown of each list."""
+SETS = ("raw_images", "reference_images", "test_images")
+
+
+@dataclass(frozen=True)
+class Accounts:
+    """Of all sets of a home."""
+
+    read: list[Result]
+    """Of the sets that were read as they lie there now."""
+    unread: list[str]
+    """The other ones."""
+    passed_over: list[PassedOver]
+
+    def total(self, number: str) -> int:
+        return sum(result.numbers[number] for result in self.read)
+
+    @property
+    def line(self) -> str:
+        used, aside, passed = self.total("images"), self.total("quarantined"), len(self.passed_over)
+        by_rule = sum(not each.reason for each in self.passed_over)
+        said = (
+            f"{used + aside + passed:,} files and rows: {used:,} used + {aside:,} quarantined + {passed:,} passed over"
+        )
+        said += f" ({by_rule:,} by rule, being no data by name)" if by_rule else ""
+        return said + (f"; not read yet or refused: {', '.join(self.unread)}" if self.unread else "")
+
+    def quarantine(self) -> list[str]:
+        tables = [result.table("quarantine.parquet") for result in self.read if result.numbers["quarantined"]]
+        return [f"{row['id']}: {row['reason']}" for row in (pa.concat_tables(tables).to_pylist() if tables else [])]
+
+    def named(self) -> list[str]:
+        return [f"{each.name}: {each.reason}" for each in self.passed_over if each.reason]
+
+
+def accounts(survey: Survey) -> Accounts:
+    states = [state for asset in SETS for state in survey.of(asset)]
+    results = {s.title: survey.store.current(s.asset, s.shard) for s in states if s.status == "fresh"}
+    read = [result for result in results.values() if result]
+    return Accounts(read, [s.title for s in states if not results.get(s.title)], list(_passed_over(survey)))
+
+
+def say_accounts(survey: Survey, console: Console, *, quarantine: bool) -> None:
+    """The sum, and the names of what was passed over (and set aside); one line each, whole, as it is."""
+    found = accounts(survey)
+    _say(console, found.line)
+    if quarantine and (aside := found.quarantine()):
+        _say(console, f"{len(aside):,} images quarantined:")
+        _say_some(console, aside, "in quarantine.parquet of each set's result")
+    if passed := found.named():
+        _say(console, "passed over:")
+        _say_some(console, passed, "in the logs of the sets")
+
+
+def _passed_over(survey: Survey) -> Iterator[PassedOver]:
+    """In the landing folder, its shards and the other sets; a set that cannot be looked through says so itself."""
+    knobs, landed = survey.knobs, landing_of(survey)
+    yield from landed.passed_over
+    sets: dict[str, UPath] = {**landed.shards}
+    sets |= {name: survey.folder(path) for name in ("reference", "clean_train", "test") if (path := knobs.value(name))}
+    for name, path in sets.items():
+        try:
+            inside = contents(path, follow_links=knobs.follow_links).passed_over
+        except BadInput:  # its state is "failed", for this reason
+            continue
+        yield from (PassedOver(f"{shown(name)}/{each.name}", each.reason) for each in inside)
+
+
+def _say_some(console: Console, lines: list[str], where: str) -> None:
+    for line in lines[:LINES]:
+        _say(console, f"  {line}")
+    if len(lines) > LINES:
+        _say(console, f"  … and {len(lines) - LINES:,} more, {where}")
+
+
+def _say(console: Console, line: str) -> None:
+    console.print(shown(line), soft_wrap=True, markup=False, highlight=False)
