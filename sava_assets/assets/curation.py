@@ -125,9 +125,9 @@ def _brake(cut: int, points: int, knobs: PruneKnobs) -> None:
     asked = knobs.fraction is not None or knobs.confirm or knobs.dry_run
     if cut > knobs.brake * points and not asked:
         raise BadInput(
-            f"{cut:,} of {points:,} images would be cut, more than `prune.brake` allows ({knobs.brake:.0%}), so nothing "
-            "is decided and curated/ stays as it is: look at point_values, and whether the reference set shows the same "
-            "things as the training images; if the cut is right, set `prune: {confirm: true}`"
+            f"{cut:,} of {points:,} images would be cut, more than `prune.brake` allows ({knobs.brake:.0%}), so "
+            "nothing is decided and curated/ stays as it is: look at point_values, and whether the reference set shows "
+            "the same things as the training images; if the cut is right, set `prune: {confirm: true}`"
         )
 
 

@@ -37,11 +37,11 @@ from tests.sava_assets.homes import (
 QUIET = Console(quiet=True)
 PICTURES = {
     "reference_values": {"values", "suspicious"},
-    "label_distances": {"distances"},
+    "label_distances": {"distances", "confused labels", "classes that the features confuse"},
     "batch_ot": {"costs"},
     "batch_plan": {"plan"},
     "point_values": {"values", "highest values"},
-    "pruned_dataset": {"values", "share of bad points"},
+    "pruned_dataset": {"evidence", "share of bad points"},
     "classifier_accuracy": {"accuracy"},
 }
 
