@@ -46,8 +46,8 @@ Pair = tuple[Float[Tensor, " n"], float]
 
 
 def score(train: Points, reference: Points) -> Float[np.ndarray, " N"]:
-    """Values of the default configuration."""
-    return _valuation(train, reference, OURS).values
+    """Evidence of the default configuration."""
+    return _valuation(train, reference, OURS).evidence
 
 
 def label_score(train: Points, reference: Points) -> Float[np.ndarray, " N"]:
