@@ -93,6 +93,11 @@ class BatchRow:
     """The same of the reference points."""
     held_out_weights: Float[Tensor, " h"]
     """How many of the training points each of them stands for: more of the classes that are frequent here; sum n."""
+    weights: Float[Tensor, " n"]
+    """How many a reference point of the same class stands for, by the images or by the labels, whichever is more; the
+    mean for classes that the reference set lacks."""
+    reference_points: Int64[Tensor, ""]
+    """Size of the reference set."""
     nat: Float[Tensor, ""]
     """Price of one nat of the classifier's loss, units of cost."""
     other_labels: Int64[Tensor, ""]
@@ -366,13 +371,21 @@ def _row(
 ) -> BatchRow:
     like = points.potentials
     weights = frame.odds[held_out.labels]
+    unit = len(points.labels) / weights.sum()
+    given, known = points.labels[:, 0], frame.calibration.discriminant
+    size = len(known.reference_losses)
+    counts = (known.shares * size)[given]
+    by_label = torch.bincount(given)[given] / counts.clamp(min=1) * size / max(len(weights), 1)
+    own = torch.maximum(frame.odds[given] * unit, by_label)
     return BatchRow(
         labels=points.labels,
         potentials=points.potentials,
         judged=frame.judgeable[points.labels[:, 0]],
         held_out_labels=clean.labels,
         held_out_potentials=clean.potentials,
-        held_out_weights=(weights * (len(points.labels) / weights.sum())).to(like.dtype),
+        held_out_weights=(weights * unit).to(like.dtype),
+        weights=torch.where(counts > 0, own, len(given) / max(len(weights), 1)).to(like.dtype),
+        reference_points=torch.tensor(size),
         nat=like.new_tensor(frame.config.classifier_weight * frame.calibration.scale),
         other_labels=(frame.known.sum() - 1).clamp(min=0),
         shift=frame.shift.size.to(like.dtype),

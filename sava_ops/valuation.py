@@ -115,15 +115,16 @@ def value_points(
 
 def assess(rows: Iterable[BatchRow], plan: BatchPlan, config: ValuationConfig) -> Assessment:
     """Values of all points, batch after batch (Alg. 1, l. 7-10), held against those of the reference points."""
-    points, clean, right, weights, judged = [], [], [], [], []
-    nat, other_labels = 0.0, 0
+    points, clean, right, weights, own_weights, judged = [], [], [], [], [], []
+    nat, other_labels, reference_points = 0.0, 0, 1
     for i, row in enumerate(rows):
-        nat, other_labels = float(row.nat), int(row.other_labels)
+        nat, other_labels, reference_points = float(row.nat), int(row.other_labels), int(row.reference_points)
         own, others = batch_scores(row, plan, i, config)
         points.append(own)
         clean.append(others)
         right.append((others.suggested_labels == row.held_out_labels[:, 0]).cpu().numpy())
         weights.append(row.held_out_weights.double().cpu().numpy())
+        own_weights.append(row.weights.double().cpu().numpy())
         judged.append(row.judged.cpu().numpy())
     found, usual = _joined(points), _joined(clean)
     clean_weights = np.concatenate(weights)
@@ -135,7 +136,9 @@ def assess(rows: Iterable[BatchRow], plan: BatchPlan, config: ValuationConfig) -
     measured = usual_evidence, clean_weights
     # What nobody can judge is not doubted.
     known = np.concatenate(judged)
-    p_values = np.where(known, conformal_p_values(evidence.total, *measured), 1.0)
+    # A reference point that went along with several batches is still one.
+    own = np.concatenate(own_weights) * max(1.0, len(clean_weights) / reference_points)
+    p_values = np.where(known, conformal_p_values(evidence.total, *measured, own=own), 1.0)
     gaps = found.pop("gaps")
     return Assessment(
         **found,

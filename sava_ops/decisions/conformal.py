@@ -1,6 +1,7 @@
 """Where to cut: what clean points look like, and how many of the flagged ones may be clean.
 
-    p_k = (Σ_h w_h 1[v_h ≥ v_k] + w̄) / (Σ_h w_h + w̄)          conformal p-value (Vovk et al. 2005; Bates et al. 2023)
+    p_k = (Σ_h w_h 1[v_h ≥ v_k] + w_k) / (Σ_h w_h + w_k)        conformal p-value (Vovk et al. 2005; Bates et al. 2023;
+                                                                weighted, Tibshirani et al. 2019)
     flag the largest k with p_(k) ≤ α k / N                     expected share of clean points among the flagged ≤ α
                                                                 (Benjamini & Hochberg 1995)
     share of bad points ≥ 1 − #{p > t} / ((1 − t) N)            (Storey 2002)
@@ -20,12 +21,20 @@ QUANTILES = (0.1, 0.2, 0.3, 0.4, 0.5)
 
 
 def conformal_p_values(
-    values: Float[np.ndarray, " N"], clean: Float[np.ndarray, " H"], weights: Float[np.ndarray, " H"]
+    values: Float[np.ndarray, " N"],
+    clean: Float[np.ndarray, " H"],
+    weights: Float[np.ndarray, " H"],
+    *,
+    own: Float[np.ndarray, " N"] | None = None,
 ) -> Float[np.ndarray, " N"]:
-    """Chance that a clean point is as high, from held-out clean values; 1 where there are none."""
+    """Chance that a clean point is as high, from held-out clean values; 1 where there are none.
+
+    `own` is the weight of each point itself, that of a clean point of its kind (default: the mean of `weights`): of a
+    class that few clean points stand for, none is beyond doubt.
+    """
     order = np.argsort(clean, kind="stable")
     above = np.concatenate([np.cumsum(weights[order][::-1])[::-1], [0.0]])
-    one_more = weights.mean() if len(weights) else 1.0
+    one_more = (weights.mean() if len(weights) else 1.0) if own is None else own
     return (above[np.searchsorted(clean[order], values, side="left")] + one_more) / (weights.sum() + one_more)
 
 

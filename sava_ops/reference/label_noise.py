@@ -93,8 +93,7 @@ def fit_label_noise(reference: Points, pool: Points, known: Discriminant, *, see
     seen = [fold_of != fold if folds > 1 else fold_of == fold for fold in range(folds)]
     certain = one_hot(reference.labels, classes).to(x)
     targets = [
-        torch.cat([_truth(probabilities(pool.features, known, fold), confusions, pool.labels), certain])
-        for fold in range(folds)
+        torch.cat([_truth(probabilities(pool, known, fold), confusions, pool.labels), certain]) for fold in range(folds)
     ]
     weights, biases, _ = Regressions(x, torch.stack(targets), torch.stack(seen).to(x)).solve(INVERSE_PENALTY)
     logits = _own_logits(reference.features, own_fold[1], weights, biases)
@@ -130,9 +129,13 @@ def _own_logits(
     return logits
 
 
-def probabilities(features: Float[Tensor, "n d"], known: Discriminant, fold: int) -> Float[Tensor, "n classes"]:
-    """p(c | x) of one fold of the reference set's regressions."""
-    return (features @ known.weights[fold].T + known.biases[fold]).softmax(1).clamp(min=SMALLEST)
+def probabilities(pool: Points, known: Discriminant, fold: int) -> Float[Tensor, "n classes"]:
+    """p(c | x) of one fold of the reference set's regressions, were the classes as frequent there as the pool's labels
+    are: who is rare in the reference set need not be rare."""
+    given = torch.bincount(pool.labels, minlength=len(known.shares)).to(known.shares) + 1
+    odds = (given / given.sum() / known.shares.clamp(min=SMALLEST)).log().to(known.biases)
+    logits = pool.features @ known.weights[fold].T + known.biases[fold] + odds
+    return logits.softmax(1).clamp(min=SMALLEST)
 
 
 def _noise_model(pool: Points, known: Discriminant) -> tuple[Tensor, Tensor, Tensor]:
@@ -143,7 +146,7 @@ def _noise_model(pool: Points, known: Discriminant) -> tuple[Tensor, Tensor, Ten
     if count < 2 or len(pool) == 0:
         nobody = torch.eye(len(present)).to(known.weights)
         return nobody, torch.zeros_like(nobody), nothing
-    p = torch.stack([probabilities(pool.features, known, fold) for fold in range(len(known.biases))]).mean(0)
+    p = torch.stack([probabilities(pool, known, fold) for fold in range(len(known.biases))]).mean(0)
     p = p.masked_fill(~present, 0.0)
     uniform = _uniform_noise(p, pool.labels, present)
     if count == 2:  # Nothing is unknown about a wrong label.

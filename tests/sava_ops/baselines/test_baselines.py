@@ -36,7 +36,7 @@ from sava_ops.baselines.method import Method
 from sava_ops.decisions.detection import auroc
 from sava_ops.errors import OutOfMemory
 from sava_ops.ot.cost import Points, feature_cost, mean_feature_cost
-from sava_ops.reference.discriminant import LEAST_PROBABILITY
+from sava_ops.reference.logistic import LEAST_PROBABILITY
 from tests.toy import clouds, mislabelled
 
 PAPER = replace(ValuationConfig.paper(), held_out_sample=0)
@@ -388,7 +388,7 @@ def test_random_scores_follow_the_seed_and_nothing_else(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "config", "field"),
     [
-        ("SAVA", ValuationConfig(), "values"),
+        ("SAVA", ValuationConfig(), "evidence"),
         ("SAVA (label values)", ValuationConfig(), "label_values"),
         ("SAVA (paper)", PAPER, "values"),
         ("LAVA", ValuationConfig.lava(), "values"),

@@ -93,3 +93,14 @@ def test_confidence_is_the_share_of_right_suggestions_with_such_a_gap():
 def test_a_rate_that_makes_no_sense_is_refused(rate):
     with pytest.raises(BadInput, match=f"`false_discovery_rate` is {rate}: it must be above 0 and below 1"):
         benjamini_hochberg(np.ones(2), rate=rate)
+
+
+def test_a_point_of_a_class_that_few_stand_for_is_never_beyond_doubt():
+    """One clean point of a rare class stands for 50 others: nothing of that class has p below 50 / 150."""
+    clean, weights = np.arange(101.0), np.array([50.0] + [1.0] * 100)
+    p = conformal_p_values(np.array([1e6, 1e6]), clean, weights, own=np.array([50.0, 1.0]))
+    np.testing.assert_allclose(p, [50 / 200, 1 / 151])
+    np.testing.assert_allclose(
+        conformal_p_values(clean, clean, weights, own=np.full(101, weights.mean())),
+        conformal_p_values(clean, clean, weights),
+    )
