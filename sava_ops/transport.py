@@ -37,7 +37,7 @@ from sava_ops.reference.discriminant import Discriminant, fit_discriminant
 from sava_ops.reference.label_noise import LabelNoise, fit_label_noise
 from sava_ops.reference.label_shift import estimated_shares, reference_measure
 
-POOL_POINTS, POOL_POINTS_PER_CLASS = 8192, 64
+POOL_POINTS, POOL_POINTS_PER_CLASS = 16_384, 64
 """Training points from which the noise of their labels is learned: so many of all, and of a class if that is no more
 than as many again."""
 ENOUGH_TO_JUDGE = 2
