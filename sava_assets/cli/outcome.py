@@ -69,8 +69,9 @@ def _print_quarantine(workspace: Workspace, shards: Sequence[str]) -> None:
     import pyarrow as pa
 
     sets = [("raw_images", shard) for shard in shards] + [("reference_images", None), ("test_images", None)]
-    tables = [workspace.store.require(asset, shard).table("quarantine.parquet") for asset, shard in sets]
-    aside = pa.concat_tables(tables).to_pylist()
+    # A shard that was left alone has no result.
+    found = [result for asset, shard in sets if (result := workspace.store.current(asset, shard))]
+    aside = pa.concat_tables([result.table("quarantine.parquet") for result in found]).to_pylist()
     if aside:
         console.print(f"{len(aside):,} images quarantined:")
     for row in aside[:QUARANTINE_SHOWN]:

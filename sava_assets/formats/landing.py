@@ -6,8 +6,10 @@ schema metadata), a folder of such files, or a folder of class folders. The land
 
 import hashlib
 import json
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -51,22 +53,34 @@ class Listing:
     """What a look at a set's files tells without reading them."""
 
     digest: str
-    """Of names, sizes and time stamps: equal digests, equal content."""
+    """Of names, sizes, time stamps and times of change: equal digests, equal content."""
     newest: float
-    """Last change, seconds since the epoch."""
+    """Last time stamp, seconds since the epoch; of what is dated in the future, the time of its last change."""
+    touched: float
+    """Last change as the file system noted it, which no copying program sets: of content, name or time stamp."""
     finished: bool
     """Whether its writer says that it is complete: a `_SUCCESS` marker, or the end of a Parquet file."""
 
 
 def listing(path: UPath) -> Listing:
     """Look at the files of a set."""
-    stats = [(file, file.stat()) for file in _files(path)]
-    named = [(file.name if file == path else _inside(file, path), s.st_size, s.st_mtime) for file, s in stats]
-    newest = max([s.st_mtime for _, s in stats], default=path.stat().st_mtime)
+    now, files = time.time(), _files(path)
+    stats = [(file, file.stat()) for file in files]
+    named = [
+        (file.name if file == path else _inside(file, path), s.st_size, s.st_mtime, _changed(s)) for file, s in stats
+    ]
+    # Folders too: one that is replaced and put back leaves its files as they were.
+    folders = {file.parent for file in files} | {path} if path.is_dir() else set()
+    for folder in sorted(folders, key=str):
+        named.append((_inside(folder, path), 0, (s := folder.stat()).st_mtime, _changed(s)))
+    stamps = [s for _, s in stats] or [path.stat()]
+    newest = max(s.st_mtime if s.st_mtime <= now else _changed(s) for s in stamps)
+    touched = max(max(s.st_mtime, _changed(s)) for s in stamps)
     whole_file = path.is_file() and path.suffix == ".parquet" and _tail(path) == PARQUET_END
     return Listing(
         hashlib.sha256(json.dumps(named).encode()).hexdigest()[:32],
         newest,
+        touched,
         whole_file or (path.is_dir() and (path / MARKER).exists()),
     )
 
@@ -118,6 +132,11 @@ def _files(path: UPath) -> list[UPath]:
         return [path]
     files = [p for p in path.rglob("*") if p.is_file() and not p.name.startswith((".", "_"))]
     return sorted(files, key=lambda p: _inside(p, path))
+
+
+def _changed(stats: Any) -> float:
+    """When a file changed; its time stamp where the file system notes nothing else."""
+    return getattr(stats, "st_ctime", None) or stats.st_mtime
 
 
 def _tail(file: UPath) -> bytes:

@@ -6,13 +6,15 @@ with the current one.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from upath import UPath
 
-from sava_assets.formats.landing import find_shards, fingerprint, listing
+from sava_assets.formats.landing import Listing, find_shards, fingerprint, listing
+from sava_assets.home.failures import in_words
 from sava_assets.home.resources import Knobs
 from sava_assets.home.store import Result, Store, digest
 from sava_ops.errors import BadInput
@@ -139,6 +141,17 @@ def sources(asset: str, home: Home, shard: str | None) -> list[UPath]:
     return [_source(home, name, shard) for name in RULES[asset].sources if knobs.value(name)]
 
 
+def look(asset: str, home: Home, shard: str | None) -> tuple[str, ...]:
+    """Digests of the listings of all that the asset reads outside the store."""
+    return tuple(listing_of(path).digest for path in sources(asset, home, shard))
+
+
+def listing_of(path: UPath) -> Listing:
+    """What a look at a set's files tells. Raises BadInput where it cannot be looked at."""
+    with _readable(path):
+        return listing(path)
+
+
 def upstream_results(
     asset: str, upstream: str, home: Home, shards: Sequence[str], shard: str | None = None
 ) -> dict[str | None, Result]:
@@ -185,14 +198,25 @@ def _source(home: Home, name: str, shard: str | None) -> UPath:
 
 def _source_version(home: Home, path: UPath) -> str:
     """Fingerprint of a set; its files are read again only when a name, a size or a time stamp changed."""
-    seen, name = listing(path), f"fingerprints/{digest(str(path))}.json"
+    seen, name = listing_of(path), f"fingerprints/{digest(str(path))}.json"
     known = home.store.read_json(name)
     if known and known["listing"] == seen.digest:
         return known["fingerprint"]
-    made = fingerprint(path)
-    if time.time() - seen.newest > CHANGING_SECONDS:
+    with _readable(path):
+        made = fingerprint(path)
+    if time.time() - seen.touched > CHANGING_SECONDS and listing_of(path).digest == seen.digest:
         home.store.put_json(name, {"listing": seen.digest, "fingerprint": made})
     return made
+
+
+@contextmanager
+def _readable(path: UPath) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise BadInput(f"{path} changed while it was looked at ({in_words(error)}): look again") from error
+    except OSError as error:
+        raise BadInput(f"{path} cannot be read ({in_words(error)}): mend that, or take it away") from error
 
 
 def _checkpoint_version(home: Home, source: str) -> str:
