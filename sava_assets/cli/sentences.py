@@ -50,12 +50,10 @@ def in_sentences(command: Callable[P, R]) -> Callable[P, R]:
         except (Exit, ClickException, BrokenPipeError):
             raise
         except KeyboardInterrupt:
-            _complain("", STOPPED)
-            raise typer.Exit(STOPPED_CODE) from None
+            _stop()
         except Exception as error:
             if _interrupted(error):
-                _complain("", STOPPED)
-                raise typer.Exit(STOPPED_CODE) from None
+                _stop()
             home = kwargs.get("home")
             _complain(
                 "[red]error:[/red] ", _sentence(error, command.__name__, home if isinstance(home, Path) else None)
@@ -63,6 +61,14 @@ def in_sentences(command: Callable[P, R]) -> Callable[P, R]:
             raise typer.Exit(1) from None
 
     return run
+
+
+def _stop() -> NoReturn:
+    _complain("", STOPPED)
+    # Python remembers a Ctrl-C that came while it ran a string, as `dataclass` does, and would end by SIGINT; the next
+    # string that it runs makes it forget.
+    exec("")
+    raise typer.Exit(STOPPED_CODE) from None
 
 
 def stop_at_once() -> NoReturn:
@@ -80,7 +86,7 @@ def _sentence(error: Exception, command: str, home: Path | None) -> str:
     from sava_assets.home.store import Store
 
     root = home / "store" if home is not None and home.is_dir() else tempfile.mkdtemp(prefix="sava-")
-    return described(error, Store(UPath(root)), f"sava {command}")
+    return described(error, Store(UPath(root)), f"sava-{command}")
 
 
 def _complain(mark: str, sentence: str) -> None:

@@ -140,7 +140,12 @@ class Workspace:
 
     def folder(self, path: str) -> UPath:
         """A knob's folder: absolute and remote paths as they are, others below the home folder."""
-        return UPath(path) if "://" in path or Path(path).is_absolute() else self.root / path
+        if "://" not in path:
+            return UPath(Path(path)) if Path(path).is_absolute() else self.root / path
+        try:
+            return UPath(path)
+        except (ValueError, ImportError) as error:
+            raise BadInput(f"{path} cannot be read ({error}): name a folder or file") from error
 
     @property
     def device(self) -> str:
