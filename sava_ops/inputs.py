@@ -8,6 +8,8 @@ from sava_ops.errors import BadInput
 from sava_ops.ot.cost import Points
 
 Array = np.ndarray | Tensor
+SHORTEST = 1e-12
+"""Length below which torch takes a vector for zero."""
 
 
 def as_points(features: Array, labels: Array, *, side: str, unit_norm: bool, device: str = "cpu") -> Points:
@@ -25,7 +27,28 @@ def as_points(features: Array, labels: Array, *, side: str, unit_norm: bool, dev
             f"{int(broken.sum())} of {len(x)} {side} points have NaN or infinite features (first: row "
             f"{int(broken.nonzero()[0])}): drop these rows or mend what computed them"
         )
-    return Points(torch.nn.functional.normalize(x, dim=1) if unit_norm else x, y.to(device, torch.int64))
+    return Points(_unit(x) if unit_norm else _within_range(x, side), y.to(device, torch.int64))
+
+
+def _unit(x: Tensor) -> Tensor:
+    """Every row divided by its length, also where the squares of its numbers overflow or vanish."""
+    unit = torch.nn.functional.normalize(x, dim=1)
+    length, largest = torch.linalg.vector_norm(x, dim=1), torch.linalg.vector_norm(x, ord=float("inf"), dim=1)
+    lost = (~torch.isfinite(length) | (length < SHORTEST)) & (largest > 0)
+    if lost.any():
+        unit[lost] = torch.nn.functional.normalize(x[lost] / largest[lost, None], dim=1)
+    return unit
+
+
+def _within_range(x: Tensor, side: str) -> Tensor:
+    """Raises BadInput where the squares of distances would overflow."""
+    limit = torch.finfo(x.dtype).max ** 0.5 * 1e-3
+    if len(far := (torch.linalg.vector_norm(x, dim=1) > limit).nonzero()):
+        raise BadInput(
+            f"{len(far)} of {len(x)} {side} points are longer than {limit:.0e} (first: row {int(far[0])}), and their "
+            "squares overflow: divide all features by one number, or use unit_norm"
+        )
+    return x
 
 
 def class_count(train: Points, reference: Points) -> int:

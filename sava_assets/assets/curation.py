@@ -131,6 +131,7 @@ def _brake(cut: int, points: int, knobs: PruneKnobs) -> None:
         )
 
 
+@plots.picture
 def _shares(points: pa.Table, groups: dict[str, np.ndarray], made: Decision) -> str:
     """Estimated share of bad points and share flagged, by label and by shard."""
     p_value, lines = points["p_value"].to_numpy(), []
@@ -211,6 +212,7 @@ def _plan(result: Result) -> BatchPlan:
     return BatchPlan(**arrays, marginal_error=result.numbers["marginal_error"], converged=result.numbers["converged"])
 
 
+@plots.picture
 def _highest(points: pa.Table, shards: dict[str, Result]) -> str:
     """Grid of the images with the highest values."""
     order = np.argsort(-points["value"].to_numpy(), kind="stable")[: plots.GRID_COLUMNS * plots.GRID_ROWS]

@@ -1,11 +1,14 @@
 """Pictures for people, as Markdown with an inline PNG of a few tens of KB (each is a row in Dagster's event log)."""
 
 import base64
+import functools
 import io
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import ParamSpec
 
+import dagster as dg
 import numpy as np
 import pyarrow as pa
 from matplotlib import get_data_path
@@ -15,8 +18,10 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw, ImageFont
 
 from sava_assets.formats.names import shown
+from sava_assets.home.failures import in_words
 from sava_ops.images.decode import decode, fit
 
+P = ParamSpec("P")
 MOST_CELLS = 200
 MOST_ROWS = 30
 GRID_COLUMNS, GRID_ROWS, THUMBNAIL = 8, 4, 64
@@ -32,6 +37,21 @@ FEW_TICKS = 4
 """Every tick costs a millisecond, and each new shard draws three pictures."""
 
 
+def picture(draw: Callable[P, str]) -> Callable[P, str]:
+    """The same picture, or a sentence where it cannot be drawn: no result may fail for want of one."""
+
+    @functools.wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> str:
+        try:
+            return draw(*args, **kwargs)
+        except Exception as error:
+            dg.get_dagster_logger().warning(f"no picture by {draw.__name__}: {in_words(error)}", exc_info=True)
+            return f"This picture could not be drawn: {in_words(error)}"
+
+    return drawn
+
+
+@picture
 def histogram(values: np.ndarray, label: str, threshold: float | None = None) -> str:
     """Distribution of values; a line at `threshold`."""
     figure, axes = _axes()
@@ -44,6 +64,7 @@ def histogram(values: np.ndarray, label: str, threshold: float | None = None) ->
     return _markdown(_drawn(figure))
 
 
+@picture
 def matrix(values, rows: str, columns: str, names: Sequence[str] | None = None) -> str:
     """Heat map of a (K, L) matrix; rows are thinned out where there are too many to see."""
     cells = np.asarray(values, dtype=float)
@@ -63,6 +84,7 @@ def matrix(values, rows: str, columns: str, names: Sequence[str] | None = None) 
     return _markdown(_drawn(figure))
 
 
+@picture
 def bars(heights: Mapping[str, Sequence[float]], label: str) -> str:
     """Mean and standard deviation of each group."""
     figure, axes = _axes()
@@ -78,6 +100,7 @@ def bars(heights: Mapping[str, Sequence[float]], label: str) -> str:
     return _markdown(_drawn(figure))
 
 
+@picture
 def lines(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str, y: str) -> str:
     """One line per name, told apart by colour and mark."""
     figure, axes = _axes()
@@ -91,6 +114,7 @@ def lines(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], x: str,
     return _markdown(_drawn(figure), MANY_COLOURS)
 
 
+@picture
 def image_grid(images: Sequence[bytes], captions: Sequence[str]) -> str:
     """The first images, left to right, each with a caption."""
     rows = -(-len(images) // GRID_COLUMNS)
@@ -104,6 +128,7 @@ def image_grid(images: Sequence[bytes], captions: Sequence[str]) -> str:
     return _markdown(canvas, colours=64)
 
 
+@picture
 def listing(table: pa.Table, columns: Sequence[str]) -> str:
     """The first rows as a Markdown table."""
     rows = table.slice(0, MOST_ROWS).select(list(columns)).to_pylist()

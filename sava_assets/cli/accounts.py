@@ -78,7 +78,7 @@ def _passed_over(survey: Survey) -> Iterator[PassedOver]:
     for name, path in sets.items():
         try:
             inside = contents(path, follow_links=knobs.follow_links).passed_over
-        except BadInput:  # its state is "failed", for this reason
+        except (BadInput, OSError):  # its state is "failed", for this reason
             continue
         yield from (PassedOver(f"{shown(name)}/{each.name}", each.reason) for each in inside)
 

@@ -1,21 +1,22 @@
 """The commands of `sava`: what is asked for, checked, run, and said."""
 
 import os
+import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sava_assets.cli.sentences import App, in_sentences
 from sava_ops.errors import BadInput
 
 # What a command needs is imported by that command: torch and Dagster take seconds, `--help` must not.
 if TYPE_CHECKING:
     from sava_assets.home.resources import Workspace
 
-app = typer.Typer(
+app = App(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -26,22 +27,29 @@ Home = Annotated[Path, typer.Option(help=HOME_HELP, envvar="SAVA_HOME")]
 OwnHome = Annotated[Path, typer.Option(help=HOME_HELP)]
 """Of commands that bring data of their own."""
 HOME = Path("data")
-Port = Annotated[int, typer.Option(help="Port on 127.0.0.1.")]
+Port = Annotated[int, typer.Option(min=1, max=65_535, help="Port on 127.0.0.1.")]
 
 
-@app.command()
+def _command(function: Callable[..., None]) -> Callable[..., None]:
+    return app.command()(in_sentences(function))
+
+
+@_command
 def demo(home: OwnHome = Path("data/demo")) -> None:
     """Try it: 1,000 handwritten digits with 25 % wrong labels, the whole chain, in about three minutes."""
+    from sava_assets.cli.preparation import check_home
     from sava_assets.formats import demo_sets as demos
-    from sava_assets.home.resources import KNOB_FILE
+    from sava_assets.home.ownership import owned
+    from sava_assets.home.resources import KNOB_FILE, Workspace
 
-    with _sentences():
+    check_home(home)
+    with owned(Workspace(home=str(home)).root, "data"):
         if not (home / KNOB_FILE).exists():
             demos.write_digits(home)
-        _run_planted(home, demos.DIGITS_SETTINGS)
+    _run_planted(home, demos.DIGITS_SETTINGS)
 
 
-@app.command()
+@_command
 def cifar10(
     source: Annotated[Path, typer.Argument(help="Folder that holds cifar10/ and cifar10_encoder/.")],
     home: OwnHome = Path("data/cifar10"),
@@ -50,13 +58,12 @@ def cifar10(
     from sava_assets.formats import demo_sets as demos
     from sava_assets.home.resources import KNOB_FILE
 
-    with _sentences():
-        if not (home / KNOB_FILE).exists():
-            demos.write_cifar10(home, source)
-        _run_planted(home, demos.CIFAR10_SETTINGS)
+    if not (home / KNOB_FILE).exists():
+        demos.write_cifar10(home, source)
+    _run_planted(home, demos.CIFAR10_SETTINGS)
 
 
-@app.command()
+@_command
 def study(
     source: Annotated[Path | None, typer.Argument(help="Folder that holds cifar10/ and cifar10_encoder/.")] = None,
     home: OwnHome = Path("data/study"),
@@ -70,19 +77,18 @@ def study(
     from sava_assets.formats import demo_sets as demos
     from sava_assets.study.report import write_report
 
-    with _sentences():
-        if source is not None:
-            demos.write_study(home, source, full=full)
-            prepare_home(home, demos.study_settings(full=full))
-        workspace = _existing(home)
-        run_study(workspace, console)
-        if report is not None:
-            write_report(workspace, report)
-            say(f"the tables and pictures {report}")
-        say(f"every asset in the UI {own_command()} ui --home {home}")
+    if source is not None:
+        demos.write_study(home, source, full=full)
+        prepare_home(home, demos.study_settings(full=full))
+    workspace = _existing(home)
+    run_study(workspace, console)
+    if report is not None:
+        write_report(workspace, report)
+        say(f"the tables and pictures {report}")
+    say(f"every asset in the UI {own_command()} ui --home {home}")
 
 
-@app.command()
+@_command
 def clothing1m(
     source: Annotated[Path, typer.Argument(help="Folder that holds Clothing1M's text files and images/.")],
     home: OwnHome = Path("data/clothing1m"),
@@ -93,20 +99,19 @@ def clothing1m(
     from sava_assets.formats.clothing1m import home_settings, read_clothing1m, write_clothing1m
     from sava_assets.home.resources import KNOB_FILE
 
-    with _sentences():
-        say(f"looking for every image that {source} lists")
-        data = read_clothing1m(source)
-        settings = home_settings(data)
-        if (home / KNOB_FILE).exists():
-            prepare_home(home, settings)  # refuses other settings before a night of copying
-        for file, count in write_clothing1m(home, data):
-            say(f"{file}: {count:,} images")
-        prepare_home(home, settings)
-        say(f"{home / KNOB_FILE}: the published training; docs/clothing1m.md says what time and memory it takes")
-        say(f"next: {own_command()} backfill --home {home}, then {own_command()} curate --home {home}")
+    say(f"looking for every image that {source} lists")
+    data = read_clothing1m(source)
+    settings = home_settings(data)
+    if (home / KNOB_FILE).exists():
+        prepare_home(home, settings)  # refuses other settings before a night of copying
+    for file, count in write_clothing1m(home, data):
+        say(f"{file}: {count:,} images")
+    prepare_home(home, settings)
+    say(f"{home / KNOB_FILE}: the published training; docs/clothing1m.md says what time and memory it takes")
+    say(f"next: {own_command()} backfill --home {home}, then {own_command()} curate --home {home}")
 
 
-@app.command()
+@_command
 def curate(
     landing: Annotated[str | None, typer.Option(help="Folder with one Parquet file or folder per shard.")] = None,
     reference: Annotated[str | None, typer.Option(help="Clean images that judge.")] = None,
@@ -126,17 +131,16 @@ def curate(
     from sava_assets.cli.preparation import prepare_home
     from sava_assets.cli.runner import curate as run_curation
 
-    with _sentences():
-        settings: dict[str, Any] = {name: _absolute(path) for name, path in given.items() if path is not None}
-        source = encoder if encoder in (None, "imagenet", "train") else _absolute(encoder)
-        made = {name: v for name, v in {"source": source, "image_size": image_size}.items() if v is not None}
-        settings |= {"encoder": made} if made else {}
-        workspace = prepare_home(home, settings)
-        run_curation(workspace, console)
-        print_outcome(workspace)
+    settings: dict[str, Any] = {name: _absolute(path) for name, path in given.items() if path is not None}
+    source = encoder if encoder in (None, "imagenet", "train") else _absolute(encoder)
+    made = {name: v for name, v in {"source": source, "image_size": image_size}.items() if v is not None}
+    settings |= {"encoder": made} if made else {}
+    workspace = prepare_home(home, settings)
+    run_curation(workspace, console)
+    print_outcome(workspace)
 
 
-@app.command()
+@_command
 def value(
     train: Annotated[Path, typer.Argument(help="Parquet with columns `features` (lists of numbers) and `label`.")],
     reference: Annotated[Path, typer.Argument(help="The same for the clean reference points.")],
@@ -147,36 +151,14 @@ def value(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> None:
     """Value points you have embedded yourself: features in, values out. High value = prune first."""
-    import numpy as np
-    import pyarrow as pa
+    from sava_assets.cli.outcome import say
+    from sava_assets.cli.valuing import value_tables
 
-    from sava_assets.assets.findings import with_numbers
-    from sava_assets.cli.outcome import console
-    from sava_assets.formats.feature_table import read_features
-    from sava_assets.home.store import table_file
-    from sava_ops import ValuationConfig, value_points
-
-    with _sentences():
-        if not output.absolute().parent.is_dir():
-            raise BadInput(f"the folder {output.parent} does not exist: create it")
-        sides = [read_features(path) for path in (train, reference)]
-        names = sorted({label for _, labels, _ in sides for label in labels}, key=str)
-        number = {name: i for i, name in enumerate(names)}
-        (x, y, table), (rx, ry, _) = sides
-        config = ValuationConfig.paper() if paper else ValuationConfig()
-        labels, reference_labels = (np.array([number[label] for label in side], dtype=np.int64) for side in (y, ry))
-        result = value_points(x, labels, rx, reference_labels, config=config, device=device)
-        partial = output.with_name(f".{output.name}.partial")
-        suggested = pa.array([names[label] for label in result.suggested_labels], table["label"].type)
-        table_file(with_numbers(table, result).append_column("suggested_label", suggested))(partial)
-        partial.replace(output)
-        missed = int((~result.converged).sum())
-        console.print(
-            f"{len(table):,} values in {output}" + (f"; {missed} batch pairs not converged" if missed else "")
-        )
+    for line in value_tables(train, reference, output, paper=paper, device=device):
+        say(line)
 
 
-@app.command()
+@_command
 def status(home: Home = HOME) -> None:
     """What is fresh, what is due, and why. Looks only; `sava curate` runs what is due."""
     from sava_assets.cli.accounts import say_accounts
@@ -185,21 +167,20 @@ def status(home: Home = HOME) -> None:
     from sava_assets.freshness.rules import shards_of
     from sava_assets.freshness.survey import Survey
 
-    with _sentences():
-        workspace = _existing(home)
-        shards = list(shards_of(workspace))
-        states = list((survey := Survey(workspace, shards)).all())
-        for state in states:
-            if state.status != "fresh":
-                say(f"{state.status:<8} {state.title}: {state.reason}")
-        say_accounts(survey, console, quarantine=False)
-        fresh = sum(state.status == "fresh" for state in states)
-        say(f"{fresh:,} of {len(states):,} results are fresh")
-        if drift := calibration_drift(workspace, shards):
-            say(drift)
+    workspace = _existing(home)
+    shards = list(shards_of(workspace))
+    states = list((survey := Survey(workspace, shards)).all())
+    for state in states:
+        if state.status != "fresh":
+            say(f"{state.status:<8} {state.title}: {state.reason}")
+    say_accounts(survey, console, quarantine=False)
+    fresh = sum(state.status == "fresh" for state in states)
+    say(f"{fresh:,} of {len(states):,} results are fresh")
+    if drift := calibration_drift(workspace, shards):
+        say(drift)
 
 
-@app.command()
+@_command
 def backfill(
     shards: Annotated[list[str] | None, typer.Argument(help="Shards; all that have landed without it.")] = None,
     home: Home = HOME,
@@ -208,13 +189,12 @@ def backfill(
     from sava_assets.cli.outcome import console, say
     from sava_assets.cli.runner import backfill as run_backfill
 
-    with _sentences():
-        workspace = _existing(home)
-        done = run_backfill(workspace, console, shards)
-        say(f"{len(done):,} shards are embedded; `sava curate` values them")
+    workspace = _existing(home)
+    done = run_backfill(workspace, console, shards)
+    say(f"{len(done):,} shards are embedded; `sava curate` values them")
 
 
-@app.command()
+@_command
 def history(home: Home = HOME) -> None:
     """Every curation so far: what went in, what came out, what changed since the one before."""
     from datetime import datetime
@@ -224,21 +204,20 @@ def history(home: Home = HOME) -> None:
     from sava_assets.cli.outcome import console
     from sava_assets.freshness.history import snapshots
 
-    with _sentences():
-        table = Table()
-        for column in ("", "when", "shards", "points", "pruned", "new", "gone", "dropped", "rescued", "accuracy"):
-            table.add_column(column, justify="right", no_wrap=True)
-        for past in snapshots(_existing(home).store):
-            numbers, changes = past.numbers, past.changes
-            when = datetime.fromtimestamp(past.time).strftime("%Y-%m-%d %H:%M")
-            counts = [len(numbers["shards"]), numbers["points"], numbers["pruned"]]
-            counts += [changes[name] for name in ("new", "gone", "dropped", "rescued")]
-            accuracy = f"{numbers['accuracy_pruned']:.3f} (all: {numbers['accuracy_all']:.3f})"
-            table.add_row(str(past.number), when, *(f"{count:,}" for count in counts), accuracy)
-        console.print(table)
+    table = Table()
+    for column in ("", "when", "shards", "points", "pruned", "new", "gone", "dropped", "rescued", "accuracy"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for past in snapshots(_existing(home).store):
+        numbers, changes = past.numbers, past.changes
+        when = datetime.fromtimestamp(past.time).strftime("%Y-%m-%d %H:%M")
+        counts = [len(numbers["shards"]), numbers["points"], numbers["pruned"]]
+        counts += [changes[name] for name in ("new", "gone", "dropped", "rescued")]
+        accuracy = f"{numbers['accuracy_pruned']:.3f} (all: {numbers['accuracy_all']:.3f})"
+        table.add_row(str(past.number), when, *(f"{count:,}" for count in counts), accuracy)
+    console.print(table)
 
 
-@app.command()
+@_command
 def gc(
     keep: Annotated[int | None, typer.Option(min=0, help="Forget all but the last so many curations first.")] = None,
     home: Home = HOME,
@@ -248,14 +227,13 @@ def gc(
     from sava_assets.freshness.history import collect_garbage
     from sava_assets.freshness.rules import shards_of
 
-    with _sentences():
-        workspace = _existing(home)
-        shards = list(shards_of(workspace))
-        count, size = collect_garbage(workspace, shards, keep=keep)
-        say(f"{count:,} results deleted, {size / 1e6:,.1f} MB")
+    workspace = _existing(home)
+    shards = list(shards_of(workspace))
+    count, size = collect_garbage(workspace, shards, keep=keep)
+    say(f"{count:,} results deleted, {size / 1e6:,.1f} MB")
 
 
-@app.command()
+@_command
 def ui(
     home: Home = HOME,
     port: Port = 3000,
@@ -264,17 +242,15 @@ def ui(
     ] = False,
 ) -> None:
     """Open the Dagster UI of a home folder on this machine; nothing runs unless you start it there."""
-    with _sentences():
-        _become_dagster(home, port, {}, with_study=study)
+    _become_dagster(home, port, {}, with_study=study)
 
 
-@app.command()
+@_command
 def serve(home: Home = HOME, port: Port = 3000) -> None:
     """The UI, and the automation: new shards are curated as they arrive, and all is looked at again every night."""
     from sava_assets.freshness.sensors import AUTOMATION
 
-    with _sentences():
-        _become_dagster(home, port, {AUTOMATION: "1"})
+    _become_dagster(home, port, {AUTOMATION: "1"})
 
 
 def _become_dagster(home: Path, port: int, extra: dict[str, str], *, with_study: bool = False) -> None:
@@ -287,13 +263,17 @@ def _become_dagster(home: Path, port: int, extra: dict[str, str], *, with_study:
     locations = ["sava_assets.definitions"]
     if with_study or study_prepared(workspace):
         locations.append("sava_assets.study.definitions")
-    command = [sys.executable, "-m", "dagster", "dev", *(part for name in locations for part in ("-m", name))]
+    command = [sys.executable, "-m", "sava_assets.cli.server", *(part for name in locations for part in ("-m", name))]
+    # A script's background job ignores Ctrl-C, and what is started here would inherit that, and ignore SIGTERM with it.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.execve(sys.executable, [*command, "-h", "127.0.0.1", "-p", str(port)], environment)
 
 
 def _existing(home: Path) -> "Workspace":
+    from sava_assets.cli.preparation import check_home
     from sava_assets.home.resources import Workspace
 
+    check_home(home)
     if not home.is_dir():
         raise BadInput(f"the home folder {home} does not exist: run `sava demo` or `sava curate` first")
     return Workspace(home=str(home))
@@ -311,27 +291,5 @@ def _run_planted(home: Path, settings: dict) -> None:
     print_outcome(workspace)
 
 
-@contextmanager
-def _sentences() -> Iterator[None]:
-    """What the user can mend is one sentence and exit code 1, not a stack trace."""
-    try:
-        yield
-    except BadInput as problem:
-        _complain("[red]error:[/red] ", str(problem))
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        _complain("", "stopped; finished results are kept, the same command goes on from there")
-        raise typer.Exit(130) from None
-
-
-def _complain(mark: str, sentence: str) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-
-    from sava_assets.formats.names import shown
-
-    Console(stderr=True, soft_wrap=True).print(f"{mark}{escape(shown(sentence))}", highlight=False)
-
-
 def _absolute(path: str) -> str:
-    return path if "://" in path else str(Path(path).absolute())
+    return path if "://" in path else os.path.abspath(path)  # noqa: PTH100 (`..` goes, links stay)

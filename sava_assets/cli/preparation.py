@@ -1,14 +1,17 @@
 """A home folder is made ready: its settings, and the Dagster instance that its UI shows."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
+from pydantic import ValidationError
 
-from sava_assets.home.resources import KNOB_FILE, Knobs, Workspace
+from sava_assets.home.ownership import owned
+from sava_assets.home.resources import KNOB_FILE, Knobs, Workspace, knob_problems
 from sava_ops.errors import BadInput
 
 if TYPE_CHECKING:
@@ -16,6 +19,9 @@ if TYPE_CHECKING:
 
 FIRST_STUDIED = "test_embeddings"
 """What `sava study` computes first beyond the chain."""
+NO_HOME = re.compile(r"[?%\n\r\ud800-\udfff]")
+"""Not in the path of a home: Dagster names its database by a URL, and what is no UTF-8 cannot be written down."""
+FOLDERS = ("landing", "reference", "test", "clean_train")
 DAGSTER_YAML = {
     "telemetry": {"enabled": False},
     "nux": {"enabled": False},
@@ -28,23 +34,41 @@ DAGSTER_YAML = {
 
 
 def prepare_home(home: Path, settings: dict) -> Workspace:
-    """Create the home folder, with these settings in `sava.yaml`; refuse to change what an existing one says."""
-    file, workspace, asked = home / KNOB_FILE, Workspace(home=str(home)), Knobs.model_validate(settings)
-    if file.exists():
-        known = workspace.knobs
-        for name in _leaves(settings):
-            if known.value(name) != asked.value(name):
-                raise BadInput(
-                    f"{file} says {name}: {known.value(name)}, not {asked.value(name)}: edit the file or choose "
-                    "another --home"
-                )
-        return workspace
-    for name in ("landing", "reference", "test"):
-        if not (folder := workspace.folder(asked.value(name))).exists():
-            raise BadInput(f"the {name} folder {folder} does not exist: create it, or name another one")
-    home.mkdir(parents=True, exist_ok=True)
-    file.write_text(yaml.safe_dump(settings, sort_keys=False))
+    """Create the home folder, with these settings in `sava.yaml`; refuse to change what an existing one says.
+
+    Settings are written when all that can be checked without reading images holds.
+    """
+    check_home(home)
+    workspace, asked = Workspace(home=str(home)), _asked(settings)
+    if not (home / KNOB_FILE).exists():
+        _check(workspace, asked)
+        home.mkdir(parents=True, exist_ok=True)
+        with owned(workspace.root, "setup"):
+            if not (home / KNOB_FILE).exists():  # another first command may have written it meanwhile
+                _write(home / KNOB_FILE, settings)
+    known = workspace.knobs
+    for name in _leaves(settings):
+        if not _same(workspace, name, known.value(name), asked.value(name)):
+            raise BadInput(
+                f"{home / KNOB_FILE} says {name}: {known.value(name)}, not {asked.value(name)}: edit the file or "
+                "choose another --home"
+            )
+    _check_folders(workspace, known)
     return workspace
+
+
+def check_home(home: Path) -> None:
+    """Raise BadInput for a path where no home can be."""
+    if re.match(r"[a-z][a-z0-9+.-]*:/", str(home)) and not home.exists():
+        raise BadInput(f"the home {home} is a URL: choose a folder of this machine for --home")
+    if home.exists() and not home.is_dir():
+        raise BadInput(f"the home {home} is a file: choose a folder for --home")
+    path = str(home.absolute())
+    if found := NO_HOME.search(path):
+        raise BadInput(
+            f"the path of the home {path!a} holds {found[0]!a}, with which Dagster cannot name its database: choose "
+            "another --home"
+        )
 
 
 @contextmanager
@@ -52,18 +76,82 @@ def dagster_instance(home: Path) -> "Iterator[DagsterInstance]":
     """The Dagster instance of a home folder, which the UI of the same home shows."""
     from dagster import DagsterInstance
 
+    check_home(home)
     folder = home.absolute() / ".dagster"
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / "dagster.yaml").exists():
-        (folder / "dagster.yaml").write_text(yaml.safe_dump(DAGSTER_YAML))
-    os.environ["DAGSTER_HOME"] = str(folder)
-    with DagsterInstance.get() as instance:
+    # Two processes that create the database at once would leave one that nobody can open.
+    with owned(Workspace(home=str(home)).root, "setup"):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not (folder / "dagster.yaml").exists():
+            _write(folder / "dagster.yaml", DAGSTER_YAML)
+        os.environ["DAGSTER_HOME"] = str(folder)
+        opened = DagsterInstance.get()
+    with opened as instance:
         yield instance
 
 
 def study_prepared(workspace: Workspace) -> bool:
     """Whether `sava study` has to do with this home: its settings or its store speak of it."""
     return "study" in workspace.knobs.model_fields_set or workspace.store.current(FIRST_STUDIED) is not None
+
+
+def _asked(settings: dict) -> Knobs:
+    try:
+        return Knobs.model_validate(settings)
+    except ValidationError as error:
+        raise BadInput(knob_problems(error)) from error
+
+
+def _write(file: Path, content: dict) -> None:
+    """In one step: whoever reads meanwhile sees all of it or nothing."""
+    partial = file.with_name(f".{file.name}.partial")
+    partial.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    partial.replace(file)
+
+
+def _check(workspace: Workspace, asked: Knobs) -> None:
+    """Raise BadInput for settings with which no curation can begin."""
+    for name in ("landing", "reference", "test"):
+        if not (folder := workspace.folder(asked.value(name))).exists():
+            raise BadInput(f"the {name} folder {folder} does not exist: create it, or name another one")
+    _check_folders(workspace, asked)
+    workspace.checked_device(asked.device)
+    source = asked.encoder.source
+    if source in ("imagenet", "train"):
+        return
+    if "://" not in source and not (path := workspace.folder(source)).is_file():
+        raise BadInput(f"the checkpoint {path} does not exist: name a file, or 'imagenet' or 'train'")
+    from sava_ops.images.encoder import load_encoder
+
+    knobs = asked.encoder
+    load_encoder(str(workspace.folder(source)), image_size=knobs.image_size, mean=knobs.mean, std=knobs.std)
+
+
+def _check_folders(workspace: Workspace, knobs: Knobs) -> None:
+    """Raise BadInput for sets that lie in each other, or a home that lies in a set: it would be read as images."""
+    named = {name: knobs.value(name) for name in FOLDERS if knobs.value(name)}
+    places = {name: _resolved(workspace, path) for name, path in named.items() if "://" not in path}
+    if (landing := places.get("landing")) and landing.exists() and not landing.is_dir():
+        raise BadInput(f"the landing folder {landing} is a file: name the folder that holds it")
+    home = Path(workspace.home).resolve()
+    for name, place in places.items():
+        if home.is_relative_to(place):
+            raise BadInput(f"the home {home} lies in the {name} set {place}: choose another --home")
+    for name, place in places.items():
+        for other, inside in places.items():
+            if name != other and inside.is_relative_to(place):
+                raise BadInput(f"the {other} set {inside} lies in the {name} set {place}: keep them apart")
+
+
+def _same(workspace: Workspace, name: str, known: object, asked: object) -> bool:
+    """Folders and files are the same however they are written."""
+    paths = isinstance(known, str) and isinstance(asked, str) and name in (*FOLDERS, "encoder.source")
+    if known == asked or not paths or "://" in f"{known}{asked}":
+        return known == asked
+    return _resolved(workspace, str(known)) == _resolved(workspace, str(asked))
+
+
+def _resolved(workspace: Workspace, path: str) -> Path:
+    return Path(workspace.folder(path).path).resolve()
 
 
 def _leaves(settings: dict, prefix: str = "") -> Iterator[str]:

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,14 +20,20 @@ from sava_assets.definitions import ASSETS, CHECKS
 from sava_assets.freshness.processes import bury_dead_runs, own_tags
 from sava_assets.freshness.rules import RULES, SHARDS_NAME, inputs, landing_of
 from sava_assets.freshness.survey import PENDING, State, Survey
+from sava_assets.home.failures import described
+from sava_assets.home.ownership import owned
 from sava_assets.home.resources import Workspace
+from sava_assets.home.store import place
 from sava_ops.errors import BadInput
 from sava_ops.forecast import forecast
 
 BACKFILLED = ("raw_images", "reference_images", "encoder", "embeddings", "batches")
 STUDIED = ("raw_images", "reference_images", "test_images", "encoder", "embeddings", "reference_embeddings")
 """What a study reads of the chain."""
+LAST = "classifier_accuracy"
 SETS = ("raw_images", "reference_images", "test_images")
+MOST_RUNS = 3
+"""Of one result in one command; more are due only while its sources change under our eyes."""
 WORTH_TELLING = 10**9
 """Pairs of points: some tens of seconds."""
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -40,9 +47,14 @@ def curate(workspace: Workspace, console: Console) -> list[str]:
     with _session(workspace, console) as (instance, shards):
         failed = _run_due(workspace, instance, console, tuple(RULES), shards)
         survey = Survey(workspace, shards)
-        blocked = [s for s in survey.all() if s.status == "failed" and s.title not in failed]
+        states = list(survey.all())
     say_accounts(survey, console, quarantine=True)
-    _raise(failed | {state.title: state.reason for state in blocked})
+    failed = {state.title: state.reason for state in states if state.status == "failed"} | failed
+    if not failed and workspace.store.current(LAST) is None:
+        # Nothing went wrong, and there is no curation either: something is still being written.
+        failed = {state.title: state.reason for state in states if state.status == "waiting"}
+        failed = dict(list(failed.items())[:1])
+    _raise(failed)
     return shards
 
 
@@ -88,6 +100,7 @@ def _run_due(
     """Run what is due until nothing is; what failed, with its reason."""
     shards = list(instance.get_dynamic_partitions(SHARDS_NAME))
     failed: dict[str, str] = {}
+    runs: Counter[str] = Counter()
     disjoint = False
     while units := _next_units(survey := Survey(workspace, shards), assets, chosen, failed):
         if units[0].asset not in SETS and not disjoint:
@@ -97,12 +110,20 @@ def _run_due(
             console.print(told, highlight=False)
         for unit in units:
             chain = [unit.asset, *_following(survey, unit.asset, assets)]
+            runs[unit.title] += 1
+            if runs[unit.title] > MOST_RUNS:
+                failed[unit.title] = f"still due after {MOST_RUNS} runs: what it reads changes all the time"
+                continue
             try:
-                for failure in _materialize(instance, workspace, chain, unit.shard):
-                    console.print(f"[yellow]check failed:[/yellow] {escape(failure)}", highlight=False)
-            except BadInput as problem:
+                unmet = _materialize(instance, workspace, chain, unit.shard)
+            except Exception as problem:  # whatever it is, the other shards go on
+                found = _failures(workspace, shards, chain, unit.shard)
                 # What failed may also be a check, of which the store knows nothing.
-                failed |= _failures(workspace, shards, chain, unit.shard) or {unit.title: str(problem)}
+                new = {title: reason for title, reason in found.items() if title not in failed}
+                failed |= new or {unit.title: described(problem, workspace.store, place(unit.asset, unit.shard))}
+                continue
+            for failure in unmet:
+                console.print(f"[yellow]check failed:[/yellow] {escape(failure)}", highlight=False)
     return failed
 
 
@@ -179,7 +200,8 @@ def _settled_shards(workspace: Workspace, instance: dg.DagsterInstance, console:
                 f"no shard has landed in {workspace.folder(workspace.knobs.landing)}: put a Parquet file or a folder "
                 "of class folders there" + (f" ({'; '.join(passed[:3])})" if passed else "")
             )
-        register(instance, shards)
+        with owned(workspace.root, "setup"):
+            register(instance, shards)
         survey = Survey(workspace, shards)
         unsettled = [s for name in SETS for s in survey.of(name) if s.status == "waiting"]
         if not unsettled or time.monotonic() > deadline:

@@ -6,9 +6,11 @@ schema metadata), a folder of such files, of class folders, or of both. The land
 
 import hashlib
 import json
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from upath import UPath
 
@@ -89,27 +91,32 @@ class Listing:
     """What a look at a set's files tells without reading them."""
 
     digest: str
-    """Of names, sizes and time stamps: equal digests, equal content."""
+    """Of names, sizes, time stamps and times of change: equal digests, equal content."""
     newest: float
-    """Last change, seconds since the epoch."""
+    """Last time stamp, seconds since the epoch; of what is dated in the future, the time of its last change."""
+    touched: float
+    """Last change as the file system noted it, which no copying program sets: of content, name or time stamp."""
     finished: bool
     """Whether its writer says that it is complete: a `_SUCCESS` marker, or the end of a Parquet file."""
 
 
 def listing(path: UPath, *, follow_links: bool = True) -> Listing:
-    """Look at the files of a set."""
-    try:
-        stats = [(file, file.path.stat()) for file in _files(path, follow_links)]
-        named = [(file.name, s.st_size, s.st_mtime) for file, s in stats]
-        newest = max([s.st_mtime for _, s in stats], default=path.stat().st_mtime)
-        whole_file = path.is_file() and is_table(path.name) and _tail(path) == PARQUET_END
-    except OSError as error:
-        raise BadInput(
-            f"{shown(str(path))} cannot be looked at ({error.strerror}): allow it, or move it away"
-        ) from error
+    """Look at the files of a set. Raises BadInput for what is no set, OSError for what cannot be looked at."""
+    now, files = time.time(), _files(path, follow_links)
+    stats = [(file, file.path.stat()) for file in files]
+    named = [(file.name, s.st_size, s.st_mtime, _changed(s)) for file, s in stats]
+    # Folders too: one that is replaced and put back leaves its files as they were.
+    folders = {file.path.parent for file in files} | {path} if path.is_dir() else set()
+    for folder in sorted(folders, key=str):
+        named.append((folder.relative_to(path).as_posix(), 0, (s := folder.stat()).st_mtime, _changed(s)))
+    stamps = [s for _, s in stats] or [path.stat()]
+    newest = max(s.st_mtime if s.st_mtime <= now else _changed(s) for s in stamps)
+    touched = max(max(s.st_mtime, _changed(s)) for s in stamps)
+    whole_file = path.is_file() and is_table(path.name) and _tail(path) == PARQUET_END
     return Listing(
         hashlib.sha256(json.dumps(named).encode()).hexdigest()[:32],
         newest,
+        touched,
         whole_file or (path.is_dir() and (path / MARKER).exists()),
     )
 
@@ -185,6 +192,11 @@ def _file_hash(file: File) -> str:
         return "cannot be read"
     except OSError as error:
         raise BadInput(f"{shown(str(file.path))} cannot be read ({error.strerror}): run the command again") from error
+
+
+def _changed(stats: Any) -> float:
+    """When a file changed; its time stamp where the file system notes nothing else."""
+    return getattr(stats, "st_ctime", None) or stats.st_mtime
 
 
 def _tail(file: UPath) -> bytes:

@@ -13,9 +13,11 @@ import dagster as dg
 from torch import Tensor
 
 from sava_assets.freshness.condition import automation_condition
-from sava_assets.freshness.rules import RULES, SHARDS_NAME, inputs, key, upstream_results
+from sava_assets.freshness.rules import RULES, SHARDS_NAME, inputs, key, look, upstream_results
+from sava_assets.home.failures import described
+from sava_assets.home.ownership import owned
 from sava_assets.home.resources import Knobs, Workspace
-from sava_assets.home.store import DamagedResult, Output, Result
+from sava_assets.home.store import DamagedResult, Output, Result, place
 from sava_ops.errors import BadInput
 
 Home = dg.ResourceParam[Workspace]
@@ -43,6 +45,8 @@ class Run:
     inputs: Mapping[str, Any]
     """What names the result."""
     log: Any
+    seen: tuple[str, ...] = ()
+    """Digests of the listings of its sources, from before they were read."""
 
     @property
     def key(self) -> str:
@@ -137,7 +141,8 @@ def computed(
                     attempt.key = run.key
                     result, notes = result_of(run, compute)
                     if publish:
-                        publish(run, result)
+                        with owned(workspace.root, "publication", say=context.log.info):
+                            publish(run, result)
                 return result, metadata_of(result, notes)
 
             if rule.sharded:
@@ -190,28 +195,48 @@ def _failures_recorded(workspace: Workspace, name: str) -> Iterator[_Attempt]:
     try:
         yield attempt
     except Exception as error:
-        workspace.store.set_failure(name, attempt.shard, attempt.key, str(error))
+        told = described(error, workspace.store, place(name, attempt.shard))
+        workspace.store.set_failure(name, attempt.shard, attempt.key, told)
         raise
 
 
 def _run(name: str, shard: str | None, shards: list[str], workspace: Workspace, log: Any) -> Run:
+    seen = look(name, workspace, shard)
     named = inputs(name, workspace, shards, shard)
-    return Run(name, shard, shards, workspace, workspace.knobs, named, log)
+    return Run(name, shard, shards, workspace, workspace.knobs, named, log, seen)
 
 
 def result_of(run: Run, compute: Callable[[Any], Output]) -> tuple[Result, dict[str, Any]]:
     """The stored result if there is a sound one, else a new one; and notes on how it came about."""
     store, started = run.workspace.store, time.monotonic()
-    result, notes = _sound(run), {}
-    if reused := result is not None:
-        run.log.info(f"{run.title}: reused the stored result {run.key}")
-    else:
-        output = compute(run)
-        notes = dict(output.notes)
-        result = store.save(run.asset, run.key, output, run.inputs)
-        log_work(run.title)
-    store.set_current(result, run.shard)
+    # Shared: nothing is deleted between the first file of a result and the pointer to it.
+    with owned(run.workspace.root, "results", shared=True, say=run.log.info):
+        result, notes = _sound(run), {}
+        if reused := result is not None:
+            run.log.info(f"{run.title}: reused the stored result {run.key}")
+        else:
+            output = _computed(run, compute)
+            notes = dict(output.notes)
+            result = store.save(run.asset, run.key, output, run.inputs)
+            log_work(run.title)
+        store.set_current(result, run.shard)
     return result, notes | {"reused": reused, "seconds": round(time.monotonic() - started, 2)}
+
+
+def _computed(run: Run, compute: Callable[[Any], Output]) -> Output:
+    """Only what was read of the very content that names the result may be stored under its name."""
+    try:
+        output = compute(run)
+    except Exception as error:
+        _refuse_changed(run, error)
+        raise
+    _refuse_changed(run)
+    return output
+
+
+def _refuse_changed(run: Run, error: Exception | None = None) -> None:
+    if run.seen and look(run.asset, run.workspace, run.shard) != run.seen:
+        raise BadInput(f"{run.title} changed while it was read: run it again when its writer has finished") from error
 
 
 def _sound(run: Run) -> Result | None:

@@ -1,16 +1,17 @@
 """The history of a home: one snapshot per curation, and the removal of what no snapshot uses."""
 
-import json
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from upath import UPath
 
 from sava_assets.freshness.rules import RULES
+from sava_assets.home.ownership import owned
 from sava_assets.home.resources import Workspace
 from sava_assets.home.store import BATCH_ROWS, STARTING_POTENTIALS, Result, Store
 
@@ -39,7 +40,8 @@ def snapshots(store: Store) -> list[Snapshot]:
     folder = store.root / SNAPSHOTS
     if not folder.exists():
         return []
-    return [Snapshot(**json.loads(path.read_bytes())) for path in sorted(folder.iterdir(), key=lambda p: p.name)]
+    read = [store.read_json(f"{SNAPSHOTS}/{path.name}") for path in sorted(folder.iterdir(), key=lambda p: p.name)]
+    return [Snapshot(**stored) for stored in read if stored]
 
 
 def record(workspace: Workspace, shards: Sequence[str]) -> Snapshot:
@@ -74,9 +76,13 @@ def record(workspace: Workspace, shards: Sequence[str]) -> Snapshot:
 def collect_garbage(workspace: Workspace, shards: Sequence[str], *, keep: int | None = None) -> tuple[int, int]:
     """Delete results that neither a snapshot nor the present uses; returns how many, and their bytes.
 
-    `keep` first forgets all but the last so many snapshots.
+    `keep` first forgets all but the last so many snapshots. Raises BadInput while somebody computes results here.
     """
-    store = workspace.store
+    with owned(workspace.root, "results", wait=False):
+        return _collect(workspace.store, shards, keep)
+
+
+def _collect(store: Store, shards: Sequence[str], keep: int | None) -> tuple[int, int]:
     known = snapshots(store)
     if keep is not None:
         for old in known[: max(0, len(known) - keep)]:
@@ -88,7 +94,7 @@ def collect_garbage(workspace: Workspace, shards: Sequence[str], *, keep: int | 
     used |= {part for asset, key in used if asset == "batch_ot" for part in _parts(store.find(asset, key))}
     removed = [
         folder
-        for asset in (store.root / "results").iterdir()
+        for asset in _inside(store.root / "results")
         for folder in asset.iterdir()
         if (asset.name, folder.name) not in used
     ]
@@ -99,6 +105,10 @@ def collect_garbage(workspace: Workspace, shards: Sequence[str], *, keep: int | 
         folder.fs.rm(folder.path, recursive=True)
     _remove_dead_scratch(store)
     return len(removed), size
+
+
+def _inside(folder: UPath) -> Iterator[UPath]:
+    return folder.iterdir() if folder.exists() else iter(())
 
 
 def _current(store: Store, shards: Sequence[str]) -> dict[str, str]:
@@ -128,11 +138,9 @@ def _parts(result: Result | None) -> set[tuple[str, str]]:
 
 
 def _remove_dead_scratch(store: Store) -> None:
-    folder = store.root / "partial"
-    if folder.exists():
-        for scratch in folder.iterdir():
-            if time.time() - scratch.stat().st_mtime > PARTIAL_SECONDS:
-                shutil.rmtree(str(scratch))
+    for scratch in _inside(store.root / "partial"):
+        if time.time() - scratch.stat().st_mtime > PARTIAL_SECONDS:
+            shutil.rmtree(str(scratch))
 
 
 def _changes(before: Result | None, now: Result) -> dict[str, int]:

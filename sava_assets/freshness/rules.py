@@ -6,14 +6,16 @@ with the current one.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from upath import UPath
 
-from sava_assets.formats.landing import Landed, fingerprint, landed, listing
+from sava_assets.formats.landing import Landed, Listing, fingerprint, landed, listing
 from sava_assets.formats.names import misnamed, shown, some
+from sava_assets.home.failures import in_words
 from sava_assets.home.resources import Knobs
 from sava_assets.home.store import Result, Store, digest
 from sava_ops.errors import BadInput
@@ -144,6 +146,17 @@ def sources(asset: str, home: Home, shard: str | None) -> list[UPath]:
     return [_source(home, name, shard) for name in RULES[asset].sources if knobs.value(name)]
 
 
+def look(asset: str, home: Home, shard: str | None) -> tuple[str, ...]:
+    """Digests of the listings of all that the asset reads outside the store."""
+    return tuple(listing_of(home, path).digest for path in sources(asset, home, shard))
+
+
+def listing_of(home: Home, path: UPath) -> Listing:
+    """What a look at a set's files tells. Raises BadInput where it cannot be looked at."""
+    with _readable(path):
+        return listing(path, follow_links=home.knobs.follow_links)
+
+
 def upstream_results(
     asset: str, upstream: str, home: Home, shards: Sequence[str], shard: str | None = None
 ) -> dict[str | None, Result]:
@@ -213,15 +226,27 @@ def _source(home: Home, name: str, shard: str | None) -> UPath:
 
 def _source_version(home: Home, path: UPath) -> str:
     """Fingerprint of a set; its files are read again only when a name, a size or a time stamp changed."""
-    links = home.knobs.follow_links
-    seen, name = listing(path, follow_links=links), f"fingerprints/{digest(str(path))}.json"
+    seen, name = listing_of(home, path), f"fingerprints/{digest(str(path))}.json"
     known = home.store.read_json(name)
     if known and known["listing"] == seen.digest:
         return known["fingerprint"]
-    made = fingerprint(path, follow_links=links)
-    if time.time() - seen.newest > CHANGING_SECONDS:
+    with _readable(path):
+        made = fingerprint(path, follow_links=home.knobs.follow_links)
+    if time.time() - seen.touched > CHANGING_SECONDS and listing_of(home, path).digest == seen.digest:
         home.store.put_json(name, {"listing": seen.digest, "fingerprint": made})
     return made
+
+
+@contextmanager
+def _readable(path: UPath) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise BadInput(f"{shown(str(path))} changed while it was looked at ({in_words(error)}): look again") from error
+    except OSError as error:
+        raise BadInput(
+            f"{shown(str(path))} cannot be looked at ({in_words(error)}): allow it, or move it away"
+        ) from error
 
 
 def _checkpoint_version(home: Home, source: str) -> str:

@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 from upath import UPath
 
-from sava_assets.formats.landing import listing
-from sava_assets.freshness.rules import RULES, inputs, key, named_upstream, sources
+from sava_assets.freshness.rules import RULES, inputs, key, listing_of, named_upstream, sources
+from sava_assets.home.failures import described
 from sava_assets.home.resources import Knobs, Workspace
-from sava_assets.home.store import Failure, Result, Store
+from sava_assets.home.store import Failure, Result, Store, place
 from sava_ops.errors import BadInput
 
 Status = Literal["fresh", "due", "waiting", "failed", "blocked"]
@@ -93,6 +93,12 @@ class Survey:
         return self._states[asset, shard]
 
     def _state(self, asset: str, shard: str | None) -> State:
+        try:
+            return self._compared(asset, shard)
+        except Exception as error:  # nobody foresaw it; the other shards must be looked at nevertheless
+            return State(asset, shard, "failed", described(error, self.store, place(asset, shard)))
+
+    def _compared(self, asset: str, shard: str | None) -> State:
         named = named_upstream(asset, self.knobs)
         pending = self._pending(named, asset, shard)
         failure = self.store.failure(asset, shard)
@@ -134,9 +140,10 @@ class Survey:
 
     def _unsettled(self, asset: str, shard: str | None) -> str:
         for path in sources(asset, self, shard):
-            seen = listing(path, follow_links=self.knobs.follow_links)
+            seen = listing_of(self, path)
             age = time.time() - seen.newest
-            if not seen.finished and age < self.knobs.settle_seconds:
+            # Clocks of file servers go wrong by seconds; a date far ahead says nothing about when it was written.
+            if not seen.finished and abs(age) < self.knobs.settle_seconds:
                 return f"{path.name} is still being written (changed {max(age, 0):.0f} s ago)"
         return ""
 

@@ -3,12 +3,13 @@
 import json
 import math
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass as validated
 from upath import UPath
 
@@ -105,10 +106,10 @@ class Knobs(BaseModel):
     """Names of the classes, for files whose labels are bare numbers."""
     follow_links: bool = True
     """Read what symbolic links in the sets name; false where strangers write to them: links are then passed over."""
-    settle_seconds: Annotated[float, Field(ge=0)] = 30.0
+    settle_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30.0
     """A set that changed this recently counts as still being written, unless it is a whole Parquet file or holds a
     `_SUCCESS` marker."""
-    device: str = "auto"
+    device: Annotated[str, AfterValidator(lambda device: _known_device(device))] = "auto"
     """"auto" (CUDA if there is one), "cpu" or "cuda"."""
     encoder: EncoderKnobs = EncoderKnobs()
     valuation: ValuationKnobs = ValuationKnobs()  # pyright: ignore[reportInvalidTypeForm]
@@ -132,7 +133,8 @@ class Workspace:
 
     @property
     def root(self) -> UPath:
-        return UPath(self.home)
+        # Absolute: of a relative path with a colon, libraries take the first part for a protocol.
+        return UPath(self.home if "://" in self.home else Path(self.home).absolute())
 
     @property
     def store(self) -> Store:
@@ -144,26 +146,69 @@ class Workspace:
 
     def folder(self, path: str) -> UPath:
         """A knob's folder: absolute and remote paths as they are, others below the home folder."""
-        return UPath(path) if "://" in path or Path(path).is_absolute() else self.root / path
+        if "://" not in path:
+            return UPath(Path(path)) if Path(path).is_absolute() else self.root / path
+        try:
+            return UPath(path)
+        except (ValueError, ImportError) as error:
+            raise BadInput(f"{path} cannot be read ({error}): name a folder or file") from error
 
     @property
     def device(self) -> str:
+        return self.checked_device(self.knobs.device)
+
+    @staticmethod
+    def checked_device(device: str) -> str:
+        """What torch calls it. Raises BadInput for a device that is not there, or not known."""
+        _known_device(device)
+        if device == "cpu":
+            return device
         import torch
 
-        device = self.knobs.device
+        there = torch.cuda.is_available()
         if device == "auto":
-            return "cuda" if torch.cuda.is_available() else "cpu"
-        if device.startswith("cuda") and not torch.cuda.is_available():
+            return "cuda" if there else "cpu"
+        if not there:
             raise BadInput(f"`device` is {device!r} and there is no CUDA device: set it to 'auto' or 'cpu'")
+        if ":" in device and int(device.split(":")[1]) >= (count := torch.cuda.device_count()):
+            raise BadInput(f"`device` is {device!r} and there are {count} CUDA devices: count them from 0")
         return device
+
+
+def _known_device(device: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        raise BadInput(f"`device` is {device!r}: it must be 'auto', 'cpu', 'cuda' or 'cuda:' and a number")
+    return device
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Refuses a key that is there twice: YAML would let the last one count."""
+
+
+def _mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict:
+    seen: set[Any] = set()
+    for key, _ in node.value:
+        if isinstance(key, yaml.ScalarNode) and key.value in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"`{key.value}` is there twice", key.start_mark)
+        seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
+    return loader.construct_mapping(node, deep=True)
+
+
+_UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
 def read_knobs(path: UPath) -> Knobs:
     """The knobs of a home folder; defaults where the file is silent. Raises BadInput naming key and allowed range."""
     if not path.exists():
         return Knobs()
+    if not path.is_file():
+        raise BadInput(f"{path} is a folder: write the settings into a file of that name")
     try:
-        content = yaml.safe_load(path.read_text()) or {}
+        content = yaml.load(path.read_text(encoding="utf-8-sig"), _UniqueKeys) or {}
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{path} is not UTF-8 (byte {error.start}): save it as UTF-8") from error
+    except RecursionError as error:
+        raise BadInput(f"{path} is nested too deeply: write `key: value` lines") from error
     except yaml.YAMLError as error:
         raise BadInput(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
@@ -171,8 +216,12 @@ def read_knobs(path: UPath) -> Knobs:
     try:
         return Knobs.model_validate(content)
     except ValidationError as error:
-        problems = [_problem(problem) for problem in error.errors()]
-        raise BadInput(f"{path}: " + "; ".join(problems)) from error
+        raise BadInput(f"{path}: {knob_problems(error)}") from error
+
+
+def knob_problems(error: ValidationError) -> str:
+    """Key and allowed range of each knob that is not as it must be."""
+    return "; ".join(_problem(problem) for problem in error.errors())
 
 
 def default_home() -> str:

@@ -11,6 +11,7 @@ appears under its final name in one step (rename, or one PUT on object stores), 
 
 import hashlib
 import json
+import logging
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 Writer = Callable[[Path], None]
 LONGEST_NAME = 200
 """Bytes of a shard's name that stands in a file's name as it is."""
+_log = logging.getLogger(__name__)
 
 BATCH_ROWS = "batch_rows"
 """Beside the results of assets: rows of the batch matrix, each named by what it was computed from."""
@@ -193,7 +195,9 @@ class Store:
 
     def set_current(self, result: Result, shard: str | None = None) -> None:
         self.put(_pointer("current", result.asset, shard), _json_file({"key": result.key}))
-        (self.root / _pointer("failures", result.asset, shard)).unlink(missing_ok=True)
+        failure = self.root / _pointer("failures", result.asset, shard)
+        for file in (failure, failure.with_name(f"{failure.stem}.txt")):
+            file.unlink(missing_ok=True)
 
     def failure(self, asset: str, shard: str | None = None) -> Failure | None:
         """The last attempt, if it failed."""
@@ -261,8 +265,13 @@ def file_name(shard: str) -> str:
     return f"{written[: LONGEST_NAME // 2].decode(errors='ignore')}-{digest(shard)}"
 
 
+def place(asset: str, shard: str | None) -> str:
+    """Where what is noted of a result lies in a folder of notes, without its suffix."""
+    return asset if shard is None else f"{asset}/{file_name(shard)}"
+
+
 def _pointer(kind: str, asset: str, shard: str | None) -> str:
-    return f"{kind}/{asset}.json" if shard is None else f"{kind}/{asset}/{file_name(shard)}.json"
+    return f"{kind}/{place(asset, shard)}.json"
 
 
 def _json_file(value: Any) -> Writer:
@@ -271,6 +280,12 @@ def _json_file(value: Any) -> Writer:
 
 def _read_json(path: UPath) -> dict[str, Any] | None:
     try:
-        return json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes())
     except FileNotFoundError:
         return None
+    except ValueError:  # what a power cut leaves of a file that was renamed and never reached the disk
+        content = None
+    if not isinstance(content, dict):
+        _log.warning("%s is damaged and counts as not there: what it stood for is computed anew", path)
+        return None
+    return content

@@ -163,7 +163,8 @@ def _read_checkpoint(source: str) -> tuple[Mapping[str, Tensor], InputFormat | N
     if not source.endswith((".safetensors", ".pt", ".pth")):
         raise BadInput(f"{source} is not a checkpoint's name: pass 'imagenet' or a .safetensors, .pt or .pth file")
     try:
-        with fsspec.open(source, "rb") as stream:
+        # Only a URL is for fsspec: a file may have `::` in its name.
+        with fsspec.open(source, "rb") if "://" in source else Path(source).open("rb") as stream:
             data: bytes = stream.read()  # pyright: ignore[reportAttributeAccessIssue]
     except (OSError, ValueError, ImportError) as error:  # also an unknown protocol, or one that is not installed
         raise BadInput(f"the checkpoint {source} cannot be read ({error}): name an existing file") from error

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+BLOCK_ROWS = 16_384
+
 
 @dataclass(frozen=True)
 class Points:
@@ -72,7 +74,9 @@ def mean_feature_cost(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> float
     """Mean over all pairs of ½‖x_k − y_l‖², in O((n + m) d): the scale that ε, ρ and the label weight follow."""
     centre = y.mean(0)
     x, y = x - centre, y - centre
-    squares = sum(float(_half_squared_norm(side).double().mean()) for side in (x, y))
+    # In blocks: the squares of a large set at once would double what it takes of memory.
+    norms = [torch.cat([_half_squared_norm(block) for block in side.split(BLOCK_ROWS)]) for side in (x, y)]
+    squares = sum(float(side.double().mean()) for side in norms)
     return max(squares - float(x.mean(0).double() @ y.mean(0).double()), 0.0)
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,8 +47,13 @@ class Server:
 
 
 @contextmanager
-def serving(command: str, home: Path, **environment: str) -> Iterator[Server]:
-    """`sava ui` or `sava serve` on a free port, stopped at the end by its own process group."""
+def serving(
+    command: str, home: Path, *, ignored: Collection[signal.Signals] = (), **environment: str
+) -> Iterator[Server]:
+    """`sava ui` or `sava serve` on a free port, stopped at the end by its own process group.
+
+    It starts with these signals ignored, as `nohup` and the background of a script leave them.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -57,8 +62,7 @@ def serving(command: str, home: Path, **environment: str) -> Iterator[Server]:
         process = subprocess.Popen(
             [sys.executable, "-m", "sava_assets.cli", command, "--home", str(home), "--port", str(port)],
             stdout=output, stderr=output, start_new_session=True, env=os.environ | environment,
-            # As from a terminal: what a shell started in the background hands on is a Ctrl-C that is ignored.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            preexec_fn=lambda: _ignore(ignored),
         )  # fmt: skip
     server = Server(process, port)
     try:
@@ -89,6 +93,11 @@ def wait_until_gone(pids: list[int], server: Server) -> None:
     while running := [pid for pid in pids if Path(f"/proc/{pid}").exists()]:
         assert time.monotonic() < deadline, subprocess.run(["ps", "-fp", ",".join(map(str, running))]).stdout
         time.sleep(0.2)
+
+
+def _ignore(signals: Collection[signal.Signals]) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN if number in signals else signal.SIG_DFL)
 
 
 def _answers(server: Server) -> bool:

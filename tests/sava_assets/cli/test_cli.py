@@ -296,7 +296,7 @@ def locations(monkeypatch, *arguments: object) -> list[str]:
     monkeypatch.setattr(os, "execve", lambda _, command, environment: started.append(command))  # noqa: ARG005
     assert sava(*arguments)[0] == 0
     (command,) = started
-    return [name for flag, name in itertools.pairwise(command) if flag == "-m" and name != "dagster"]
+    return [name for flag, name in itertools.pairwise(command) if flag == "-m" and name != "sava_assets.cli.server"]
 
 
 def test_the_study_is_loaded_where_one_was_prepared_or_asked_for(curated, tmp_path, monkeypatch):

@@ -144,3 +144,16 @@ def test_pointers_are_all_that_is_current_whoever_made_it(store):
         store.set_current(store.save(asset, key, output()), shard)
     assert set(store.pointers()) == {("a", "k1"), ("b", "k2"), ("b", "k3")}
     assert set(Store(store.root / "nothing yet").pointers()) == set()
+
+
+@pytest.mark.parametrize("left", [b"", b"\0" * 40, b'{"key": ', b"[]", b"\xff\xfe"])
+def test_what_a_power_cut_left_of_a_pointer_or_manifest_counts_as_not_there(store, left, caplog):
+    saved = store.save("asset", "k1", output())
+    store.set_current(saved)
+    (store.root / "current" / "asset.json").write_bytes(left)
+    assert store.current("asset") is None
+    assert list(store.pointers()) == []
+    assert "asset.json is damaged and counts as not there" in caplog.text
+    store.set_current(saved)
+    (store.root / "results" / "asset" / "k1" / "manifest.json").write_bytes(left)
+    assert store.current("asset") is None

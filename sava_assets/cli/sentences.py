@@ -1,0 +1,119 @@
+"""Whatever ends a command is one sentence and an exit code, not a stack trace, on any terminal."""
+
+import codecs
+import functools
+import os
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn, ParamSpec, TypeVar
+
+import typer
+from click.exceptions import ClickException, Exit
+
+from sava_ops.errors import BadInput
+
+P = ParamSpec("P")
+R = TypeVar("R")
+STOPPED = "stopped; finished results are kept, the same command goes on from there"
+STOPPED_CODE = 130
+PLAIN = {"±": "+-", "×": "x", "→": "->", "…": "...", "─": "-", "━": "=", "ε": "epsilon", "ρ": "rho"}
+"""Letters of ours for a terminal that has no others than those of ASCII."""
+
+
+class App(typer.Typer):
+    """The command line as a process of its own."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        codecs.register_error("plain", _plain)
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="plain")  # pyright: ignore[reportAttributeAccessIssue]
+        # Until a command begins there is nothing that needs an orderly end, and much that is being imported.
+        if _interrupts_at(signal.default_int_handler):
+            signal.signal(signal.SIGINT, lambda *_: stop_at_once())
+        return super().__call__(*args, **kwargs)
+
+
+def in_sentences(command: Callable[P, R]) -> Callable[P, R]:
+    """The same command, which ends in a sentence whatever goes wrong."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        if threading.current_thread() is threading.main_thread() and not _interrupts_at(signal.SIG_IGN):
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            return command(*args, **kwargs)
+        except (Exit, ClickException, BrokenPipeError):
+            raise
+        except KeyboardInterrupt:
+            _stop()
+        except Exception as error:
+            if _interrupted(error):
+                _stop()
+            home = kwargs.get("home")
+            _complain(
+                "[red]error:[/red] ", _sentence(error, command.__name__, home if isinstance(home, Path) else None)
+            )
+            raise typer.Exit(1) from None
+
+    return run
+
+
+def _stop() -> NoReturn:
+    _complain("", STOPPED)
+    # Python remembers a Ctrl-C that came while it ran a string, as `dataclass` does, and would end by SIGINT; the next
+    # string that it runs makes it forget.
+    exec("")
+    raise typer.Exit(STOPPED_CODE) from None
+
+
+def stop_at_once() -> NoReturn:
+    """End this process in the middle of whatever it imports."""
+    os.write(2, f"{STOPPED}\n".encode())
+    os._exit(STOPPED_CODE)
+
+
+def _sentence(error: Exception, command: str, home: Path | None) -> str:
+    if isinstance(error, BadInput):
+        return str(error)
+    from upath import UPath
+
+    from sava_assets.home.failures import described
+    from sava_assets.home.store import Store
+
+    root = home / "store" if home is not None and home.is_dir() else tempfile.mkdtemp(prefix="sava-")
+    return described(error, Store(UPath(root)), f"sava-{command}")
+
+
+def _complain(mark: str, sentence: str) -> None:
+    from rich.console import Console
+    from rich.markup import escape
+
+    from sava_assets.formats.names import shown
+
+    line = shown(" ".join(sentence.splitlines()))
+    Console(stderr=True, soft_wrap=True).print(f"{mark}{escape(line)}", highlight=False)
+
+
+def _interrupts_at(handler: Any) -> bool:
+    return signal.getsignal(signal.SIGINT) is handler
+
+
+def _interrupted(error: BaseException) -> bool:
+    """Whether an error is what an import made of a Ctrl-C."""
+    causes: list[BaseException] = []
+    while (cause := error.__cause__ or error.__context__) and cause not in causes:
+        causes.append(error := cause)
+    return any(isinstance(cause, KeyboardInterrupt) for cause in causes)
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    """What a stream writes for letters that it has not."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    letters = error.object[error.start : error.end]
+    return "".join(PLAIN.get(c) or c.encode("ascii", "backslashreplace").decode() for c in letters), error.end

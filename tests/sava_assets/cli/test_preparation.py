@@ -1,0 +1,171 @@
+"""Settings are written when they hold, and every odd path works or gets a sentence."""
+
+import threading
+
+import pytest
+import yaml
+
+from sava_assets.cli.preparation import dagster_instance, prepare_home
+from sava_assets.home.resources import Workspace
+from sava_ops import BadInput
+from tests.sava_assets.cli.test_cli import refused, sava
+
+
+@pytest.fixture
+def sets(tmp_path):
+    folders = {name: tmp_path / name for name in ("landing", "reference", "test")}
+    for folder in folders.values():
+        folder.mkdir()
+    return {name: str(folder) for name, folder in folders.items()}
+
+
+def settings(sets: dict, **encoder: object) -> dict:
+    return sets | {"encoder": {"source": "train"} | encoder}
+
+
+@pytest.mark.parametrize(
+    ("encoder", "message"),
+    [
+        ({"source": "ImageNet"}, "the checkpoint .*ImageNet does not exist: name a file, or 'imagenet' or 'train'"),
+        ({"source": "file:///nowhere/x.pt"}, "the checkpoint file:///nowhere/x.pt cannot be read"),
+        ({"source": "odd://x.pt"}, "odd://x.pt cannot be read .*: name a folder or file"),
+        ({"image_size": 4}, "^`encoder.image_size` is 4: input should be greater than or equal to 8$"),
+        ({"image_size": 5_000}, "^`encoder.image_size` is 5000: input should be less than or equal to 1024$"),
+    ],
+)
+def test_a_mistake_is_not_remembered(sets, tmp_path, encoder, message):
+    with pytest.raises(BadInput, match=message):
+        prepare_home(tmp_path / "home", settings(sets, **encoder))
+    assert not (tmp_path / "home").exists()
+    prepare_home(tmp_path / "home", settings(sets))
+    assert yaml.safe_load((tmp_path / "home" / "sava.yaml").read_text()) == settings(sets)
+
+
+def test_a_file_that_is_no_checkpoint_is_not_remembered(sets, tmp_path):
+    (tmp_path / "x.pt").write_bytes(b"no weights")
+    with pytest.raises(BadInput, match="is damaged or holds more than weights"):
+        prepare_home(tmp_path / "home", settings(sets, source=str(tmp_path / "x.pt"), image_size=8))
+    assert not (tmp_path / "home").exists()
+
+
+def test_the_same_folder_written_otherwise_is_the_same(sets, tmp_path):
+    home = tmp_path / "home"
+    prepare_home(home, settings(sets))
+    (tmp_path / "link").symlink_to(tmp_path / "landing")
+    for other in (f"{tmp_path}/home/../landing", f"{tmp_path}//landing/", str(tmp_path / "link"), "../landing"):
+        prepare_home(home, {"landing": other})
+    with pytest.raises(BadInput, match=r"sava.yaml says landing: .*, not .*test: edit the file or choose another"):
+        prepare_home(home, {"landing": sets["test"]})
+
+
+@pytest.mark.parametrize(
+    ("home", "message"),
+    [
+        ("landing", "the home .*landing lies in the landing set .*landing: choose another --home"),
+        ("landing/home", "the home .*home lies in the landing set"),
+        ("reference/x", "the home .*x lies in the reference set"),
+    ],
+)
+def test_a_home_in_a_set_is_refused(sets, tmp_path, home, message):
+    with pytest.raises(BadInput, match=message):
+        prepare_home(tmp_path / home, settings(sets))
+    assert not list((tmp_path / home.split("/")[0]).iterdir())
+
+
+def test_sets_in_each_other_are_refused(sets, tmp_path):
+    (tmp_path / "landing" / "clean").mkdir()
+    with pytest.raises(BadInput, match=r"the reference set .*clean lies in the landing set .*: keep them apart"):
+        prepare_home(tmp_path / "home", settings(sets | {"reference": str(tmp_path / "landing" / "clean")}))
+    with pytest.raises(BadInput, match=r"the test set .*reference lies in the reference set"):
+        prepare_home(tmp_path / "home", settings(sets | {"test": sets["reference"]}))
+    (tmp_path / "one.parquet").write_bytes(b"")
+    with pytest.raises(BadInput, match=r"the landing folder .*one.parquet is a file: name the folder that holds it"):
+        prepare_home(tmp_path / "home", settings(sets | {"landing": str(tmp_path / "one.parquet")}))
+
+
+@pytest.mark.parametrize("command", ["curate", "status", "gc", "ui", "history", "backfill", "demo"])
+def test_a_home_that_is_a_file_or_below_one_is_a_sentence(tmp_path, command):
+    (tmp_path / "file").write_text("x")
+    assert "file is a file: choose a folder for --home" in refused(command, "--home", tmp_path / "file")
+    code, output = sava(command, "--home", tmp_path / "file" / "deep")
+    assert code == 1
+    assert "Not a directory" in output or "does not exist" in output
+
+
+@pytest.mark.parametrize("name", ["what?", "100%", "two\nlines", "caf\udce9"])
+def test_a_home_that_dagster_cannot_name_is_refused_and_leaves_nothing_beside_it(tmp_path, name):
+    (tmp_path / name).mkdir()
+    text = refused("curate", "--home", tmp_path / name)
+    assert "with which Dagster cannot name its database: choose another --home" in text
+    assert len(list(tmp_path.iterdir())) == 1
+    assert not list((tmp_path / name).iterdir())
+
+
+def test_a_home_that_is_a_url_is_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert "is a URL: choose a folder of this machine" in refused("curate", "--home", "file:///somewhere/home")
+    assert "is a URL" in refused("status", "--home", "s3://bucket/home")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["my:data", "a::b", "a#b", "[1]*", "ünï 🐈"])
+def test_any_other_name_works_relative_too(sets, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir()
+    workspace = prepare_home((tmp_path / name).relative_to(tmp_path), settings(sets))
+    assert str(workspace.root) == str(tmp_path / name)
+    with dagster_instance(tmp_path / name) as instance:
+        assert instance.get_dynamic_partitions("shards") == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, *sets])
+
+
+def test_two_first_commands_agree_on_one_database(tmp_path):
+    errors = []
+    together = threading.Barrier(4)
+
+    def first() -> None:
+        try:
+            together.wait()
+            with dagster_instance(tmp_path / "home") as instance:
+                instance.get_dynamic_partitions("shards")
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=first) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    with dagster_instance(tmp_path / "home") as instance:
+        instance.add_dynamic_partitions("shards", ["a"])
+        assert instance.get_dynamic_partitions("shards") == ["a"]
+
+
+def test_garbage_of_a_new_home_is_nothing(sets, tmp_path):
+    prepare_home(tmp_path / "home", settings(sets))
+    assert sava("gc", "--home", tmp_path / "home") == (0, "0 results deleted, 0.0 MB")
+    assert Workspace(home=str(tmp_path / "home")).knobs.landing == sets["landing"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("landing: stra\u00dfe\n".encode("latin-1"), "is not UTF-8 (byte 13): save it as UTF-8"),
+        ("landing: x\n".encode("utf-16"), "is not UTF-8 (byte 0): save it as UTF-8"),
+        (b"prune: {cap: 0}\nprune: {cap: 1}\n", "is not valid YAML: `prune` is there twice"),
+        (b"prune: {cap: 0, cap: 1}\n", "`cap` is there twice"),
+        (b"settle_seconds: .inf\n", "`settle_seconds` is inf: input should be a finite number"),
+        (b"device: gpu\n", "`device`: `device` is 'gpu': it must be 'auto', 'cpu', 'cuda' or 'cuda:' and a number"),
+        (b"device: cuda:x\n", "`device` is 'cuda:x'"),
+        (b"a: " * 1, "`a` is not a knob"),
+    ],
+)
+def test_a_settings_file_that_cannot_be_is_a_sentence(tmp_path, content, message):
+    (tmp_path / "sava.yaml").write_bytes(content)
+    assert message in refused("status", "--home", tmp_path)
+
+
+def test_a_folder_of_that_name_is_a_sentence(tmp_path):
+    (tmp_path / "sava.yaml").mkdir()
+    assert "sava.yaml is a folder: write the settings into a file of that name" in refused("status", "--home", tmp_path)

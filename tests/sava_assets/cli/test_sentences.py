@@ -1,0 +1,81 @@
+"""Commands as processes: what a terminal sees when it has few letters, or when somebody is impatient."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.sava_assets.cli.test_cli import refused, sava
+
+ROOT = Path(__file__).parents[3]
+STOPPED = "stopped; finished results are kept, the same command goes on from there"
+
+
+def test_what_nobody_foresaw_is_one_sentence_and_the_home_keeps_its_traceback(tmp_path, monkeypatch):
+    def fail(*_: object, **__: object) -> None:
+        raise KeyError("odd")
+
+    (tmp_path / "sava.yaml").write_text("landing: .\n")
+    monkeypatch.setattr("sava_assets.freshness.rules.landed", fail)
+    kept = tmp_path / "store" / "failures" / "sava-status.txt"
+    assert refused("status", "--home", tmp_path) == f"KeyError: 'odd' (not foreseen; its traceback is in {kept})"
+    assert "raise KeyError" in kept.read_text()
+
+
+def test_a_command_without_a_home_keeps_its_traceback_too(tmp_path, monkeypatch):
+    monkeypatch.setattr("sava_assets.cli.valuing.value_tables", lambda *_, **__: 1 / 0)
+    said = refused("value", "a", "b", "-o", tmp_path / "o")
+    assert said.startswith("ZeroDivisionError: division by zero (not foreseen; its traceback is in ")
+    assert "value_tables" in Path(said.split()[-1].rstrip(")")).read_text()
+
+
+def test_a_ctrl_c_that_an_import_made_an_error_of_is_a_ctrl_c(tmp_path, monkeypatch):
+    def fail(*_: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as stopped:
+            raise ImportError("numpy failed to import") from stopped
+
+    monkeypatch.setattr("sava_assets.cli.preparation.check_home", fail)
+    assert sava("status", "--home", tmp_path) == (130, STOPPED)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_every_letter_is_written_somehow(encoding):
+    program = "import sys; from sava_assets.cli import app; sys.argv = ['sava', '--help']\n"
+    program += "try: app()\nexcept SystemExit: pass\nprint('1 ± 2 → 3 × 猫 caf\\udce9')"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, check=True,
+        env=os.environ | {"PYTHONIOENCODING": encoding},
+    )  # fmt: skip
+    shown = {
+        "ascii": "1 +- 2 -> 3 x \\u732b caf\\udce9",
+        "latin-1": "1 ± 2 -> 3 × \\u732b caf\\udce9",
+        "utf-8": "1 ± 2 → 3 × 猫 caf\\udce9",
+    }
+    assert done.stdout.decode(encoding).splitlines()[-1] == shown[encoding]
+
+
+def test_ctrl_c_is_a_sentence_from_the_first_import_on(tmp_path):
+    """At twelve moments of a start that takes seconds, once Python itself is up."""
+    (tmp_path / "landing").mkdir()
+    program = "print('up', flush=True); from sava_assets.cli import app; app()"
+    ended = []
+    for step in range(12):
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, "curate", "--home", str(tmp_path)],
+            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )  # fmt: skip
+        assert process.stdout.readline() == b"up\n"
+        time.sleep(0.05 + 0.2 * step)
+        process.send_signal(signal.SIGINT)
+        errors = process.communicate(timeout=60)[1].decode()
+        ended.append(process.returncode)
+        assert errors.startswith("error: the reference folder" if process.returncode == 1 else "stopped; "), errors
+    assert set(ended) <= {1, 130}
+    assert 130 in ended
