@@ -56,7 +56,7 @@ class Problem:
         """τ = ρ / (ρ + ε)."""
         return 1.0 if math.isinf(self.rho) else self.rho / (self.rho + self.epsilon)
 
-    def column_marginal(self, b: Float[Tensor, "m *_"], g: Float[Tensor, "m *_"]) -> Float[Tensor, "m *_"]:
+    def column_marginal(self, b: Float[Tensor, " *sizes"], g: Float[Tensor, " *sizes"]) -> Float[Tensor, " *sizes"]:
         """What the columns of π sum to at the optimum: b, or b e^{−g/ρ}."""
         return b if math.isinf(self.rho) else b * torch.exp(-g / self.rho)
 
