@@ -25,8 +25,10 @@ EPSILON = 0.05
 """ε of the class-to-class problems, relative to the mean feature cost. Its own constant: tuning the ε of the batch
 pairs must not change W."""
 TOLERANCE = 1e-3
-BLOCK_BYTES = {"cpu": 2**24, "cuda": 2**30}
-"""Of the problems that are solved side by side: what stays in a processor's cache, what keeps a GPU busy."""
+BLOCK_BYTES, GPU_BLOCK_BYTES = 2**26, 2**30
+"""Of the problems that are solved side by side: about a processor's cache, and what keeps a GPU busy."""
+FEWEST = 32
+"""Problems side by side that fill the vector unit of a processor: fewer are faster one by one."""
 SIMILAR = 1.5
 """Classes that have up to this many times as many points as others share a block with them."""
 ClassSamples = dict[int, Tensor]
@@ -70,7 +72,7 @@ def _distances(rows: ClassSamples, columns: ClassSamples, classes: int) -> Float
     scale = mean_feature_cost(torch.cat(list(rows.values())), torch.cat(list(columns.values()))) or 1.0
     problem = Problem(EPSILON * scale, tolerance=TOLERANCE)
     sizes = [{label: len(sample) for label, sample in side.items()} for side in (rows, columns)]
-    budget = BLOCK_BYTES[some.device.type]
+    budget = BLOCK_BYTES if some.device.type == "cpu" else GPU_BLOCK_BYTES
     for row_labels, column_labels in blocks(*sizes, itemsize=some.element_size(), budget=budget):
         x, a = _stacked([rows[label] for label in row_labels])
         y, b = _stacked([columns[label] for label in column_labels])
@@ -91,12 +93,19 @@ def blocks(
     """
     for some, others in product(_of_similar_size(rows), _of_similar_size(columns)):
         n, m = max(rows[label] for label in some), max(columns[label] for label in others)
-        most = max(1, budget // bytes_of_problem(n, m, itemsize))
+        most = budget // bytes_of_problem(n, m, itemsize)
+        if most < FEWEST:
+            most = 1
         # As many points on either side: the fewest features for so many problems.
-        height = min(len(some), max(1, math.isqrt(most * m // n)), most)
-        width = min(len(others), most // height)
+        height = _even(len(some), min(most, max(1, math.isqrt(most * m // n))))
+        width = _even(len(others), most // height)
         for top, left in product(range(0, len(some), height), range(0, len(others), width)):
             yield some[top : top + height], others[left : left + width]
+
+
+def _even(count: int, most: int) -> int:
+    """Size of the fewest parts of at most `most` that `count` things make, none much smaller than the others."""
+    return math.ceil(count / math.ceil(count / most))
 
 
 def _of_similar_size(sizes: Mapping[int, int]) -> list[list[int]]:

@@ -17,8 +17,8 @@ from torch import Tensor
 from sava_ops.ot.acceleration import DEPTH, AndersonSideBySide
 from sava_ops.ot.sinkhorn import ANNEALING_FACTOR, MOST_SETBACK, SAFE_LOG_SCALING, Problem
 
-TABLES, VECTORS = 4, 12
-"""Numbers held for each pair of points, and for each point, beside the acceleration's."""
+TABLES, VECTORS = 5, 16
+"""Numbers held at most for each pair of points, and for each point, beside the acceleration's."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Transports:
 
 def bytes_of_problem(n: int, m: int, itemsize: int) -> int:
     """What `solve_side_by_side` holds for each problem of n × m points, its costs included."""
-    acceleration = 8 * DEPTH * (3 * m + 4 * DEPTH)
+    acceleration = 8 * DEPTH * 4 * (m + DEPTH)
     return itemsize * (TABLES * n * m + VECTORS * (n + m)) + acceleration
 
 

@@ -1,6 +1,6 @@
 import torch
 
-from sava_ops.ot.acceleration import DEPTH, Anderson
+from sava_ops.ot.acceleration import DEPTH, Anderson, AndersonSideBySide
 
 
 def linear_map(seed: int, width: int = 30) -> tuple[torch.Tensor, torch.Tensor]:
@@ -55,3 +55,24 @@ def test_memory_is_bounded():
         (whole, 20), (recent, DEPTH + 1), (short, DEPTH))]  # fmt: skip
     torch.testing.assert_close(found[0], found[1], rtol=1e-9, atol=1e-9)
     assert not torch.allclose(found[0], found[2], rtol=1e-3)
+
+
+def test_side_by_side_every_iteration_goes_as_it_would_alone():
+    """Some paused now and then, some forgotten on the way."""
+    width, numbers = 6, list(range(5))
+    maps = [linear_map(seed, width) for seed in numbers]
+    alone, memory = [Anderson() for _ in maps], AndersonSideBySide(torch.zeros(width, len(maps), dtype=torch.float64))
+    x = torch.zeros(width, len(maps), dtype=torch.float64)
+    for step in range(25):
+        paused = [place for place, number in enumerate(numbers) if number and step % (4 * number) == 3]
+        memory.pause(torch.tensor(paused, dtype=torch.int64))
+        for place in paused:
+            alone[numbers[place]].pause()
+        image = torch.stack([a @ own + c for (a, c), own in zip([maps[n] for n in numbers], x.T, strict=True)], 1)
+        expected = [alone[n].step(own, to) for n, own, to in zip(numbers, x.T, image.T, strict=True)]
+        x = memory.step(x, image)
+        torch.testing.assert_close(x, torch.stack(expected, 1), rtol=1e-8, atol=1e-8)
+        if step in (0, 12):
+            kept = torch.arange(1, len(numbers)) if step else torch.tensor([0, 1, 3, 4])
+            memory.keep(kept)
+            x, numbers = x[:, kept], [numbers[place] for place in kept]

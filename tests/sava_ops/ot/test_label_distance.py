@@ -2,9 +2,14 @@ import numpy as np
 import ot
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
+from sava_ops.ot import label_distance as module
 from sava_ops.ot.cost import Points, feature_cost, mean_feature_cost
-from sava_ops.ot.label_distance import EPSILON, class_samples, label_distances
+from sava_ops.ot.label_distance import EPSILON, FEWEST, SIMILAR, TOLERANCE, blocks, class_samples, label_distances
+from sava_ops.ot.side_by_side import bytes_of_problem
+from sava_ops.ot.sinkhorn import Problem, solve, uniform
 from tests.toy import clouds
 
 
@@ -12,6 +17,89 @@ def samples(count: int = 60, *, classes: int = 3, seed: int = 0) -> dict[int, to
     features, labels = clouds(count, classes=classes, seed=seed)
     points = Points(torch.from_numpy(features), torch.from_numpy(labels))
     return class_samples(points, cap=1_000, seed=0)
+
+
+def ragged(sizes: dict[int, int], *, seed: int, dtype: torch.dtype = torch.float64) -> dict[int, torch.Tensor]:
+    """Classes of these sizes, far from the origin."""
+    generator = torch.Generator().manual_seed(seed)
+    return {
+        label: 7 + label % 3 + torch.randn(size, 4, generator=generator, dtype=torch.float64).to(dtype)
+        for label, size in sizes.items()
+    }
+
+
+def one_by_one(rows: dict[int, torch.Tensor], columns: dict[int, torch.Tensor], classes: int) -> torch.Tensor:
+    """W before it is made a divergence, from one problem after the other."""
+    scale = mean_feature_cost(torch.cat(list(rows.values())), torch.cat(list(columns.values())))
+    problem = Problem(EPSILON * scale, tolerance=TOLERANCE)
+    distances = torch.full((classes, classes), torch.nan, dtype=next(iter(rows.values())).dtype)
+    for row, x in rows.items():
+        for column, y in columns.items():
+            transport = solve(feature_cost(x, y), uniform(len(x), x), uniform(len(y), y), problem)
+            distances[row, column] = 2 * transport.cost
+    return distances
+
+
+TRAIN, REFERENCE = {0: 1, 1: 40, 2: 3, 4: 2, 5: 41, 8: 17}, {8: 30, 1: 1, 5: 9, 0: 2, 3: 10, 6: 90}
+"""Unequal classes; neither side has all, and none has class 7."""
+
+
+@pytest.mark.parametrize("divergence", [True, False])
+@pytest.mark.parametrize(("dtype", "rtol"), [(torch.float64, 1e-9), (torch.float32, TOLERANCE)])
+def test_all_pairs_at_once_are_the_pairs_one_by_one(monkeypatch, divergence, dtype, rtol):
+    train, reference = ragged(TRAIN, seed=0, dtype=dtype), ragged(REFERENCE, seed=1, dtype=dtype)
+    found = label_distances(train, reference, classes=9, divergence=divergence)
+    monkeypatch.setattr(module, "_distances", one_by_one)
+    expected = label_distances(train, reference, classes=9, divergence=divergence)
+    torch.testing.assert_close(found, expected, rtol=rtol, atol=rtol, equal_nan=True)
+    known = torch.zeros(9, 9, dtype=torch.bool)
+    known[sorted(TRAIN.keys() | REFERENCE.keys() if divergence else TRAIN)] = True
+    known[:, [label for label in range(9) if label not in REFERENCE]] = False
+    assert torch.equal(torch.isfinite(found), known)
+
+
+@pytest.mark.parametrize("divergence", [True, False])
+def test_other_ids_for_the_classes_permute_w(divergence):
+    train, reference = ragged(TRAIN, seed=0), ragged(REFERENCE, seed=1)
+    ids = torch.randperm(9, generator=torch.Generator().manual_seed(2)).tolist()
+    renamed = [{ids[label]: sample for label, sample in side.items()} for side in (train, reference)]
+    found = label_distances(*renamed, classes=9, divergence=divergence)
+    expected = label_distances(train, reference, classes=9, divergence=divergence)
+    torch.testing.assert_close(found[ids][:, ids], expected, rtol=1e-9, atol=1e-9, equal_nan=True)
+
+
+@pytest.mark.parametrize("budget", [1, 200_000, 10_000_000])
+def test_w_does_not_depend_on_what_is_solved_side_by_side(monkeypatch, budget):
+    sides = ragged(TRAIN, seed=0), ragged(REFERENCE, seed=1)
+    expected = label_distances(*sides, classes=9, divergence=False)
+    monkeypatch.setattr(module, "BLOCK_BYTES", budget)
+    found = label_distances(*sides, classes=9, divergence=False)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12, equal_nan=True)
+
+
+@given(
+    rows=st.lists(st.integers(1, 300), min_size=1, max_size=30),
+    columns=st.lists(st.integers(1, 300), min_size=1, max_size=30),
+    budget=st.sampled_from([1, 10**5, 10**6, 10**8]), itemsize=st.sampled_from([4, 8]),
+)  # fmt: skip
+def test_blocks_hold_every_pair_once_within_the_memory_given(rows, columns, budget, itemsize):
+    sides = [dict(enumerate(sizes)) for sizes in (rows, columns)]
+    planned = list(blocks(*sides, itemsize=itemsize, budget=budget))
+    pairs = [(row, column) for some, others in planned for row in some for column in others]
+    assert sorted(pairs) == [(row, column) for row in sides[0] for column in sides[1]]
+    for labels in planned:
+        here = [[sizes[label] for label in own] for sizes, own in zip(sides, labels, strict=True)]
+        assert all(max(own) <= SIMILAR * min(own) for own in here)
+        count = len(here[0]) * len(here[1])
+        assert count == 1 or count * bytes_of_problem(max(here[0]), max(here[1]), itemsize) <= budget
+
+
+def test_few_large_problems_are_solved_one_by_one():
+    """As many small ones as make the same bytes share a block."""
+    sizes, budget = dict.fromkeys(range(10), 50), FEWEST * bytes_of_problem(50, 50, 4)
+    assert len(list(blocks(sizes, sizes, itemsize=4, budget=budget - 1))) == 100
+    assert len(list(blocks(sizes, sizes, itemsize=4, budget=budget))) <= 5
+    assert len(list(blocks(sizes, sizes, itemsize=4, budget=100 * budget))) == 1
 
 
 def test_classes_of_one_point_are_as_far_as_their_points():
