@@ -4,7 +4,7 @@ import pytest
 from upath import UPath
 
 from sava_assets.home.failures import described
-from sava_assets.home.store import DamagedResult, Output, Store
+from sava_assets.home.store import DamagedResult, Output, Store, place
 from sava_ops import BadInput
 
 
@@ -46,9 +46,10 @@ def test_where_nothing_can_be_kept_that_is_said(tmp_path):
     assert told.startswith("KeyError: 'x' (its traceback could not be kept: ")
 
 
-def test_the_traceback_goes_when_the_result_comes(tmp_path):
+@pytest.mark.parametrize("shard", ["s", "s.v1", "s" * 250, "猫" * 80])
+def test_the_traceback_goes_when_the_result_comes(tmp_path, shard):
     store = Store(UPath(tmp_path))
-    store.set_failure("asset", "s", "k", described(raised(KeyError("x")), store, "asset/s"))
-    assert (tmp_path / "failures" / "asset" / "s.txt").exists()
-    store.set_current(store.save("asset", "k", Output({})), "s")
+    store.set_failure("asset", shard, "k", described(raised(KeyError("x")), store, place("asset", shard)))
+    assert {file.suffix for file in (tmp_path / "failures" / "asset").iterdir()} == {".json", ".txt"}
+    store.set_current(store.save("asset", "k", Output({})), shard)
     assert list((tmp_path / "failures" / "asset").iterdir()) == []
