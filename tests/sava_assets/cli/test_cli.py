@@ -253,7 +253,7 @@ def test_demo_ends_with_a_table_that_says_what_was_found(tmp_path, monkeypatch):
     monkeypatch.setattr(demos, "DIGITS_SETTINGS", settings)
     code, output = sava("demo", "--home", tmp_path / "demo")
     assert code == 0
-    for words in ("AUROC", "in the 248 highest of 1,000 values", "left after pruning ", "1,000 points valued, about "):
+    for words in ("AUROC", "in the 248 highest of 1,000", "left after pruning ", "1,000 points valued, about "):
         assert words in output
     again, repeated = sava("demo", "--home", tmp_path / "demo")
     assert again == 0
