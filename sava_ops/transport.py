@@ -371,7 +371,7 @@ def _row(
 ) -> BatchRow:
     like = points.potentials
     weights = frame.odds[held_out.labels]
-    unit = len(points.labels) / weights.sum()
+    unit = len(points.labels) / weights.sum() if len(weights) else 1.0
     given, known = points.labels[:, 0], frame.calibration.discriminant
     size = len(known.reference_losses)
     counts = (known.shares * size)[given]

@@ -32,9 +32,11 @@ def conformal_p_values(
     `own` is the weight of each point itself, that of a clean point of its kind (default: the mean of `weights`): of a
     class that few clean points stand for, none is beyond doubt.
     """
+    if not len(clean):
+        return np.ones_like(values)
     order = np.argsort(clean, kind="stable")
     above = np.concatenate([np.cumsum(weights[order][::-1])[::-1], [0.0]])
-    one_more = (weights.mean() if len(weights) else 1.0) if own is None else own
+    one_more = weights.mean() if own is None else own
     return (above[np.searchsorted(clean[order], values, side="left")] + one_more) / (weights.sum() + one_more)
 
 
