@@ -25,7 +25,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn.functional import one_hot
 
@@ -63,6 +63,8 @@ class LabelNoise:
     """−log (T / U), nats; 0 where T is U."""
     explained: Float[Tensor, ""]
     """Share of what is unknown about a wrong label that T explains, whether it counts or not."""
+    joint_converged: Bool[Tensor, ""]
+    """Whether p̃ met `LOSS_TOLERANCE`."""
     joint_reference_losses: Float[Tensor, "M classes"]
     """ℓ of the reference points under their own labels, by the fold that has not seen them."""
 
@@ -95,7 +97,7 @@ def fit_label_noise(reference: Points, pool: Points, known: Discriminant, *, see
     targets = [
         torch.cat([_truth(probabilities(pool, known, fold), confusions, pool.labels), certain]) for fold in range(folds)
     ]
-    weights, biases, _ = Regressions(x, torch.stack(targets), torch.stack(seen).to(x)).solve(INVERSE_PENALTY)
+    weights, biases, converged = Regressions(x, torch.stack(targets), torch.stack(seen).to(x)).solve(INVERSE_PENALTY)
     logits = _own_logits(reference.features, own_fold[1], weights, biases)
     sharpness = _sharpness(logits, reference.labels)
     return LabelNoise(
@@ -104,6 +106,7 @@ def fit_label_noise(reference: Points, pool: Points, known: Discriminant, *, see
         confusions=confusions,
         excess=excess,
         explained=explained,
+        joint_converged=torch.tensor(converged, device=x.device),
         joint_reference_losses=losses((sharpness * logits).softmax(1)) + excess.T[reference.labels].to(x),
     )
 

@@ -12,7 +12,9 @@ from sava_ops.reference.label_noise import LabelNoise
 
 def noise(confusions: torch.Tensor, excess: torch.Tensor) -> LabelNoise:
     nothing = torch.zeros(1, 3, 2)
-    return LabelNoise(nothing, nothing[..., 0], confusions, excess, torch.tensor(0.5), torch.zeros(1, 3))
+    return LabelNoise(
+        nothing, nothing[..., 0], confusions, excess, torch.tensor(0.5), torch.tensor(True), torch.zeros(1, 3)
+    )
 
 
 def test_confusions_are_sentences_the_most_frequent_first():

@@ -6,6 +6,7 @@ import torch
 
 from sava_ops.ot.cost import Points
 from sava_ops.reference import label_noise as module
+from sava_ops.reference import logistic
 from sava_ops.reference.discriminant import fit_discriminant
 from sava_ops.reference.label_noise import LEAST_EXPLAINED, LabelNoise, fit_label_noise, hashed_folds
 
@@ -91,6 +92,12 @@ def test_labels_that_the_reference_lacks_teach_nothing_and_are_costly():
     assert (costs[:, 3] > 10).all()
     known = Points(pool.features[pool.labels < 3], pool.labels[pool.labels < 3])
     torch.testing.assert_close(noise.joint_weights, fitted(reference, known).joint_weights)
+
+
+@pytest.mark.parametrize(("steps", "converged"), [(200, True), (1, False)])
+def test_not_converging_is_a_stated_outcome(steps, converged, monkeypatch):
+    monkeypatch.setattr(logistic, "MOST_STEPS", steps)
+    assert bool(fitted(drawn(60, 13), drawn(300, 14)).joint_converged) is converged
 
 
 @pytest.mark.parametrize("labels", [[0], [0, 0, 0], [0, 1], [0, 1, 1, 2]])
