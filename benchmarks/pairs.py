@@ -11,10 +11,10 @@ import torch
 from timing import CLASSES, best, clouds, seconds
 
 from sava_ops import ValuationConfig
+from sava_ops.calibration import calibrate
 from sava_ops.ot.cost import Points, ground_cost, label_costs, mean_feature_cost
 from sava_ops.ot.labelled_kernel import ColumnSide, LabelledKernel, RowSide
 from sava_ops.ot.sinkhorn import Problem, sweep, uniform
-from sava_ops.transport import calibrate
 
 EPSILON, TOLERANCE = 0.1, 1e-3
 BATCHES = 5

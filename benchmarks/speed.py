@@ -22,12 +22,13 @@ from speed_page import page
 from timing import CLASSES, WIDTH, best, clouds, seconds
 
 from sava_ops import ValuationConfig, value_points
+from sava_ops.calibration import calibrate
 from sava_ops.images.classifier import resnet18
 from sava_ops.images.encoder import Encoder, InputFormat, embed
 from sava_ops.ot.cost import label_costs
 from sava_ops.ot.labelled_kernel import ColumnSide, LabelledKernel, Room, RowSide
 from sava_ops.ot.sinkhorn import uniform
-from sava_ops.transport import calibrate, starting_potentials, transport_row
+from sava_ops.transport import starting_potentials, transport_row
 
 HERE = Path(__file__).parent
 

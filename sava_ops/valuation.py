@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float, Float64, Int64
 from torch import Tensor
 
 from sava_ops.batches import split_batches
+from sava_ops.calibration import calibrate
 from sava_ops.config import ValuationConfig
 from sava_ops.decisions.assessment import Assessment
 from sava_ops.decisions.conformal import bad_share, clean_probability, conformal_p_values, suggestion_confidence
@@ -30,7 +31,7 @@ from sava_ops.inputs import Array, as_points, class_count
 from sava_ops.ot.cost import Points
 from sava_ops.ot.labelled_kernel import Room
 from sava_ops.ot.sinkhorn import Problem, solve
-from sava_ops.transport import BatchRow, calibrate, starting_potentials, transport_row
+from sava_ops.transport import BatchRow, starting_potentials, transport_row
 
 PLAN_TOLERANCE = 1e-6
 

@@ -19,6 +19,8 @@ FLOORS = {
         {"baselines", "trust"},
         {"valuation", "forecast"},
         {"transport"},
+        {"frame"},
+        {"calibration"},
         {"decomposition", "reference", "decisions", "inputs", "config"},
         {"ot", "batches", "images"},
         {"errors"},

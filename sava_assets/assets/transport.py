@@ -16,20 +16,14 @@ from sava_assets.freshness.computation import Run, computed, log_work, sound_ten
 from sava_assets.freshness.rules import class_names
 from sava_assets.home.store import BATCH_ROWS, STARTING_POTENTIALS, Output, Result, digest, table_file, tensor_file
 from sava_ops.batches import split_batches
+from sava_ops.calibration import Calibration, calibrate, calibration_rows
 from sava_ops.errors import BadInput
 from sava_ops.inputs import as_points
 from sava_ops.ot.cost import Points
 from sava_ops.ot.labelled_kernel import Room
 from sava_ops.reference.discriminant import Discriminant
 from sava_ops.reference.label_noise import LabelNoise
-from sava_ops.transport import (
-    BatchRow,
-    Calibration,
-    calibrate,
-    calibration_rows,
-    starting_potentials,
-    transport_row,
-)
+from sava_ops.transport import BatchRow, starting_potentials, transport_row
 from sava_ops.trust import suspicious, value_reference
 from sava_ops.valuation import plan_batches
 
@@ -123,7 +117,7 @@ def _confused(noise: LabelNoise, classes: list[str]) -> str:
             "No class is given another one's label more often than chance would: wrong labels are taken to be uniform."
         )
     shares = noise.confusions.cpu().clone().fill_diagonal_(0.0)
-    return _worst(shares, classes, "{} is labelled {} in {:.0%} of the cases")
+    return _worst(shares, classes, "{} is labelled {} in {:.0%} of the cases") or "No pair is confused often."
 
 
 def _worst(shares: Tensor, classes: list[str], sentence: str) -> str:

@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sava_ops.calibration import Calibration, calibrate
 from sava_ops.config import ValuationConfig
 from sava_ops.decomposition import MOST_LABELS
 from sava_ops.inputs import as_points, class_count
@@ -29,7 +30,7 @@ from sava_ops.ot.cost import Points, ground_cost
 from sava_ops.ot.label_distance import class_samples, label_distances
 from sava_ops.ot.sinkhorn import uniform
 from sava_ops.reference.discriminant import FOLDS
-from sava_ops.transport import Calibration, calibrate, starting_potentials, transport_row
+from sava_ops.transport import starting_potentials, transport_row
 from sava_ops.valuation import Valuation, plan_batches, potential_values, split_points, value_points
 
 OURS = ValuationConfig()

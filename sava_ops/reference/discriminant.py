@@ -53,6 +53,11 @@ class Discriminant:
     inverse_penalty: Float[Tensor, ""]
     """C, one of `INVERSE_PENALTIES`."""
 
+    @property
+    def counts(self) -> Float[Tensor, " classes"]:
+        """Reference points of each class."""
+        return (self.shares * len(self.reference_losses)).round()
+
     def losses(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "n classes"]:
         """ℓ of points that are not in the reference set: of the mean probabilities of all folds."""
         logits = torch.einsum("nd,fcd->fnc", features, self.weights) + self.biases[:, None]

@@ -36,11 +36,11 @@ from sava_ops.reference.logistic import Regressions, losses
 PRIOR_LABELS = 100.0
 """Strength of the Dirichlet prior: so many images with a label say as much of it as the prior."""
 LEAST_EXPLAINED = 0.15
-"""Share of what is unknown about a wrong label that T has to explain. Seen with 5 to 100 reference images a class and
-10 to 100 classes: below 0.14 for uniform noise of 5 % and more, above 0.16 where a fifth of the labels are the nearest
-class's."""
+"""Share of what is unknown about a wrong label that T has to explain. Seen on the sets of `make benchmark`: below 0.14
+for uniform noise of 5 % and more, above 0.16 where a fifth of the labels are the nearest class's."""
 INVERSE_PENALTY = 2.0
-"""C of the regression on both sides; between a quarter and four times of it AUROC moves by less than 0.005."""
+"""C of the regression on both sides: a quarter and four times of it ranked worse by the mean over the sets of
+`make benchmark`."""
 SHARPNESSES = tuple(2 ** (k / 4) for k in range(-4, 9))
 """Tried inverse temperatures."""
 EM_STEPS = 50

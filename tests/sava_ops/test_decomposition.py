@@ -9,11 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sava_ops import ValuationConfig, value_points
+from sava_ops.calibration import Calibration, calibrate
 from sava_ops.decomposition import best_labels, decompose, log_class_masses, potentials_by_label
 from sava_ops.ot.cost import Points, ground_cost, label_costs
 from sava_ops.ot.sinkhorn import Problem, Transport, solve, uniform
 from sava_ops.reference.label_shift import reference_measure
-from sava_ops.transport import Calibration, calibrate, held_out_rows, starting_potentials, transport_row
+from sava_ops.transport import held_out_rows, starting_potentials, transport_row
 from sava_ops.valuation import batch_scores, plan_batches
 from tests.toy import clouds, mislabelled
 

@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sava_ops import BadInput, ValuationConfig, transport, value_points
+from sava_ops.calibration import calibrate, calibration_rows
 from sava_ops.decisions.conformal import benjamini_hochberg
 from sava_ops.decisions.detection import auroc
 from sava_ops.ot.cost import Points
-from sava_ops.transport import KERNELS, calibrate, calibration_rows, pairs_at_once, starting_potentials, transport_row
+from sava_ops.transport import KERNELS, pairs_at_once, starting_potentials, transport_row
 from sava_ops.valuation import calibrated_gradient, plan_batches
 from tests.toy import clouds, mislabelled
 

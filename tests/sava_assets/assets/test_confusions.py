@@ -24,6 +24,11 @@ def test_confusions_are_sentences_the_most_frequent_first():
     )
 
 
+def test_rare_confusions_alone_are_said_to_be_rare():
+    found = torch.tensor([[0.99, 0.01, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    assert _confused(noise(found, found), ["Top", "T-Shirt", "Hat"]) == "No pair is confused often."
+
+
 def test_uniform_noise_is_said_to_be_uniform():
     even = torch.full((3, 3), 1 / 3)
     assert "wrong labels are taken to be uniform" in _confused(noise(even, torch.zeros(3, 3)), ["a", "b", "c"])

@@ -1,0 +1,92 @@
+"""What all batch pairs share: computed once and pinned, so that new data changes no existing row.
+
+W (`ot.label_distance`), the scale of the costs, a sample of the pool to start from, what the reference set says of
+its classes (`reference.discriminant`), and what pool and reference together say of labels (`reference.label_noise`)
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from sava_ops.config import ValuationConfig
+from sava_ops.ot.cost import Points, mean_feature_cost
+from sava_ops.ot.label_distance import class_samples, label_distances
+from sava_ops.reference.discriminant import Discriminant, fit_discriminant
+from sava_ops.reference.label_noise import LabelNoise, fit_label_noise
+
+POOL_POINTS, POOL_POINTS_PER_CLASS = 16_384, 64
+"""Training points from which the noise of their labels is learned: so many of all, and of a class if that is no more
+than as many again."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What all batch pairs share; computed once and pinned, so that new data changes no existing row."""
+
+    label_distances: Float[Tensor, "classes classes"]
+    """W (training class, reference class), squared feature units; NaN where a side lacks the class."""
+    scale: float
+    """Mean feature cost ½‖x − x'‖² between training sample and reference; ε, ρ and κ are multiples of it."""
+    sample: Points
+    """Training points from which each reference batch gets its starting potential."""
+    discriminant: Discriminant
+    """Of the reference classes."""
+    label_noise: LabelNoise
+    """Of the pool, and what both sides together say of an image's class."""
+
+    @property
+    def centre(self) -> Float[Tensor, " d"]:
+        """Mean of the reference set. Distances do not see a common shift; without it, rounding does not see the norm of
+        the mean."""
+        return self.discriminant.shares @ self.discriminant.means
+
+    def batches(self, reference: Points, rows: Sequence[Int64[np.ndarray, " _"]]) -> list[Points]:
+        """The reference set in batches as `transport_row` takes them: each in order of its classes, around `centre`,
+        with what a classifier thinks of the labels."""
+        known = replace(
+            reference,
+            features=reference.features - self.centre.to(reference.features),
+            label_losses=self.label_noise.joint_reference_losses,
+        )
+        chosen = [torch.from_numpy(own).to(reference.labels.device) for own in rows]
+        return [known.take(own[reference.labels[own].argsort(stable=True)]) for own in chosen]
+
+
+def calibrate(train: Points, reference: Points, *, classes: int, config: ValuationConfig) -> Calibration:
+    """W, scale and starting sample, from (a sample of) the training points and the whole reference set."""
+    samples = [class_samples(side, cap=config.class_sample, seed=config.seed) for side in (train, reference)]
+    generator = torch.Generator().manual_seed(config.seed)
+    chosen = torch.randperm(len(train), generator=generator)[: config.calibration_sample].to(train.labels.device)
+    known = fit_discriminant(reference, classes=classes, seed=config.seed)
+    labels, per_class = train.labels.cpu().numpy(), min(POOL_POINTS_PER_CLASS, POOL_POINTS // classes)
+    rows = calibration_rows(labels, size=POOL_POINTS, per_class=per_class, seed=config.seed)
+    pool = train.take(torch.from_numpy(rows).to(train.labels.device))
+    return Calibration(
+        label_distances=label_distances(*samples, classes=classes, divergence=config.label_metric == "divergence"),
+        # Without any spread all costs are 0 and any unit will do.
+        scale=mean_feature_cost(train.features, reference.features) or 1.0,
+        sample=train.take(chosen),
+        discriminant=known,
+        label_noise=fit_label_noise(reference, pool, known, seed=config.seed),
+    )
+
+
+def calibration_rows(
+    labels: Int64[np.ndarray, " N"], *, size: int, per_class: int, seed: int
+) -> Int64[np.ndarray, " n"]:
+    """Rows of a seeded sample to calibrate from: `size` points of the pool, and `per_class` of every class.
+
+    A pool of at most `size` points is its own sample.
+    """
+    order = np.random.default_rng(seed).permutation(len(labels))
+    rank_in_class = np.empty(len(labels), dtype=np.int64)
+    for label in np.unique(labels):
+        members = order[labels[order] == label]
+        rank_in_class[members] = np.arange(len(members))
+    chosen = rank_in_class < per_class
+    chosen[order[:size]] = True
+    return chosen.nonzero()[0]
