@@ -30,8 +30,9 @@ study: setup     ## every method on every corruption, reduced: writes docs/study
 incremental: setup  ## what one more shard costs, beside the first valuation
 	.venv/bin/python benchmarks/incremental.py
 
-bench: setup     ## speed beside POT and geomloss, and where the time goes: writes benchmarks/README.md; 10 minutes
+bench: setup     ## speed beside POT and geomloss, and where the time goes: writes benchmarks/README.md and, on a GPU, gpu.md; 10 minutes
 	.venv/bin/python benchmarks/speed.py
+	.venv/bin/python benchmarks/gpu.py
 
 million: setup   ## a million points through the real assets: time and memory; 10 minutes, 4 GB of disk
 	.venv/bin/python benchmarks/million.py

@@ -23,8 +23,6 @@ from timing import CLASSES, WIDTH, best, clouds, seconds
 
 from sava_ops import ValuationConfig, value_points
 from sava_ops.calibration import calibrate
-from sava_ops.images.classifier import resnet18
-from sava_ops.images.encoder import Encoder, InputFormat, embed
 from sava_ops.ot.cost import label_costs
 from sava_ops.ot.labelled_kernel import ColumnSide, LabelledKernel, Room, RowSide
 from sava_ops.ot.sinkhorn import uniform
@@ -87,29 +85,13 @@ def stages(size: int = 2048, references: int = 5) -> list[dict]:
     ]
 
 
-def gpu(images: int = 20_000) -> dict | None:
-    """The valuation and the embedding on a GPU, where there is one."""
-    if not torch.cuda.is_available():
-        return None
-    sides = [clouds(20_000, 1, 0.2), clouds(10_000, 0, 0.0)]
-    arrays = [a for side in sides for a in (side.features, side.labels)]
-    encoder = Encoder(resnet18(10, stem="small", seed=0).eval(), InputFormat(32, "small"))
-    pixels = torch.randint(0, 256, (images, 3, 32, 32), dtype=torch.uint8)
-    return {
-        "name": torch.cuda.get_device_name(),
-        "grid_seconds": best(lambda: value_points(*arrays, device="cuda"), 3),
-        "images_per_second": images / best(lambda: embed(encoder, pixels, batch_size=2048, device="cuda"), 3),
-    }
-
-
 def main() -> None:
     torch.manual_seed(0)
     versions = {
         "python": platform.python_version(), "torch": torch.__version__, "pot": ot.__version__,
         "geomloss": geomloss.__version__, "threads": torch.get_num_threads(), "processor": processor(),
-        "gpu": "not measured" if (measured := gpu()) is None else measured["name"],
     }  # fmt: skip
-    found: dict = {"versions": versions, "gpu": measured}
+    found: dict = {"versions": versions}
     found["pairs"] = {str(size): pairs(size) for size in (1024, 2048)}
     peer = found["pairs"]["2048"][1]
     grid = valuation(20_000, 10_000, repeats=3)

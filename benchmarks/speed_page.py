@@ -11,7 +11,7 @@ def page(found: dict) -> str:
         "Written by `make bench`; [speed.py](speed.py) says what is measured and how, [speed.json](speed.json) holds "
         "the numbers.", "",
         f"{v['processor']}, {v['threads']} threads; Python {v['python']}, torch {v['torch']}, POT {v['pot']}, "
-        f"geomloss {v['geomloss']}; GPU: {v['gpu']}.",
+        f"geomloss {v['geomloss']}. On a GPU: [gpu.md](gpu.md).",
     ]  # fmt: skip
     for size, rows in found["pairs"].items():
         lines += ["", f"**One pair of batches of {size}, to a marginal error of {TOLERANCE:g}**", ""]
@@ -41,12 +41,6 @@ def page(found: dict) -> str:
     lines += [f"| {s['stage']} | {s['ms']:.1f} | {s['bound']} |" for s in found["stages"]]
     lines += ["", "**Embedding, ResNet18, 32 px images**", "", "| | images a second |", "|---|---:|"]
     lines += [f"| {e['name']} | {e['images_per_second']:,.0f} |" for e in found["embedding"]]
-    if found["gpu"]:
-        lines += [
-            "", f"**On the GPU** ({found['gpu']['name']})", "", "| | |", "|---|---:|",
-            f"| 20,000 × 10,000 points, seconds | {found['gpu']['grid_seconds']:.2f} |",
-            f"| images of 32 px embedded a second, decoded already | {found['gpu']['images_per_second']:,.0f} |",
-        ]  # fmt: skip
     lines += [
         "", "The other tables: [detection.md](detection.md) (what is found), [sensitivity.md](sensitivity.md) (how the "
         "defaults were chosen), [million.md](million.md) (a million points).",
