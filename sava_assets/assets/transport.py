@@ -116,7 +116,7 @@ def _confused(noise: LabelNoise, classes: list[str]) -> str:
         return (
             "No class is given another one's label more often than chance would: wrong labels are taken to be uniform."
         )
-    shares = noise.confusions.cpu().clone().fill_diagonal_(0.0)
+    shares = noise.confusions.mean(0).cpu().fill_diagonal_(0.0)
     return _worst(shares, classes, "{} is labelled {} in {:.0%} of the cases") or "No pair is confused often."
 
 

@@ -125,10 +125,10 @@ def cross_fitted(points: Points, classes: int, seed: int) -> CrossFitted:
     held_out = one_hot(fold_numbers(y, seed=seed)).T.bool()
     fitted = ~held_out if len(held_out) > 1 else held_out
     targets = one_hot(y, classes).to(x.dtype).expand(len(held_out), -1, -1)
-    problem = Regressions(x, targets, fitted.to(x.dtype))
+    problem = Regressions(x, fitted.to(x.dtype))
 
     def solve(inverse_penalty: float) -> CrossFitted:
-        weights, biases, converged = problem.solve(inverse_penalty)
+        weights, biases, converged = problem.solve(targets, inverse_penalty)
         losses_of = x.new_empty(len(x), classes)
         for number, fold in enumerate(held_out):
             losses_of[fold] = losses((x[fold] @ weights[number].T + biases[number]).softmax(1))

@@ -1,27 +1,30 @@
 """What the training pool says of its labels: who confuses what, and a classifier that has learned from both sides.
 
-    T[c, z]   = P(given label z | true class c) in the pool, by EM on p(c | x) of the reference set's regressions, held
-                near uniform noise U (1 − e; all other labels alike) by a Dirichlet prior of `PRIOR_LABELS` labels
-    explained = (log-likelihood of labels held out under T − under U) / (share of wrong labels · log (C − 1))
-    T ← U                            unless `LEAST_EXPLAINED` of what is unknown about a wrong label is explained by it
-    r_i(c)    ∝ p(c | x_i) T[c, z_i]                       what the label of pool image i truly is (soft)
+    T[c, z]   = P(given label z | true class c) in the pool, by EM on p̃(c | x), held near uniform noise U (1 − e; all
+                other labels alike) by a Dirichlet prior of `PRIOR_LABELS` labels
+    r_i(c)    ∝ p(c | x_i) T[c, z_i]                       what the label of pool image i truly is (soft); p is what
+                                                           the reference set's regressions say
     p̃(c | x)  = logistic regression on the reference set's labels and on r, cross-fitted on both sides
+    L(T, p̃)   = mean over the pool of log Σ_c p̃(c | x_i) T[c, z_i], i held out of both
     ℓ_c(x, z) = −log p̃(c | x) − log (T[c, z] / U[c, z])    what class c costs an image that is labelled z
 
+T is U at first; then T and p̃ are found by turns, each from the other, for as long as L rises, `ROUNDS` times at most.
+
 A small reference set, or one of other cameras, knows its classes by few images; the pool has many, most of them
-labelled right. One EM step of semi-supervised learning under label noise (Nigam et al. 2000; Sukhbaatar et al. 2015;
-with trusted data, Hendrycks et al. 2018) gets both. The soft labels come from the reference set alone: mistakes that
-the pool's labels share are not learned from them.
+labelled right. A step of semi-supervised learning under label noise (Nigam et al. 2000; Sukhbaatar et al. 2015; with
+trusted data, Hendrycks et al. 2018) gets both. The soft labels come from the reference set alone: mistakes that the
+pool's labels share are not learned from them. T comes from p̃: a weak classifier's own confusions would look like those
+of the people who labelled, and p̃ has learned better; where it has not, a T that is the classifier's own predicts the
+labels of images held out no better than U does.
 
-Whoever judges a point has seen neither it nor what was concluded from it, on both sides alike: reference points by
-stratified folds, pool points by a hash of their features, which tells the fold of any image in any batch. The one
-exception are T and U, a few numbers a class, to which all pool points contribute.
-
-A weak classifier's own confusions look like those of the people who labelled; but they explain little of the wrong
-labels, and people's much.
+Whoever judges a point has seen neither it nor its label, on both sides alike: reference points by stratified folds,
+pool points by a hash of their features, which tells the fold of any image in any batch. Each fold has its own p̃, T
+and U.
 """
 
+import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -35,16 +38,15 @@ from sava_ops.reference.logistic import Regressions, losses
 
 PRIOR_LABELS = 100.0
 """Strength of the Dirichlet prior: so many images with a label say as much of it as the prior."""
-LEAST_EXPLAINED = 0.15
-"""Share of what is unknown about a wrong label that T has to explain. Seen on the sets of `make benchmark`: below 0.14
-for uniform noise of 5 % and more; where a fifth of the labels are the nearest class's, 0.13 (100 classes, 5 reference
-images each: missed) to 0.59."""
+ROUNDS = 2
+"""Of T and p̃ by turns: a third changed L by less than 0.003 on the sets of `benchmarks/other_sets.py`."""
 INVERSE_PENALTY = 2.0
 """C of the regression on both sides: a quarter and four times of it ranked worse by the mean over the sets of
 `make benchmark`."""
 SHARPNESSES = tuple(2 ** (k / 4) for k in range(-4, 9))
 """Tried inverse temperatures."""
-EM_STEPS = 50
+EM_STEPS, EM_TOLERANCE = 50, 1e-4
+"""At most so many steps, until no probability changes by more."""
 LEAST_WRONG, MOST_WRONG = 1e-3, 0.9
 """Bounds of the share of wrong labels."""
 SMALLEST = 1e-6
@@ -58,12 +60,13 @@ class LabelNoise:
     joint_weights: Float[Tensor, "folds classes d"]
     """Of p̃."""
     joint_biases: Float[Tensor, "folds classes"]
-    confusions: Float[Tensor, "classes classes"]
-    """T (true class, given label); rows sum to 1; U where T explains too little."""
-    excess: Float[Tensor, "classes classes"]
+    confusions: Float[Tensor, "folds classes classes"]
+    """T (true class, given label); rows sum to 1."""
+    excess: Float[Tensor, "folds classes classes"]
     """−log (T / U), nats; 0 where T is U."""
     explained: Float[Tensor, ""]
-    """Share of what is unknown about a wrong label that T explains, whether it counts or not."""
+    """L(T, p̃) − L(U, p̃) over the share of wrong labels times log (C − 1): how much of what is unknown about a wrong
+    label T explains; of the first T tried, whether it counts or not."""
     joint_converged: Bool[Tensor, ""]
     """Whether p̃ met `LOSS_TOLERANCE`."""
     joint_reference_losses: Float[Tensor, "M classes"]
@@ -73,7 +76,7 @@ class LabelNoise:
         """ℓ of images with these labels that are not in the reference set."""
         fold_of = hashed_folds(features, len(self.joint_weights))
         logits = _own_logits(features, fold_of, self.joint_weights, self.joint_biases)
-        return losses(logits.softmax(1)) + self.excess.T[labels].to(logits)
+        return losses(logits.softmax(1)) + self.excess[fold_of, :, labels].to(logits)
 
 
 def hashed_folds(features: Float[Tensor, "n d"], folds: int) -> Int64[Tensor, " n"]:
@@ -85,31 +88,126 @@ def hashed_folds(features: Float[Tensor, "n d"], folds: int) -> Int64[Tensor, " 
     return ((bits * odd).sum(1) >> 33).remainder(folds)
 
 
+@dataclass(frozen=True)
+class _Confusions:
+    """T and U of every fold, from the pool points outside of it."""
+
+    confusions: Float[Tensor, "folds classes classes"]
+    uniform: Float[Tensor, "folds classes classes"]
+
+    @property
+    def excess(self) -> Float[Tensor, "folds classes classes"]:
+        log_ratio = self.uniform.clamp(min=SMALLEST).log() - self.confusions.clamp(min=SMALLEST).log()
+        return log_ratio.masked_fill(self.uniform == 0, 0.0)
+
+
+class _Joint(NamedTuple):
+    """p̃ of one T."""
+
+    weights: Float[Tensor, "folds classes d"]
+    biases: Float[Tensor, "folds classes"]
+    converged: bool
+    pool: Float[Tensor, "n classes"]
+    """p̃ of the pool points, each held out."""
+    reference_losses: Float[Tensor, "M classes"]
+    """−log p̃ of the reference points, each held out."""
+
+
+class _BothSides:
+    """The regressions on both sides: only their targets change with T."""
+
+    def __init__(self, reference: Points, pool: Points, known: Discriminant, *, seed: int) -> None:
+        classes, folds = known.biases.shape[1], len(known.biases)
+        self.reference, self.pool = reference, pool
+        self.pool_folds, self.reference_folds = (
+            hashed_folds(pool.features, folds),
+            fold_numbers(reference.labels, seed=seed),
+        )
+        x = torch.cat([pool.features, reference.features])
+        fold_of = torch.cat([self.pool_folds, self.reference_folds])
+        self.certain = one_hot(reference.labels, classes).to(x)
+        self.by_reference = [probabilities(pool, known, fold) for fold in range(folds)]
+        seen = torch.stack([fold_of != fold if folds > 1 else fold_of == fold for fold in range(folds)])
+        self.problem = Regressions(x, seen.to(x))
+
+    def fit(self, confusions: Float[Tensor, "folds classes classes"]) -> _Joint:
+        """p̃ on the soft labels of this T."""
+        pairs = zip(self.by_reference, confusions, strict=True)
+        targets = [torch.cat([_truth(p, own, self.pool.labels), self.certain]) for p, own in pairs]
+        weights, biases, converged = self.problem.solve(torch.stack(targets), INVERSE_PENALTY)
+        logits = _own_logits(self.reference.features, self.reference_folds, weights, biases)
+        sharpness = _sharpness(logits, self.reference.labels)
+        of_pool = _own_logits(self.pool.features, self.pool_folds, weights, biases)
+        return _Joint(
+            sharpness * weights,
+            sharpness * biases,
+            converged,
+            (sharpness * of_pool).softmax(1).clamp(min=SMALLEST),
+            losses((sharpness * logits).softmax(1)),
+        )
+
+
 def fit_label_noise(reference: Points, pool: Points, known: Discriminant, *, seed: int) -> LabelNoise:
     """From a sample of the pool, the reference set and what it says of its classes by itself."""
-    classes, folds = known.biases.shape[1], len(known.biases)
-    pool = pool.take((known.shares[pool.labels] > 0).nonzero()[:, 0])
-    confusions, excess, explained = _noise_model(pool, known)
-    own_fold = hashed_folds(pool.features, folds), fold_numbers(reference.labels, seed=seed)
-    x = torch.cat([pool.features, reference.features])
-    fold_of = torch.cat(own_fold)
-    seen = [fold_of != fold if folds > 1 else fold_of == fold for fold in range(folds)]
-    certain = one_hot(reference.labels, classes).to(x)
-    targets = [
-        torch.cat([_truth(probabilities(pool, known, fold), confusions, pool.labels), certain]) for fold in range(folds)
-    ]
-    weights, biases, converged = Regressions(x, torch.stack(targets), torch.stack(seen).to(x)).solve(INVERSE_PENALTY)
-    logits = _own_logits(reference.features, own_fold[1], weights, biases)
-    sharpness = _sharpness(logits, reference.labels)
+    present = known.shares > 0
+    pool = pool.take(present[pool.labels].nonzero()[:, 0])
+    sides = _BothSides(reference, pool, known, seed=seed)
+    p = torch.stack(sides.by_reference).mean(0)
+    noise = _by_folds(p, sides, present, shared=True)
+    found, explained = sides.fit(noise.confusions), None
+    # Of two classes, nothing is unknown about a wrong label.
+    for _ in range(ROUNDS if int(present.sum()) > 2 and len(pool) else 0):
+        tried = _by_folds(found.pool, sides, present)
+        before, with_uniform, with_tried = (
+            _held_out(found.pool, sides, own) for own in (noise.confusions, tried.uniform, tried.confusions)
+        )
+        if explained is None:
+            explained = _explained(found.pool, sides, tried, gain=with_tried - with_uniform)
+        if with_tried <= with_uniform:
+            break
+        refitted = sides.fit(tried.confusions)
+        if _held_out(refitted.pool, sides, tried.confusions) <= before:
+            break
+        noise, found = tried, refitted
+    excess = noise.excess
     return LabelNoise(
-        joint_weights=sharpness * weights,
-        joint_biases=sharpness * biases,
-        confusions=confusions,
+        joint_weights=found.weights,
+        joint_biases=found.biases,
+        confusions=noise.confusions,
         excess=excess,
-        explained=explained,
-        joint_converged=torch.tensor(converged, device=x.device),
-        joint_reference_losses=losses((sharpness * logits).softmax(1)) + excess.T[reference.labels].to(x),
+        explained=known.weights.new_tensor(explained or 0.0),
+        joint_converged=torch.tensor(found.converged, device=known.weights.device),
+        joint_reference_losses=found.reference_losses
+        + excess[sides.reference_folds, :, reference.labels].to(found.reference_losses),
     )
+
+
+def _by_folds(
+    p: Float[Tensor, "n classes"], sides: _BothSides, present: Tensor, *, shared: bool = False
+) -> _Confusions:
+    """T of every fold; U in its place if all other labels are to `shared` alike."""
+    labels, found = sides.pool.labels, []
+    for fold in range(len(sides.by_reference)):
+        fitted = sides.pool_folds != fold if len(sides.by_reference) > 1 else sides.pool_folds == fold
+        uniform = _uniform_noise(p[fitted], labels[fitted], present)
+        found.append((uniform if shared else _confusions(p[fitted], labels[fitted], uniform), uniform))
+    confusions, uniform = (torch.stack(side) for side in zip(*found, strict=True))
+    return _Confusions(confusions, uniform)
+
+
+def _held_out(
+    p: Float[Tensor, "n classes"], sides: _BothSides, confusions: Float[Tensor, "folds classes classes"]
+) -> float:
+    """L."""
+    likelihood = (p * confusions[sides.pool_folds, :, sides.pool.labels]).sum(1)
+    return float(likelihood.clamp(min=1e-12).log().double().mean())
+
+
+def _explained(p: Float[Tensor, "n classes"], sides: _BothSides, tried: _Confusions, *, gain: float) -> float:
+    joint = p * tried.confusions[sides.pool_folds, :, sides.pool.labels]
+    right = (joint / joint.sum(1, keepdim=True)).gather(1, sides.pool.labels[:, None])
+    wrong = max(1 - float(right.double().mean()), LEAST_WRONG)
+    return gain / (wrong * math.log(max(p.shape[1] - 1, 2)))
 
 
 def _sharpness(logits: Float[Tensor, "M classes"], labels: Int64[Tensor, " M"]) -> float:
@@ -142,37 +240,6 @@ def probabilities(pool: Points, known: Discriminant, fold: int) -> Float[Tensor,
     return logits.softmax(1).clamp(min=SMALLEST)
 
 
-def _noise_model(pool: Points, known: Discriminant) -> tuple[Tensor, Tensor, Tensor]:
-    """T, −log (T / U) and the share explained."""
-    present = known.shares > 0
-    count = int(present.sum())
-    nothing = known.weights.new_zeros(())
-    if count < 2 or len(pool) == 0:
-        nobody = torch.eye(len(present)).to(known.weights)
-        return nobody, torch.zeros_like(nobody), nothing
-    p = torch.stack([probabilities(pool, known, fold) for fold in range(len(known.biases))]).mean(0)
-    p = p.masked_fill(~present, 0.0)
-    uniform = _uniform_noise(p, pool.labels, present)
-    if count == 2:  # Nothing is unknown about a wrong label.
-        return uniform, torch.zeros_like(uniform), nothing
-    halves = hashed_folds(pool.features, 2)
-    likelihoods = []
-    for half in (0, 1):
-        fitted, held_out = halves == half, halves != half
-        even = _uniform_noise(p[fitted], pool.labels[fitted], present)
-        found = _confusions(p[fitted], pool.labels[fitted], even)
-        likelihoods.append([_log_likelihood(p, pool.labels, theta)[held_out].sum() for theta in (found, even)])
-    confusions = _confusions(p, pool.labels, uniform)
-    wrong = max(1 - float(_truth(p, confusions, pool.labels).gather(1, pool.labels[:, None]).mean()), LEAST_WRONG)
-    gain = torch.tensor(likelihoods).sum(0) / len(pool)
-    explained = (gain[0] - gain[1]) / (wrong * torch.tensor(count - 1.0).log())
-    if explained < LEAST_EXPLAINED:
-        return uniform, torch.zeros_like(uniform), explained
-    log_ratio = uniform.clamp(min=SMALLEST).log() - confusions.clamp(min=SMALLEST).log()
-    excess = log_ratio.masked_fill(uniform == 0, 0.0)
-    return confusions, excess, explained
-
-
 def _truth(
     p: Float[Tensor, "n classes"], confusions: Tensor, labels: Int64[Tensor, " n"]
 ) -> Float[Tensor, "n classes"]:
@@ -184,13 +251,16 @@ def _truth(
 def _uniform_noise(p: Float[Tensor, "n classes"], labels: Int64[Tensor, " n"], present: Tensor) -> Tensor:
     """U, with the most likely share of wrong labels."""
     own = torch.eye(len(present), dtype=p.dtype, device=p.device)
-    others = present.to(p.dtype) * (1 - own) / max(int(present.sum()) - 1, 1)
+    others = max(int(present.sum()) - 1, 1)
+    right = p.gather(1, labels[:, None])[:, 0].double()
+    rest = (p[:, present].double().sum(1) - right).clamp(min=0.0) / others
     wrong = 0.2
-    for _ in range(EM_STEPS):
-        confusions = (1 - wrong) * own + wrong * others
-        right = _truth(p, confusions, labels).gather(1, labels[:, None]) if len(p) else p.new_ones(1)
-        wrong = min(max(1 - float(right.mean()), LEAST_WRONG), MOST_WRONG)
-    return (1 - wrong) * own + wrong * others
+    for _ in range(EM_STEPS if len(p) else 0):
+        belongs = (1 - wrong) * right / ((1 - wrong) * right + wrong * rest)
+        wrong, last = min(max(1 - float(belongs.mean()), LEAST_WRONG), MOST_WRONG), wrong
+        if abs(wrong - last) < EM_TOLERANCE / 10:
+            break
+    return (1 - wrong) * own + wrong * present.to(p.dtype) * (1 - own) / others
 
 
 def _confusions(p: Float[Tensor, "n classes"], labels: Int64[Tensor, " n"], prior: Tensor) -> Tensor:
@@ -198,12 +268,7 @@ def _confusions(p: Float[Tensor, "n classes"], labels: Int64[Tensor, " n"], prio
     confusions = prior
     for _ in range(EM_STEPS):
         given = (PRIOR_LABELS * prior.T).index_add(0, labels, _truth(p, confusions, labels))
-        confusions = given.T / given.sum(0)[:, None]
+        confusions, last = given.T / given.sum(0)[:, None], confusions
+        if float((confusions - last).abs().max()) < EM_TOLERANCE:
+            break
     return confusions
-
-
-def _log_likelihood(
-    p: Float[Tensor, "n classes"], labels: Int64[Tensor, " n"], confusions: Tensor
-) -> Float[Tensor, " n"]:
-    """log P(given label | x)."""
-    return (p * confusions.T[labels]).sum(1).clamp(min=1e-12).log().double()

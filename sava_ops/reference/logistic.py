@@ -37,7 +37,6 @@ class Regressions:
     def __init__(
         self,
         features: Float[Tensor, "n d"],
-        targets: Float[Tensor, "folds n classes"],
         weights: Float[Tensor, "folds n"],
     ) -> None:
         """`weights` say how much a point counts in each fold: 1 or 0, or between."""
@@ -48,15 +47,17 @@ class Regressions:
         self.x = x @ self.directions / self.unit
         self.counts = weights.sum(1).to(x.dtype)
         self.share = weights.to(x.dtype) / self.counts[:, None]
+        self.start: np.ndarray | None = None
+
+    def solve(self, targets: Float[Tensor, "folds n classes"], inverse_penalty: float) -> Fitted:
+        """With these targets and this C; begins where the last one ended."""
+        from scipy.optimize import minimize
+
         owned = (targets * self.share[..., None]).transpose(1, 2)
         self.pull, self.mass = owned @ self.x, owned.sum(2)
         self.absent = self.mass == 0
-        self.start = np.zeros(self.pull.numel() + self.mass.numel())
-
-    def solve(self, inverse_penalty: float) -> Fitted:
-        """With this C; begins where the last one ended."""
-        from scipy.optimize import minimize
-
+        if self.start is None:
+            self.start = np.zeros(self.pull.numel() + self.mass.numel())
         options = {"ftol": LOSS_TOLERANCE, "gtol": 0.0, "maxiter": MOST_STEPS}
         found = minimize(self._objective, self.start, (inverse_penalty,), "L-BFGS-B", jac=True, options=options)
         self.start = found.x

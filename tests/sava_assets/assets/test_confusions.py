@@ -13,7 +13,13 @@ from sava_ops.reference.label_noise import LabelNoise
 def noise(confusions: torch.Tensor, excess: torch.Tensor) -> LabelNoise:
     nothing = torch.zeros(1, 3, 2)
     return LabelNoise(
-        nothing, nothing[..., 0], confusions, excess, torch.tensor(0.5), torch.tensor(True), torch.zeros(1, 3)
+        nothing,
+        nothing[..., 0],
+        confusions[None],
+        excess[None],
+        torch.tensor(0.5),
+        torch.tensor(True),
+        torch.zeros(1, 3),
     )
 
 
