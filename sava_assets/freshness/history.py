@@ -47,7 +47,7 @@ def record(workspace: Workspace, shards: Sequence[str]) -> Snapshot:
     """Keep the current curation as a snapshot, unless the last one is of the same results."""
     store, known = workspace.store, snapshots(workspace.store)
     results = _current(store, shards)
-    if known and _cut(known[-1].results) == results:
+    if known and _cut(known[-1].results) == _cut(results):
         return known[-1]
     pruned = store.require("pruned_dataset")
     before = store.find("pruned_dataset", known[-1].results["pruned_dataset"]) if known else None
@@ -145,15 +145,14 @@ def _inside(folder: UPath) -> Iterator[UPath]:
 
 
 def _current(store: Store, shards: Sequence[str]) -> dict[str, str]:
-    """`asset` or `asset/shard` → key of its present result, for those that say what is kept."""
-    return _cut(
-        {
-            name if shard is None else f"{name}/{shard}": result.key
-            for name, rule in RULES.items()
-            for shard in (shards if rule.sharded else [None])
-            if (result := store.current(name, shard))
-        }
-    )
+    """`asset` or `asset/shard` → key of its present result; the proof is joined when it is there."""
+    return {
+        name if shard is None else f"{name}/{shard}": result.key
+        for name, rule in RULES.items()
+        if name not in PROOF
+        for shard in (shards if rule.sharded else [None])
+        if (result := store.current(name, shard))
+    }
 
 
 def _forget_shards(store: Store, shards: Sequence[str]) -> None:

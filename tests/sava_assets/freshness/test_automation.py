@@ -337,9 +337,10 @@ def test_the_nightly_run_does_what_is_due_over_all_shards_and_mends_damage(deplo
     assert sorted(deployment.log.read_text().split()) == sorted(expected)
 
 
-def test_the_nightly_run_waits_for_a_first_shard():
+def test_the_nightly_run_waits_for_a_first_shard(tmp_path):
     with dg.DagsterInstance.local_temp() as instance:
-        found = recurate(dg.build_schedule_context(instance=instance))
+        home = {"workspace": Workspace(home=str(tmp_path))}
+        found = recurate(dg.build_schedule_context(instance=instance, resources=home))
     assert found == dg.SkipReason("no shard has landed")
 
 

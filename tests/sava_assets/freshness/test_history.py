@@ -67,7 +67,7 @@ def test_gc_deletes_what_no_snapshot_uses_and_nothing_else(workspace):
     curate(workspace, QUIET)
     assert collect_garbage(workspace, BOTH) == (0, 0)  # both curations are in the history
     count, size = collect_garbage(workspace, BOTH, keep=1)
-    assert count == 2  # the old pruned_dataset and classifier_accuracy
+    assert count == 3  # the old pruned_dataset, curated_dataset and classifier_accuracy
     assert size > 0
     assert [snapshot.number for snapshot in snapshots(workspace.store)] == [2]
     assert all(state.status == "fresh" for state in Survey(workspace, BOTH).all())
