@@ -13,7 +13,7 @@ from upath import UPath
 
 from sava_assets.formats.image_table import ROWS_AT_ONCE, image_schema
 
-BYTES_AT_ONCE = 2**25
+BYTES_AT_ONCE = 2**24
 """Of encoded images: the size of a row group that is written, about."""
 BUFFER = 2**20
 """Read at once of a column that may be larger than memory."""

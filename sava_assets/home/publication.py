@@ -157,8 +157,8 @@ class Publication:
     def _left(self, version: str) -> float:
         """When a version ceased to be the published one; of one that never was, its last change."""
         folder = self.root / VERSIONS / version
-        stamps = [stamp] if (stamp := folder / SUPERSEDED).exists() else [*folder.rglob("*")]
-        return max((path.stat().st_mtime for path in stamps), default=0.0)
+        written = [stamp.path] if (stamp := folder / SUPERSEDED).exists() else folder.fs.find(folder.path)
+        return max((folder.fs.modified(path).timestamp() for path in written), default=0.0)
 
     def _remove(self, version: str) -> int:
         """Delete what was written of a version, its description first; returns the bytes."""
