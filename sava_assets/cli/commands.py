@@ -217,9 +217,7 @@ def history(home: Home = HOME) -> None:
         counts = [len(numbers["shards"]), numbers["points"], numbers["pruned"]]
         counts += [changes[name] for name in ("new", "gone", "dropped", "rescued")]
         measured = "accuracy_all" in numbers
-        accuracy = (
-            f"{numbers['accuracy_pruned']:.3f} (all: {numbers['accuracy_all']:.3f})" if measured else "not measured"
-        )
+        accuracy = f"{numbers['accuracy_pruned']:.3f} (all: {numbers['accuracy_all']:.3f})" if measured else "none"
         table.add_row(str(past.number), when, *(f"{count:,}" for count in counts), accuracy)
     console.print(table)
 

@@ -104,9 +104,9 @@ class Publication:
         """
         now, current = time.time(), self.current
         old = [version for version in self._versions() if version != current and now - self._left(version) > grace]
-        size = sum(self._remove(version) for version in old)
+        sizes = [self._remove(version) for version in old]
         self._store.remove_dead_scratch()
-        return len(old), size
+        return sum(size > 0 for size in sizes), sum(sizes)
 
     @property
     def _store(self) -> Store:
