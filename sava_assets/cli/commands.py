@@ -238,7 +238,8 @@ def gc(
     count, size = collect_garbage(workspace, shards, keep=keep)
     say(f"{count:,} results deleted, {size / 1e6:,.1f} MB")
     count, size = collect_versions(workspace)
-    say(f"{count:,} old versions of {workspace.folder(CURATED)} deleted, {size / 1e6:,.1f} MB")
+    if count:
+        say(f"{count:,} old versions in {workspace.folder(CURATED)} deleted, {size / 1e6:,.1f} MB")
 
 
 @_command
