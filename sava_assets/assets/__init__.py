@@ -1,1 +1,2 @@
-"""The chain, in the order data flows: ingest, features, transport, curation; beside them their checks and pictures."""
+"""The chain, in the order data flows: ingest, features, transport, curation, publication; beside them their checks and
+pictures."""

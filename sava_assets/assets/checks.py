@@ -11,7 +11,7 @@ from sava_assets.assets.ingest import shared_images
 from sava_assets.formats.landing import contents, count
 from sava_assets.formats.names import alike, some
 from sava_assets.freshness.computation import SHARDS, Home
-from sava_assets.freshness.rules import shards_of
+from sava_assets.freshness.rules import shards_of, wanted
 from sava_assets.home.resources import Workspace
 from sava_assets.home.store import Result
 
@@ -25,7 +25,8 @@ FEW_TOLD = 1 / 3
 @dg.asset_check(asset="raw_images", partitions_def=SHARDS, additional_deps=["reference_images", "test_images"])
 def images_disjoint(context: dg.AssetCheckExecutionContext, workspace: Home) -> dg.AssetCheckResult:
     """No training image is also a reference or test image (by pixels)."""
-    sets = [workspace.store.current(name) for name in ("reference_images", "test_images")]
+    there = [name for name in ("reference_images", "test_images") if name in wanted(workspace)]
+    sets = [workspace.store.current(name) for name in there]
     shared = [
         pair
         for _, result in _shards(context, workspace, "raw_images")

@@ -1,6 +1,5 @@
 """From batch matrix to a curated data set, and the proof that it trains a better classifier."""
 
-import json
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,11 +11,10 @@ from sava_assets.assets import plots
 from sava_assets.assets.findings import findings, with_findings
 from sava_assets.assets.ingest import refuse_shared_images
 from sava_assets.assets.transport import read_row
-from sava_assets.formats.landing import image_schema
 from sava_assets.freshness.computation import Run, computed
-from sava_assets.freshness.history import record
+from sava_assets.freshness.history import join_accuracy
 from sava_assets.home.resources import PruneKnobs
-from sava_assets.home.store import Output, Result, Store, bytes_file, file_name, table_file
+from sava_assets.home.store import Output, Result, table_file
 from sava_ops.decisions.assessment import Assessment
 from sava_ops.decisions.conformal import bad_share
 from sava_ops.decisions.pruning import Decision, decide, keep_random
@@ -69,33 +67,9 @@ def _rows(run: Run, keys: list[str]) -> Iterator[BatchRow]:
         run.progress(done, len(keys))
 
 
-def _publish(run: Run, result: Result) -> None:
-    """Bring `curated/` to this result: kept images per shard in the Hugging Face layout, then the table of points."""
-    if run.knobs.prune.dry_run:
-        run.log.info("prune.dry_run is set: curated/ stays as it is")
-        return
-    curated = run.workspace.folder("curated")
-    stamp, wanted = curated / "version.json", {"points": result.data_version, "images": run.knobs.prune.export_images}
-    if stamp.exists() and json.loads(stamp.read_text()) == wanted:
-        return
-    points, out = result.table("points.parquet"), Store(curated)
-    stamp.unlink(missing_ok=True)
-    written = {"points.parquet"}
-    if run.knobs.prune.export_images:
-        for shard, images in run.read_shards("raw_images").items():
-            if table := _kept_images(points, shard, images):
-                out.put(name := f"images/{file_name(shard)}.parquet", table_file(table))
-                written.add(name)
-    out.put("points.parquet", table_file(points))
-    for old in [*curated.glob("images/*.parquet")]:
-        if f"images/{old.name}" not in written:
-            old.unlink()
-    out.put("version.json", bytes_file(json.dumps(wanted).encode()))
-
-
-@computed(group="curation", kinds={"parquet"}, publish=_publish)
+@computed(group="curation", kinds={"parquet"})
 def pruned_dataset(run: Run) -> Output:
-    """What becomes of each training image: keep, drop, relabel or review. What is kept is written to `curated/`."""
+    """What becomes of each training image: keep, drop, relabel or review. `curated_dataset` publishes what is kept."""
     points, knobs = run.read("point_values").table("points.parquet"), run.knobs.prune
     labels, shards = (np.unique(points[name].to_pylist(), return_inverse=True)[1] for name in ("label", "shard"))
     made = decide(findings(points), labels, knobs.rule)
@@ -146,9 +120,8 @@ def _shares(points: pa.Table, groups: dict[str, np.ndarray], made: Decision) -> 
     return "\n".join(lines)
 
 
-def _remember(run: Run, _: Result) -> None:
-    """The chain is through: keep what it came to."""
-    record(run.workspace, run.shards)
+def _remember(run: Run, result: Result) -> None:
+    join_accuracy(run.workspace, result)
 
 
 @computed(group="curation", kinds={"pytorch"}, publish=_remember)
@@ -227,22 +200,6 @@ def _highest(points: pa.Table, shards: dict[str, Result]) -> str:
         for row in top
     ]
     return plots.image_grid([found[row["id"]] for row in top], captions)
-
-
-def _kept_images(points: pa.Table, shard: str, images: Result) -> pa.Table | None:
-    """The kept images of a shard in the Hugging Face layout, with the class names of all; None if nothing is kept."""
-    kept = points.filter(pc.field("curated_label").is_valid() & (pc.field("shard") == shard))
-    labels = kept.select(["id", "curated_label"]).rename_columns(["id", "label"])
-    table = images.table("images.parquet").join(labels, "id", join_type="inner").sort_by("id")
-    if not len(table):
-        return None
-    image = pa.StructArray.from_arrays(
-        [table["image"].combine_chunks(), table["id"].combine_chunks()], names=["bytes", "path"]
-    )
-    names = sorted({name for name in points["curated_label"].unique().to_pylist() if name is not None})
-    schema, number = image_schema(names), {name: k for k, name in enumerate(names)}
-    label = pa.array([number[name] for name in table["label"].to_pylist()], pa.int64())
-    return pa.table([image, label], schema=schema)
 
 
 def _labelled(shards: dict[str, Result], classes: list[str], run: Run) -> LabelledImages:

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from upath import UPath
 
+from sava_assets.formats.further_columns import further_columns
 from sava_assets.formats.landing import EncodedImage, contents, read_images
 from sava_assets.freshness.computation import Run, computed
 from sava_assets.freshness.rules import shards_of
@@ -25,6 +26,8 @@ POINTS = pa.schema(
 )
 IMAGES = pa.schema({"id": pa.string(), "image": pa.binary()})
 QUARANTINE = pa.schema({"id": pa.string(), "reason": pa.string()})
+FURTHER = "columns.parquet"
+"""Row k is what else was said of the image of row k of `points`; only of shards that say more."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,10 @@ class ImageSet:
 @computed(group="training", kinds={"parquet"})
 def raw_images(run: Run) -> Output:
     """The images of one landed shard with their labels; what does not decode is set aside with its reason."""
-    return _output(_ingest(run, shards_of(run.workspace)[run.shard or ""], prefix=f"{run.shard}/"))
+    path, prefix = shards_of(run.workspace)[run.shard or ""], f"{run.shard}/"
+    found = _ingest(run, path, prefix=prefix)
+    names = [name.removeprefix(prefix) for name in found.points["id"].to_pylist()]
+    return _output(found, further_columns(path, names, follow_links=run.knobs.follow_links))
 
 
 @computed(group="reference", kinds={"parquet"})
@@ -68,7 +74,7 @@ def reference_images(run: Run) -> Output:
 @computed(group="test", kinds={"parquet"})
 def test_images(run: Run) -> Output:
     """The images on which accuracy is reported, and nothing else."""
-    return _output(_ingest(run, run.workspace.folder(run.knobs.test), prefix="test/"))
+    return _output(_ingest(run, run.workspace.folder(run.knobs.test or ""), prefix="test/"))
 
 
 def shared_images(one: Result, other: Result) -> list[tuple[str, str]]:
@@ -132,21 +138,35 @@ def _half(labels: pa.ChunkedArray, *, seed: int) -> np.ndarray:
     return split_batches(codes, batch_size=-(-len(codes) // 2), seed=seed)[0]
 
 
-def _output(found: ImageSet) -> Output:
+def _output(found: ImageSet, further: pa.Table | None = None) -> Output:
+    """`further` columns do not belong to the identity of images: no image is embedded anew because of them."""
     content = hashlib.sha256()
     for table in (found.points, found.quarantine):
         content.update(json.dumps(table.to_pydict()).encode())
+    files = {
+        "points.parquet": table_file(found.points),
+        "images.parquet": table_file(found.images),
+        "quarantine.parquet": table_file(found.quarantine),
+    }
+    numbers = {
+        "images": len(found.points),
+        "quarantined": len(found.quarantine),
+        "classes": sorted(found.points["label"].unique().to_pylist()),
+    }
+    if further is not None:
+        files[FURTHER] = table_file(further)
+        numbers |= {"columns": further.column_names, "columns_version": _content(further)}
     return Output(
-        files={
-            "points.parquet": table_file(found.points),
-            "images.parquet": table_file(found.images),
-            "quarantine.parquet": table_file(found.quarantine),
-        },
-        numbers={
-            "images": len(found.points),
-            "quarantined": len(found.quarantine),
-            "classes": sorted(found.points["label"].unique().to_pylist()),
-        },
+        files=files,
+        numbers=numbers,
         # Of pixels and labels, not of bytes: the same pixels in other files change nothing downstream.
         data_version=content.hexdigest()[:32],
     )
+
+
+def _content(table: pa.Table) -> str:
+    """Digest of names, types and values."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as out:
+        out.write_table(table.combine_chunks())
+    return hashlib.sha256(sink.getvalue()).hexdigest()[:32]

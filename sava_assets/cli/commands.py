@@ -115,7 +115,9 @@ def clothing1m(
 def curate(
     landing: Annotated[str | None, typer.Option(help="Folder with one Parquet file or folder per shard.")] = None,
     reference: Annotated[str | None, typer.Option(help="Clean images that judge.")] = None,
-    test: Annotated[str | None, typer.Option(help="Clean images on which accuracy is reported.")] = None,
+    test: Annotated[
+        str | None, typer.Option(help="Clean images on which accuracy is reported; without them it is not measured.")
+    ] = None,
     encoder: Annotated[
         str | None, typer.Option(help="'imagenet', 'train' (on half of the reference), or a checkpoint's path or URL.")
     ] = None,
@@ -162,7 +164,7 @@ def value(
 def status(home: Home = HOME) -> None:
     """What is fresh, what is due, and why. Looks only; `sava curate` runs what is due."""
     from sava_assets.cli.accounts import say_accounts
-    from sava_assets.cli.outcome import console, say
+    from sava_assets.cli.outcome import console, no_test_set, say
     from sava_assets.freshness.drift import calibration_drift
     from sava_assets.freshness.rules import shards_of
     from sava_assets.freshness.survey import Survey
@@ -176,6 +178,8 @@ def status(home: Home = HOME) -> None:
     say_accounts(survey, console, quarantine=False)
     fresh = sum(state.status == "fresh" for state in states)
     say(f"{fresh:,} of {len(states):,} results are fresh")
+    if unproven := no_test_set(workspace):
+        say(unproven)
     if drift := calibration_drift(workspace, shards):
         say(drift)
 
@@ -212,7 +216,8 @@ def history(home: Home = HOME) -> None:
         when = datetime.fromtimestamp(past.time).strftime("%Y-%m-%d %H:%M")
         counts = [len(numbers["shards"]), numbers["points"], numbers["pruned"]]
         counts += [changes[name] for name in ("new", "gone", "dropped", "rescued")]
-        accuracy = f"{numbers['accuracy_pruned']:.3f} (all: {numbers['accuracy_all']:.3f})"
+        measured = "accuracy_all" in numbers
+        accuracy = f"{numbers['accuracy_pruned']:.3f} (all: {numbers['accuracy_all']:.3f})" if measured else "none"
         table.add_row(str(past.number), when, *(f"{count:,}" for count in counts), accuracy)
     console.print(table)
 
@@ -222,15 +227,19 @@ def gc(
     keep: Annotated[int | None, typer.Option(min=0, help="Forget all but the last so many curations first.")] = None,
     home: Home = HOME,
 ) -> None:
-    """Delete stored results that no curation in the history uses."""
+    """Delete stored results that no curation in the history uses, and versions that were replaced over a day ago."""
     from sava_assets.cli.outcome import say
-    from sava_assets.freshness.history import collect_garbage
+    from sava_assets.freshness.history import collect_garbage, collect_versions
     from sava_assets.freshness.rules import shards_of
+    from sava_assets.home.resources import CURATED
 
     workspace = _existing(home)
     shards = list(shards_of(workspace))
     count, size = collect_garbage(workspace, shards, keep=keep)
     say(f"{count:,} results deleted, {size / 1e6:,.1f} MB")
+    count, size = collect_versions(workspace)
+    if count:
+        say(f"{count:,} old versions in {workspace.folder(CURATED)} deleted, {size / 1e6:,.1f} MB")
 
 
 @_command

@@ -7,9 +7,14 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+from upath import UPath
 
 from sava_assets.formats.names import shown
-from sava_assets.home.resources import Workspace
+from sava_assets.freshness.rules import has_test_set
+from sava_assets.home.publication import Publication
+from sava_assets.home.resources import CURATED, Workspace
+from sava_assets.home.store import Result
+from sava_ops.errors import BadInput
 
 console = Console(stderr=False)
 
@@ -40,26 +45,58 @@ def print_found(workspace: Workspace, planted: set[str]) -> None:
 
 
 def print_outcome(workspace: Workspace) -> None:
-    """Accuracies, decisions, and where everything lies."""
-    accuracy = workspace.store.require("classifier_accuracy").numbers
-    pruned = workspace.store.require("pruned_dataset").numbers
-    table = Table(title=f"test accuracy of ResNet18, {accuracy['seeds']} seeds, equal steps", title_justify="left")
+    """Accuracies, decisions, and where everything lies. Raises BadInput if what it would name is not there."""
+    pruned, published = (workspace.store.require(name) for name in ("pruned_dataset", "curated_dataset"))
+    _print_accuracy(workspace, pruned)
+    numbers = pruned.numbers
+    actions = ", ".join(f"{numbers[f'to_{name}']:,} to {name}" for name in ("drop", "relabel", "review"))
+    points = f"{numbers['points']:,} points valued, about {numbers['bad_share']:.0%} of them bad"
+    say(f"{points}; {numbers['kept']:,} kept, {actions}")
+    for name, other in published.numbers.get("renamed", {}).items():
+        say(f"the column {name!r} of the shards is published as {other!r}: the name is ours")
+    home = Path(workspace.home)
+    places = _places(workspace, pruned, published.numbers.get("version"))
+    for what, where in {**places, "every asset in the UI": f"{own_command()} ui --home {home}"}.items():
+        say(f"{what:<22} {where}")
+
+
+def _places(workspace: Workspace, pruned: Result, version: str | None) -> dict[str, UPath]:
+    """Where the outcome lies; what is published is looked at before it is named."""
+    curated = Publication(workspace.folder(CURATED))
+    if version is None:
+        say(f"prune.dry_run is set: nothing is published, {curated.root} stays as it is")
+        return {"values and decisions": pruned.files["points.parquet"].path}
+    if fault := curated.fault(version):
+        raise BadInput(f"{fault}: run the same command again")
+    images = workspace.knobs.prune.export_images
+    return {"values and decisions": curated.place("points.parquet")} | (
+        {"kept images": curated.place("images")} if images else {}
+    )
+
+
+def _print_accuracy(workspace: Workspace, pruned: Result) -> None:
+    if unproven := no_test_set(workspace):
+        say(unproven)
+        return
+    accuracy = workspace.store.require("classifier_accuracy")
+    if accuracy.inputs["pruned_dataset"] != {"": pruned.data_version}:
+        say("the accuracy of an earlier curation is not repeated here")
+        return
+    numbers = accuracy.numbers
+    table = Table(title=f"test accuracy of ResNet18, {numbers['seeds']} seeds, equal steps", title_justify="left")
     sets = ("all", "random", "pruned", "relabelled", "reweighted")
     for name in sets:
         table.add_column(name, justify="right")
-    table.add_row(*(f"{accuracy[f'{n}_mean']:.3f} ± {accuracy[f'{n}_std']:.3f}" for n in sets))
+    table.add_row(*(f"{numbers[f'{n}_mean']:.3f} ± {numbers[f'{n}_std']:.3f}" for n in sets))
     console.print(table)
-    actions = ", ".join(f"{pruned[f'to_{name}']:,} to {name}" for name in ("drop", "relabel", "review"))
-    points = f"{pruned['points']:,} points valued, about {pruned['bad_share']:.0%} of them bad"
-    say(f"{points}; {pruned['kept']:,} kept, {actions}")
-    home = Path(workspace.home)
-    places = {
-        "values and decisions": home / "curated" / "points.parquet",
-        "kept images": home / "curated" / "images",
-        "every asset in the UI": f"{own_command()} ui --home {home}",
-    }
-    for what, where in places.items():
-        say(f"{what:<22} {where}")
+
+
+def no_test_set(workspace: Workspace) -> str:
+    """What is said of a home without a test set; nothing of another."""
+    if has_test_set(workspace):
+        return ""
+    folder = workspace.root / "test"
+    return f"no test set, so accuracy is not measured: put images into {folder}, or set `test` in sava.yaml"
 
 
 def own_command() -> str:

@@ -110,7 +110,8 @@ def _write(file: Path, content: dict) -> None:
 
 def _check(workspace: Workspace, asked: Knobs) -> None:
     """Raise BadInput for settings with which no curation can begin."""
-    for name in ("landing", "reference", "test"):
+    sets = ["landing", "reference", *(["test"] if asked.test and "test" in asked.model_fields_set else [])]
+    for name in sets:
         if not (folder := workspace.folder(asked.value(name))).exists():
             raise BadInput(f"the {name} folder {folder} does not exist: create it, or name another one")
     _check_folders(workspace, asked)

@@ -18,11 +18,11 @@ from sava_assets.cli.preparation import dagster_instance
 from sava_assets.cli.progress import bars
 from sava_assets.definitions import ASSETS, CHECKS
 from sava_assets.freshness.processes import bury_dead_runs, own_tags
-from sava_assets.freshness.rules import RULES, SHARDS_NAME, inputs, landing_of
+from sava_assets.freshness.rules import RULES, SHARDS_NAME, has_test_set, inputs, landing_of
 from sava_assets.freshness.survey import PENDING, State, Survey
 from sava_assets.home.failures import described
 from sava_assets.home.ownership import owned
-from sava_assets.home.resources import Workspace
+from sava_assets.home.resources import Knobs, Workspace
 from sava_assets.home.store import place
 from sava_ops.errors import BadInput
 from sava_ops.forecast import forecast
@@ -30,7 +30,7 @@ from sava_ops.forecast import forecast
 BACKFILLED = ("raw_images", "reference_images", "encoder", "embeddings", "batches")
 STUDIED = ("raw_images", "reference_images", "test_images", "encoder", "embeddings", "reference_embeddings")
 """What a study reads of the chain."""
-LAST = "classifier_accuracy"
+LAST = "curated_dataset"
 SETS = ("raw_images", "reference_images", "test_images")
 MOST_RUNS = 3
 """Of one result in one command; more are due only while its sources change under our eyes."""
@@ -74,6 +74,11 @@ def study(workspace: Workspace, console: Console) -> None:
     from sava_assets.study.cells import STUDIES, is_due, partition_of
     from sava_assets.study.definitions import STUDY
 
+    if not has_test_set(workspace):
+        raise BadInput(
+            "a study trains classifiers and reports on a test set, and there is none: put images into "
+            f"{workspace.folder(Knobs().test or '')}, or set `test` in sava.yaml"
+        )
     with _session(workspace, console) as (instance, shards):
         _raise(_run_due(workspace, instance, console, STUDIED, shards))
         for asset, own in STUDIES.items():
@@ -231,6 +236,7 @@ def refuse_overlap(workspace: Workspace, shards: Sequence[str]) -> None:
     found = {shard: store.current("raw_images", shard) for shard in shards}
     training = {shard: result for shard, result in found.items() if result}
     reference, test = store.current("reference_images"), store.current("test_images")
+    test = test if has_test_set(workspace) else None
     if reference:
         refuse_shared_images(training, "reference", reference)
     if test:

@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
-from sava_assets.formats.contents import File
-from sava_assets.formats.names import class_name, partition_label, shown
+from sava_assets.formats.contents import Contents, File
+from sava_assets.formats.names import class_name, partition_label, readable, shown
 from sava_ops.errors import BadInput
 
 ROWS_AT_ONCE = 1_000
@@ -46,7 +46,7 @@ def image_schema(names: Sequence[str]) -> pa.Schema:
 
 def read_table(file: File, classes: Sequence[str] | None, *, prefix: str) -> Iterator[EncodedImage]:
     """All rows of a table. Raises BadInput for what cannot be read as such a table."""
-    with _opened(file.path) as table:
+    with readable_table(file.path) as table:
         schema, place = table.schema_arrow, shown(str(file.path))
         by_path, has_bytes = _image_columns(table, place)
         folder = _folder_label(file)
@@ -67,12 +67,19 @@ def read_table(file: File, classes: Sequence[str] | None, *, prefix: str) -> Ite
 
 def count_rows(path: UPath) -> int:
     """Of a table, by its own account."""
-    with _opened(path) as table:
+    with readable_table(path) as table:
         return table.metadata.num_rows
 
 
+def prefix_of(file: File, found: Contents) -> str:
+    """What the names of a table's images begin with: in a set of several files, the path of the table."""
+    # Of the whole path: files of one name in several folders (Hive partitions) are not the same.
+    return "" if len(found.files) == 1 else f"{readable(file.name).rpartition('.')[0]}/"
+
+
 @contextmanager
-def _opened(path: UPath) -> Iterator[pq.ParquetFile]:
+def readable_table(path: UPath) -> Iterator[pq.ParquetFile]:
+    """A Parquet file. Raises BadInput for what is none, whenever that comes to light."""
     try:
         with path.open("rb") as stream, pq.ParquetFile(stream) as table:
             yield table
@@ -102,10 +109,16 @@ def _image_columns(table: pq.ParquetFile, place: str) -> tuple[bool, bool]:
     fields = {field.name: field.type for field in kind}
     if "bytes" not in fields or not (_is_bytes(fields["bytes"]) or pa.types.is_null(fields["bytes"])):
         raise BadInput(f"`image` of {place} is {kind}: store the bytes of encoded images as `bytes`")
-    if "path" not in fields or not _is_text(fields["path"]):
-        return False, True
+    return own_paths(table) is not None, True
+
+
+def own_paths(table: pq.ParquetFile) -> pa.Array | None:
+    """The paths of its images, if every image has one of its own: then they name the rows."""
+    kind = table.schema_arrow.field("image").type
+    if not pa.types.is_struct(kind) or not any(field.name == "path" and _is_text(field.type) for field in kind):
+        return None
     paths = table.read(columns=["image.path"])["image"].combine_chunks().field("path")
-    return paths.null_count == 0 and len(paths.unique()) == len(paths), True
+    return paths if paths.null_count == 0 and len(paths.unique()) == len(paths) else None
 
 
 def _is_bytes(kind: pa.DataType) -> bool:

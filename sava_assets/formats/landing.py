@@ -16,7 +16,7 @@ from upath import UPath
 
 from sava_assets.formats.by_name import is_table, why_not
 from sava_assets.formats.contents import Contents, File, PassedOver, contents, is_local, link_fault, refuse_unclear
-from sava_assets.formats.image_table import EncodedImage, count_rows, image_schema, named, read_table
+from sava_assets.formats.image_table import EncodedImage, count_rows, image_schema, named, prefix_of, read_table
 from sava_assets.formats.names import is_utf8, partition_label, readable, shown
 from sava_ops.errors import BadInput
 
@@ -148,11 +148,8 @@ def read_images(
 
 
 def _all_images(found: Contents, classes: Sequence[str] | None) -> Iterator[EncodedImage]:
-    alone = len(found.files) == 1
     for file in found.tables:
-        # Of the whole path: files of one name in several folders (Hive partitions) are not the same.
-        prefix = "" if alone else f"{readable(file.name).rpartition('.')[0]}/"
-        yield from read_table(file, classes, prefix=prefix)
+        yield from read_table(file, classes, prefix=prefix_of(file, found))
     for file in found.images:
         yield _read_image(file, classes)
 

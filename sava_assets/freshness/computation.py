@@ -110,9 +110,17 @@ def reporting(reporter: Reporter) -> Iterator[None]:
 
 
 def computed(
-    *, group: str, kinds: set[str], publish: Callable[[Run, Result], None] | None = None
+    *,
+    group: str,
+    kinds: set[str],
+    publish: Callable[[Run, Result], None] | None = None,
+    check: Callable[[Run, Result], None] = lambda _, result: result.check(),
 ) -> Callable[[Callable[[Run], Output]], dg.AssetsDefinition]:
-    """Make an asset of a function that computes a result; `publish` runs after every materialization, reused or not."""
+    """Make an asset of a function that computes a result.
+
+    `publish` runs after every materialization, reused or not; `check` raises DamagedResult for a stored result that is
+    not as it was made, so that it is computed anew.
+    """
 
     def decorate(compute: Callable[[Run], Output]) -> dg.AssetsDefinition:
         name = compute.__name__
@@ -139,7 +147,7 @@ def computed(
                     attempt.shard = shard
                     run = _run(name, shard, shards, workspace, context.log)
                     attempt.key = run.key
-                    result, notes = result_of(run, compute)
+                    result, notes = result_of(run, compute, check)
                     if publish:
                         with owned(workspace.root, "publication", say=context.log.info):
                             publish(run, result)
@@ -206,12 +214,14 @@ def _run(name: str, shard: str | None, shards: list[str], workspace: Workspace, 
     return Run(name, shard, shards, workspace, workspace.knobs, named, log, seen)
 
 
-def result_of(run: Run, compute: Callable[[Any], Output]) -> tuple[Result, dict[str, Any]]:
+def result_of(
+    run: Run, compute: Callable[[Any], Output], check: Callable[[Run, Result], None] = lambda _, result: result.check()
+) -> tuple[Result, dict[str, Any]]:
     """The stored result if there is a sound one, else a new one; and notes on how it came about."""
     store, started = run.workspace.store, time.monotonic()
     # Shared: nothing is deleted between the first file of a result and the pointer to it.
     with owned(run.workspace.root, "results", shared=True, say=run.log.info):
-        result, notes = _sound(run), {}
+        result, notes = _sound(run, check), {}
         if reused := result is not None:
             run.log.info(f"{run.title}: reused the stored result {run.key}")
         else:
@@ -239,11 +249,11 @@ def _refuse_changed(run: Run, error: Exception | None = None) -> None:
         raise BadInput(f"{run.title} changed while it was read: run it again when its writer has finished") from error
 
 
-def _sound(run: Run) -> Result | None:
+def _sound(run: Run, check: Callable[[Run, Result], None]) -> Result | None:
     result = run.workspace.store.find(run.asset, run.key)
     try:
         if result:
-            result.check()
+            check(run, result)
     except DamagedResult as damage:
         run.log.warning(f"{damage}; computing it anew")
         return None

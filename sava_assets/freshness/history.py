@@ -1,24 +1,22 @@
 """The history of a home: one snapshot per curation, and the removal of what no snapshot uses."""
 
-import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from upath import UPath
 
-from sava_assets.freshness.rules import RULES
+from sava_assets.freshness.rules import PROOF, RULES
 from sava_assets.home.ownership import owned
-from sava_assets.home.resources import Workspace
+from sava_assets.home.publication import GRACE_SECONDS, Publication
+from sava_assets.home.resources import CURATED, Workspace
 from sava_assets.home.store import BATCH_ROWS, STARTING_POTENTIALS, Result, Store
 
 SNAPSHOTS = "snapshots"
 QUANTILES = (0.1, 0.5, 0.9, 0.99)
-PARTIAL_SECONDS = 86_400
-"""Scratch of a writer that died; a living one needs it for minutes."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +29,7 @@ class Snapshot:
     results: Mapping[str, str]
     """`asset` or `asset/shard` → key of its result."""
     numbers: Mapping[str, Any]
+    """With accuracies if they were measured on this curation."""
     changes: Mapping[str, int]
     """Points `new`, `dropped` (kept before, pruned now), `rescued` (the reverse), `gone`."""
 
@@ -48,11 +47,9 @@ def record(workspace: Workspace, shards: Sequence[str]) -> Snapshot:
     """Keep the current curation as a snapshot, unless the last one is of the same results."""
     store, known = workspace.store, snapshots(workspace.store)
     results = _current(store, shards)
-    if known and known[-1].results == results:
+    if known and _cut(known[-1].results) == _cut(results):
         return known[-1]
-    pruned, accuracy = store.current("pruned_dataset"), store.current("classifier_accuracy")
-    assert pruned is not None
-    assert accuracy is not None
+    pruned = store.require("pruned_dataset")
     before = store.find("pruned_dataset", known[-1].results["pruned_dataset"]) if known else None
     points = pruned.table("points.parquet", ["shard", "value", "keep"])
     value = points["value"].to_numpy()
@@ -65,12 +62,39 @@ def record(workspace: Workspace, shards: Sequence[str]) -> Snapshot:
             "points": len(points),
             "pruned": pruned.numbers["pruned"],
             **{f"value_q{q:g}": float(np.quantile(value, q)) for q in QUANTILES},
-            **{f"accuracy_{name}": accuracy.numbers[f"{name}_mean"] for name in ("all", "random", "pruned")},
         },
         changes=_changes(before, pruned),
     )
-    store.put_json(f"{SNAPSHOTS}/{made.number:06}.json", vars(made))
-    return made
+    _put(store, made)
+    # It may have been measured before it was published, or for an equal cut.
+    if accuracy := store.current("classifier_accuracy"):
+        join_accuracy(workspace, accuracy)
+    return snapshots(store)[-1]
+
+
+def join_accuracy(workspace: Workspace, accuracy: Result) -> None:
+    """Enter an accuracy in the last curation that it was measured on, if the history has it."""
+    store = workspace.store
+    for past in reversed(snapshots(store)):
+        pruned = store.find("pruned_dataset", past.results["pruned_dataset"])
+        if pruned is None or {"": pruned.data_version} != accuracy.inputs["pruned_dataset"]:
+            continue
+        numbers = {f"accuracy_{name}": accuracy.numbers[f"{name}_mean"] for name in ("all", "random", "pruned")}
+        test = {name: result.key for name in PROOF if (result := store.current(name))}
+        results = {**past.results, **test, accuracy.asset: accuracy.key}
+        joined = replace(past, results=results, numbers={**past.numbers, **numbers})
+        if joined != past:
+            _put(store, joined)
+        return
+
+
+def _put(store: Store, snapshot: Snapshot) -> None:
+    store.put_json(f"{SNAPSHOTS}/{snapshot.number:06}.json", vars(snapshot))
+
+
+def _cut(results: Mapping[str, str]) -> dict[str, str]:
+    """Those of a curation's results that say what is kept: not where it was published, nor how it was judged."""
+    return {name: key for name, key in results.items() if name.split("/")[0] not in (*PROOF, "curated_dataset")}
 
 
 def collect_garbage(workspace: Workspace, shards: Sequence[str], *, keep: int | None = None) -> tuple[int, int]:
@@ -80,6 +104,15 @@ def collect_garbage(workspace: Workspace, shards: Sequence[str], *, keep: int | 
     """
     with owned(workspace.root, "results", wait=False):
         return _collect(workspace.store, shards, keep)
+
+
+def collect_versions(workspace: Workspace, *, grace: float = GRACE_SECONDS) -> tuple[int, int]:
+    """Delete versions of the data set that another one replaced so many seconds ago; returns how many, and their bytes.
+
+    Raises BadInput while somebody publishes here.
+    """
+    with owned(workspace.root, "publication", wait=False):
+        return Publication(workspace.folder(CURATED)).remove_superseded(grace=grace)
 
 
 def _collect(store: Store, shards: Sequence[str], keep: int | None) -> tuple[int, int]:
@@ -103,7 +136,7 @@ def _collect(store: Store, shards: Sequence[str], keep: int | None) -> tuple[int
         # The manifest first: without it the rest does not count as a result.
         (folder / "manifest.json").unlink(missing_ok=True)
         folder.fs.rm(folder.path, recursive=True)
-    _remove_dead_scratch(store)
+    store.remove_dead_scratch()
     return len(removed), size
 
 
@@ -112,10 +145,11 @@ def _inside(folder: UPath) -> Iterator[UPath]:
 
 
 def _current(store: Store, shards: Sequence[str]) -> dict[str, str]:
-    """`asset` or `asset/shard` → key of its present result."""
+    """`asset` or `asset/shard` → key of its present result; the proof is joined when it is there."""
     return {
         name if shard is None else f"{name}/{shard}": result.key
         for name, rule in RULES.items()
+        if name not in PROOF
         for shard in (shards if rule.sharded else [None])
         if (result := store.current(name, shard))
     }
@@ -135,12 +169,6 @@ def _parts(result: Result | None) -> set[tuple[str, str]]:
         return set()
     rows = result.table("rows.parquet", ["row"])["row"].to_pylist()
     return {(BATCH_ROWS, row) for row in rows} | {(STARTING_POTENTIALS, result.numbers["calibration"])}
-
-
-def _remove_dead_scratch(store: Store) -> None:
-    for scratch in _inside(store.root / "partial"):
-        if time.time() - scratch.stat().st_mtime > PARTIAL_SECONDS:
-            shutil.rmtree(str(scratch))
 
 
 def _changes(before: Result | None, now: Result) -> dict[str, int]:

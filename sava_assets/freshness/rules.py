@@ -13,6 +13,8 @@ from typing import Any, Protocol
 
 from upath import UPath
 
+from sava_assets.formats.by_name import is_table
+from sava_assets.formats.further_columns import further_types
 from sava_assets.formats.landing import Landed, Listing, fingerprint, landed, listing
 from sava_assets.formats.names import misnamed, shown, some
 from sava_assets.home.failures import in_words
@@ -49,6 +51,8 @@ class Rule:
     sources: tuple[str, ...] = ()
     """Knobs that name folders whose content is read."""
     sharded: bool = False
+    published: bool = False
+    """Its result stands for files outside the store, in `curated/`: where they are missing or damaged it is due."""
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -98,6 +102,12 @@ RULES = {
     "pruned_dataset": Rule(
         "3", upstream=("point_values", "raw_images"), knobs=tuple(f"prune.{name}" for name in _PRUNE + _BRAKE)
     ),
+    "curated_dataset": Rule(
+        "1",
+        upstream=("pruned_dataset", "raw_images"),
+        knobs=("prune.export_images", "prune.dry_run"),
+        published=True,
+    ),
     "classifier_accuracy": Rule(
         "3",
         upstream=("pruned_dataset", "raw_images", "test_images"),
@@ -105,6 +115,19 @@ RULES = {
         knobs=("classifier", "encoder.image_size"),
     ),
 }
+PROOF = ("test_images", "classifier_accuracy")
+"""What a home without a test set has not."""
+
+
+def wanted(home: Home) -> list[str]:
+    """The assets of a home, in the order data flows."""
+    return [asset for asset in RULES if asset not in PROOF or has_test_set(home)]
+
+
+def has_test_set(home: Home) -> bool:
+    """Whether there is a test set, or one is named that should be there."""
+    knobs = home.knobs
+    return knobs.test is not None and ("test" in knobs.model_fields_set or home.folder(knobs.test).exists())
 
 
 def key(inputs_of_result: Mapping[str, Any]) -> str:
@@ -117,9 +140,10 @@ def inputs(asset: str, home: Home, shards: Sequence[str], shard: str | None = No
     rule, knobs = RULES[asset], home.knobs
     named: dict[str, Any] = {"code_version": rule.code_version}
     named["knobs"] = {name: knobs.value(name) for name in rule.knobs}
-    named["sources"] = {
-        name: _source_version(home, _source(home, name, shard)) for name in rule.sources if knobs.value(name)
-    }
+    found = {name: _look_into(home, _source(home, name, shard)) for name in rule.sources if knobs.value(name)}
+    named["sources"] = {name: seen["fingerprint"] for name, seen in found.items()}
+    if asset == "raw_images" and (columns := found["landing"]["columns"]):
+        named["columns"] = columns
     for name in named_upstream(asset, knobs):
         named[name] = {s or "": r.data_version for s, r in upstream_results(asset, name, home, shards, shard).items()}
     if asset == "reference_images":
@@ -129,6 +153,8 @@ def inputs(asset: str, home: Home, shards: Sequence[str], shard: str | None = No
     judged = {"embeddings": "raw_images", "classifier_accuracy": "test_images"}.get(asset)
     if judged and (fault := refusal(home, judged, shard)):
         raise BadInput(fault)
+    if asset == "curated_dataset" and (versions := _columns_versions(home, shards)):
+        named["columns"] = versions
     if asset == "label_distances":
         named["classes"] = class_names(home, shards)
     return named
@@ -224,17 +250,34 @@ def _source(home: Home, name: str, shard: str | None) -> UPath:
     return shards[shard]
 
 
-def _source_version(home: Home, path: UPath) -> str:
-    """Fingerprint of a set; its files are read again only when a name, a size or a time stamp changed."""
+def _look_into(home: Home, path: UPath) -> dict[str, Any]:
+    """`fingerprint` and further `columns` of a set; its files are read again only when a name, a size or a time stamp
+    changed."""
     seen, name = listing_of(home, path), f"fingerprints/{digest(str(path))}.json"
-    known = home.store.read_json(name)
-    if known and known["listing"] == seen.digest:
-        return known["fingerprint"]
+    known = home.store.read_json(name) or {}
+    same, links = known.get("listing") == seen.digest, home.knobs.follow_links
+    if same and "columns" in known:
+        return known
     with _readable(path):
-        made = fingerprint(path, follow_links=home.knobs.follow_links)
+        made = {"listing": seen.digest, "columns": _further_types(path, links)}
+        made["fingerprint"] = known["fingerprint"] if same else fingerprint(path, follow_links=links)
     if time.time() - seen.touched > CHANGING_SECONDS and listing_of(home, path).digest == seen.digest:
-        home.store.put_json(name, {"listing": seen.digest, "fingerprint": made})
+        home.store.put_json(name, made)
     return made
+
+
+def _further_types(path: UPath, follow_links: bool) -> list[list[str]]:
+    try:
+        return [] if path.is_file() and not is_table(path.name) else further_types(path, follow_links=follow_links)
+    except BadInput:  # whoever reads the set says so
+        return []
+
+
+def _columns_versions(home: Home, shards: Sequence[str]) -> dict[str, str]:
+    """Digest of the further columns of each shard that has some: no part of the data version of its images."""
+    found = upstream_results("curated_dataset", "raw_images", home, shards)
+    versions = {str(s): result.numbers.get("columns_version") for s, result in found.items()}
+    return {s: version for s, version in versions.items() if version}
 
 
 @contextmanager
@@ -255,4 +298,4 @@ def _checkpoint_version(home: Home, source: str) -> str:
         return source
     if not (path := home.folder(source)).exists():
         raise BadInput(f"the checkpoint {path} does not exist: correct `encoder.source` in sava.yaml")
-    return _source_version(home, path)
+    return _look_into(home, path)["fingerprint"]

@@ -6,7 +6,7 @@ import dagster as dg
 
 from sava_assets.freshness.computation import SHARDS, Home
 from sava_assets.freshness.processes import bury_dead_runs
-from sava_assets.freshness.rules import RULES, SHARDS_NAME, shards_of
+from sava_assets.freshness.rules import RULES, SHARDS_NAME, shards_of, wanted
 
 LOOK_SECONDS = int(os.environ.get("SAVA_LOOK_SECONDS", "30"))
 NIGHTLY = "0 3 * * *"
@@ -43,11 +43,12 @@ recurate_job = dg.define_asset_job("recurate", selection=dg.AssetSelection.asset
 
 
 @dg.schedule(job=recurate_job, cron_schedule=NIGHTLY, default_status=SCHEDULE_AT_FIRST)
-def recurate(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+def recurate(context: dg.ScheduleEvaluationContext, workspace: Home) -> dg.RunRequest | dg.SkipReason:
     """The whole chain over all shards in one run, checksums included; what is sound and fresh is reused."""
     shards = context.instance.get_dynamic_partitions(SHARDS_NAME)
     if not shards:
         return dg.SkipReason("no shard has landed")
     return dg.RunRequest(
-        tags={"dagster/asset_partition_range_start": shards[0], "dagster/asset_partition_range_end": shards[-1]}
+        asset_selection=[dg.AssetKey(asset) for asset in wanted(workspace)],
+        tags={"dagster/asset_partition_range_start": shards[0], "dagster/asset_partition_range_end": shards[-1]},
     )

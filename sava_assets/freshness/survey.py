@@ -12,9 +12,10 @@ from typing import Any, Literal
 
 from upath import UPath
 
-from sava_assets.freshness.rules import RULES, inputs, key, listing_of, named_upstream, sources
+from sava_assets.freshness.rules import RULES, inputs, key, listing_of, named_upstream, sources, wanted
 from sava_assets.home.failures import described
-from sava_assets.home.resources import Knobs, Workspace
+from sava_assets.home.publication import Publication
+from sava_assets.home.resources import CURATED, Knobs, Workspace
 from sava_assets.home.store import Failure, Result, Store, place
 from sava_ops.errors import BadInput
 
@@ -64,21 +65,26 @@ class Survey:
     shards: Sequence[str]
     knobs: Knobs = field(init=False)
     store: Store = field(init=False)
+    assets: list[str] = field(init=False)
+    """Of this home: one without a test set has fewer."""
     _states: dict[tuple[str, str | None], State] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.knobs, self.store = self.workspace.knobs, _RememberingStore(self.workspace.root / "store")
+        self.assets = wanted(self)
 
     def folder(self, path: str) -> UPath:
         return self.workspace.folder(path)
 
     def all(self) -> Iterator[State]:
         """Every asset, in the order data flows, and every shard."""
-        for asset in RULES:
+        for asset in self.assets:
             yield from self.of(asset)
 
     def of(self, asset: str) -> Iterator[State]:
-        """The states of one asset."""
+        """The states of one asset; none if the home has it not."""
+        if asset not in self.assets:
+            return
         for shard in self.shards if RULES[asset].sharded else [None]:
             yield self.state(asset, shard)
 
@@ -105,19 +111,26 @@ class Survey:
         try:
             if unsettled := self._unsettled(asset, shard):
                 return State(asset, shard, "waiting", unsettled)
-            wanted = inputs(asset, self, self.shards, shard)
+            named_inputs = inputs(asset, self, self.shards, shard)
+            name = key(named_inputs)
         except BadInput as problem:
             return self._without_inputs(asset, shard, problem)
         result = self.store.current(asset, shard)
         if pending:
             return State(asset, shard, "waiting", f"waits for {pending[0].title}")
-        if result is not None and result.key == key(wanted):
+        lost = ""
+        if result is not None and result.key == name and not (lost := self._lost(result)):
             return State(asset, shard, "fresh")
         if pinned := self._pending(RULES[asset].pinned, asset, shard):
             return State(asset, shard, "waiting", f"waits for {pinned[0].title}")
-        if failure and failure.key == key(wanted):
+        if failure and failure.key == name:
             return State(asset, shard, "failed", failure.message, _retry_at(failure))
-        return State(asset, shard, "due", _why(result, wanted))
+        return State(asset, shard, "due", lost or _why(result, named_inputs))
+
+    def _lost(self, result: Result) -> str:
+        """What is missing or damaged of that which a result stands for outside the store."""
+        version = result.numbers.get("version") if RULES[result.asset].published else None
+        return Publication(self.folder(CURATED)).fault(version) if version else ""
 
     def _without_inputs(self, asset: str, shard: str | None, problem: BadInput) -> State:
         """Something it reads is not there: because it is still to come, because it failed, or for good."""

@@ -19,7 +19,7 @@ from sava_ops.decisions.pruning import PruneRule
 from sava_ops.errors import BadInput
 from sava_ops.images.training import TrainingConfig
 
-KNOB_FILE = "sava.yaml"
+KNOB_FILE, CURATED = "sava.yaml", "curated"
 STRICT = ConfigDict(extra="forbid")
 # The same classes, with unknown keys refused and types checked when they come from YAML.
 ValuationKnobs = validated(ValuationConfig, config=STRICT, frozen=True)
@@ -59,9 +59,9 @@ class PruneKnobs(BaseModel):
     relabel: bool = False
     """Keep points whose action is "relabel", under their suggested label; without it they are left out."""
     export_images: bool = True
-    """Write the kept images to `curated/images/`, not only the table."""
+    """Publish the kept images, not only the table of points."""
     dry_run: bool = False
-    """Decide and report, and leave `curated/` as it is."""
+    """Decide and report; nothing is published, and nothing enters the history."""
 
     @property
     def rule(self) -> PruneRule:
@@ -99,7 +99,8 @@ class Knobs(BaseModel):
     model_config = STRICT
     landing: str = "landing"
     reference: str = "reference"
-    test: str = "test"
+    test: str | None = "test"
+    """Clean images on which accuracy is reported. A home needs none: null, or not set and no folder of that name."""
     clean_train: str | None = None
     """Clean images that train the encoder; without them half of the reference set does."""
     classes: list[str] | None = None

@@ -12,6 +12,7 @@ appears under its final name in one step (rename, or one PUT on object stores), 
 import hashlib
 import json
 import logging
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 Writer = Callable[[Path], None]
 LONGEST_NAME = 200
 """Bytes of a shard's name that stands in a file's name as it is."""
+PARTIAL_SECONDS = 86_400
+"""Scratch of a writer that died; a living one needs it for minutes."""
 _log = logging.getLogger(__name__)
 
 BATCH_ROWS = "batch_rows"
@@ -117,10 +120,22 @@ class Result:
         """The same without torch, for those who only look."""
         return load_arrays(self.read(name))
 
+    def verified(self, name: str) -> UPath:
+        """Where a file lies that is too large to be read at once, after it was read once piece by piece; raises
+        DamagedResult."""
+        stored = self.files[name]
+        if not stored.path.exists():
+            raise DamagedResult(f"{stored.path} is missing: materialize {self.asset} again")
+        with stored.path.open("rb") as stream:
+            found = hashlib.file_digest(stream, "sha256").hexdigest()  # pyright: ignore[reportArgumentType]
+        if found != stored.sha256:
+            raise DamagedResult(f"{stored.path} is damaged (checksum differs): materialize {self.asset} again")
+        return stored.path
+
     def check(self) -> None:
         """Read every file; raises DamagedResult for the first that is not as it was written."""
         for name in self.files:
-            self.read(name)
+            self.verified(name)
 
 
 def bytes_file(data: bytes) -> Writer:
@@ -218,39 +233,53 @@ class Store:
         self.put(name, _json_file(dict(value)))
 
     def _save_file(self, folder: UPath, name: str, writer: Writer) -> dict[str, str]:
-        with self._scratch() as scratch:
+        with self.scratch() as scratch:
             local = Path(scratch) / name
             writer(local)
-            with local.open("rb") as stream:
-                sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+            sha256 = sha256_of(local)
             stored = f"{sha256[:16]}.{name}"
             self._move(local, folder / stored)
         return {"file": stored, "sha256": sha256}
 
-    def put(self, name: str, writer: Writer) -> None:
-        """Write one file below the root; it appears under its name in one step."""
-        with self._scratch() as scratch:
+    def put(self, name: str, writer: Writer) -> tuple[int, str]:
+        """Write one file below the root; it appears under its name in one step. Returns its size and SHA-256."""
+        with self.scratch() as scratch:
             local = Path(scratch) / "file"
             writer(local)
+            size, sha256 = local.stat().st_size, sha256_of(local)
             self._move(local, self.root / name)
+        return size, sha256
 
-    def _scratch(self) -> tempfile.TemporaryDirectory[str]:
+    def remove_dead_scratch(self) -> None:
+        """Of writers that died."""
+        partial = self.root / "partial"
+        for scratch in partial.iterdir() if self.is_local and partial.exists() else ():
+            if time.time() - scratch.stat().st_mtime > PARTIAL_SECONDS:
+                shutil.rmtree(str(scratch))
+
+    def scratch(self) -> tempfile.TemporaryDirectory[str]:
         """A local folder to write in; beside the results where these are local, so that a rename is atomic."""
-        if not self._local:
+        if not self.is_local:
             return tempfile.TemporaryDirectory()
         (self.root / "partial").mkdir(parents=True, exist_ok=True)
         return tempfile.TemporaryDirectory(dir=str(self.root / "partial"))
 
     def _move(self, local: Path, target: UPath) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
-        if self._local:
+        if self.is_local:
             local.replace(str(target))
         else:
             target.fs.put_file(str(local), target.path)
 
     @property
-    def _local(self) -> bool:
+    def is_local(self) -> bool:
         return self.root.protocol in ("", "file", "local")
+
+
+def sha256_of(file: Path) -> str:
+    """Of a local file, read piece by piece."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def digest(value: Any) -> str:

@@ -38,7 +38,7 @@ SENSOR = {"repositoryName": "__repository__", "repositoryLocationName": "sava_as
 def served(filled, tmp_path_factory):
     """A filled home under `sava serve`, and the log of real work."""
     home = tmp_path_factory.mktemp("serve") / "home"
-    shutil.copytree(filled[0], home)
+    shutil.copytree(filled[0], home, symlinks=True)
     settings = yaml.safe_load((home / "sava.yaml").read_text())
     (home / "sava.yaml").write_text(yaml.safe_dump(settings | {"study": {"seeds": 1}}))
     log = home.parent / "work.log"
@@ -93,7 +93,7 @@ def prune(served, fraction: float) -> list[str]:
     """Change the fraction; what has to be done then."""
     file = served[0] / "sava.yaml"
     file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | {"prune": {"fraction": fraction}}))
-    return ["classifier_accuracy", "pruned_dataset"]
+    return ["classifier_accuracy", "curated_dataset", "pruned_dataset"]
 
 
 def test_prune_fraction_changed(served):

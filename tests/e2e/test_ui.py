@@ -27,7 +27,7 @@ CHROMIUM = shutil.which("chromium")
 @pytest.fixture(scope="module")
 def ui(curated, tmp_path_factory):
     home = tmp_path_factory.mktemp("ui") / "home"
-    shutil.copytree(curated[0], home)
+    shutil.copytree(curated[0], home, symlinks=True)
     with serving("ui", home) as server:
         yield server
 

@@ -69,7 +69,7 @@ def untrained_checkpoint(home: Path, *, scale: float = 1.0) -> dict:
 
 
 def copy_of(home: Path, target: Path) -> Workspace:
-    shutil.copytree(home, target)
+    shutil.copytree(home, target, symlinks=True)
     return Workspace(home=str(target))
 
 

@@ -26,6 +26,7 @@ EDGES = {
     "batch_plan": {"batch_ot", "reference_batches"},
     "point_values": {"raw_images", "batches", "batch_ot", "batch_plan", "label_distances", "reference_embeddings"},
     "pruned_dataset": {"point_values", "raw_images"},
+    "curated_dataset": {"pruned_dataset", "raw_images"},
     "classifier_accuracy": {"pruned_dataset", "raw_images", "test_images", "reference_images"},
 }
 SHARDED = {"raw_images", "embeddings", "batches"}

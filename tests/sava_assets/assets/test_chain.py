@@ -439,15 +439,15 @@ def test_curated_follows_the_knobs(curated, tmp_path):
     home, _ = curated
     copy_of(home, tmp_path / "home")
     copied = tmp_path / "home"
-    stamp = json.loads((copied / "curated" / "version.json").read_text())
+    stamp = json.loads((copied / "curated" / "current.json").read_text())
     text = (copied / "sava.yaml").read_text().replace("fraction: 0.25", "fraction: 0.5\n  export_images: false")
     (copied / "sava.yaml").write_text(text)
     workspace = Workspace(home=str(copied))
     with dagster_instance(copied) as instance:
-        materialize(workspace, instance, "pruned_dataset")
+        materialize(workspace, instance, "pruned_dataset", "curated_dataset")
     assert pq.read_table(copied / "curated" / "points.parquet")["keep"].to_pylist().count(True) == 32
     assert not list((copied / "curated" / "images").iterdir())
-    assert json.loads((copied / "curated" / "version.json").read_text()) != stamp
+    assert json.loads((copied / "curated" / "current.json").read_text()) != stamp
 
 
 def test_a_dry_run_decides_and_leaves_curated_alone(curated, tmp_path):
@@ -457,7 +457,7 @@ def test_a_dry_run_decides_and_leaves_curated_alone(curated, tmp_path):
     text = (home / "sava.yaml").read_text().replace("fraction: 0.25", "fraction: 0.5\n  dry_run: true")
     (home / "sava.yaml").write_text(text)
     with dagster_instance(home) as instance:
-        materialize(workspace, instance, "pruned_dataset")
+        materialize(workspace, instance, "pruned_dataset", "curated_dataset")
     assert workspace.store.current("pruned_dataset").numbers["kept"] == 32
     assert {path: path.read_bytes() for path in (home / "curated").rglob("*") if path.is_file()} == before
 
@@ -470,7 +470,7 @@ def test_relabelled_images_are_exported_under_their_suggested_label_if_asked(cur
         text.replace("fraction: 0.25", "fraction: 0.25\n  relabel: true\n  relabel_confidence: 0.0")
     )
     with dagster_instance(home) as instance:
-        materialize(workspace, instance, "pruned_dataset")
+        materialize(workspace, instance, "pruned_dataset", "curated_dataset")
     points = pq.read_table(home / "curated" / "points.parquet").to_pandas()
     relabelled = points[points["action"] == "relabel"]
     assert len(relabelled)

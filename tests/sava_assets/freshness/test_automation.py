@@ -30,7 +30,7 @@ from sava_ops.images.training import TrainingConfig
 from tests.pictures import encoded, png, scan, scans
 from tests.sava_assets.homes import materialize, noisy, pictures, untrained_checkpoint, write_home, write_set
 
-FROM_BATCH_OT = ["batch_ot", "batch_plan", "point_values", "pruned_dataset", "classifier_accuracy"]
+FROM_BATCH_OT = ["batch_ot", "batch_plan", "point_values", "pruned_dataset", "curated_dataset", "classifier_accuracy"]
 CLEAN = ["reference_images", "test_images", "encoder", "reference_embeddings", "reference_batches", "reference_values"]
 BATCHES = {"first": 3, "second": 2}
 SHARDED = ("raw_images", "embeddings", "batches")
@@ -99,7 +99,7 @@ def filled(tmp_path_factory) -> tuple[Path, list[str]]:
 def deployment(filled, tmp_path, monkeypatch):
     """A copy of the filled home, at rest."""
     home = tmp_path / "home"
-    shutil.copytree(filled[0], home)
+    shutil.copytree(filled[0], home, symlinks=True)
     monkeypatch.setenv("SAVA_HOME", str(home))
     monkeypatch.setenv("SAVA_WORK_LOG", str(tmp_path / "work.log"))
     with dg.DagsterInstance.ephemeral() as instance:
@@ -190,7 +190,7 @@ ROWS = [
     ),
     ("new shard", new_shard, [*shard_work("third", 1), *FROM_BATCH_OT]),
     ("removed shard", removed_shard, FROM_BATCH_OT),
-    ("prune fraction changed", prune_fraction, ["pruned_dataset", "classifier_accuracy"]),
+    ("prune fraction changed", prune_fraction, ["pruned_dataset", "curated_dataset", "classifier_accuracy"]),
     (
         "ε changed",
         epsilon,
@@ -313,7 +313,7 @@ def nightly(deployment: Deployment) -> dg.ExecuteInProcessResult:
     """What the schedule requests, run as it asks for."""
     with dg.DagsterInstance.local_temp() as scheduler:
         scheduler.add_dynamic_partitions("shards", deployment.shards)
-        request = recurate(dg.build_schedule_context(instance=scheduler))
+        request = recurate(dg.build_schedule_context(instance=scheduler, resources={"workspace": deployment.workspace}))
     deployment.log.write_text("")
     return defs.resolve_job_def("recurate").execute_in_process(
         instance=deployment.instance, tags=dict(request.tags), resources={"workspace": deployment.workspace}
@@ -337,9 +337,10 @@ def test_the_nightly_run_does_what_is_due_over_all_shards_and_mends_damage(deplo
     assert sorted(deployment.log.read_text().split()) == sorted(expected)
 
 
-def test_the_nightly_run_waits_for_a_first_shard():
+def test_the_nightly_run_waits_for_a_first_shard(tmp_path):
     with dg.DagsterInstance.local_temp() as instance:
-        found = recurate(dg.build_schedule_context(instance=instance))
+        home = {"workspace": Workspace(home=str(tmp_path))}
+        found = recurate(dg.build_schedule_context(instance=instance, resources=home))
     assert found == dg.SkipReason("no shard has landed")
 
 

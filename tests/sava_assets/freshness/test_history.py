@@ -67,7 +67,7 @@ def test_gc_deletes_what_no_snapshot_uses_and_nothing_else(workspace):
     curate(workspace, QUIET)
     assert collect_garbage(workspace, BOTH) == (0, 0)  # both curations are in the history
     count, size = collect_garbage(workspace, BOTH, keep=1)
-    assert count == 2  # the old pruned_dataset and classifier_accuracy
+    assert count == 3  # the old pruned_dataset, curated_dataset and classifier_accuracy
     assert size > 0
     assert [snapshot.number for snapshot in snapshots(workspace.store)] == [2]
     assert all(state.status == "fresh" for state in Survey(workspace, BOTH).all())
@@ -100,7 +100,7 @@ def test_gc_forgets_a_removed_shard_with_its_rows_and_dead_scratch(workspace):
 
 
 def test_status_says_what_is_due_and_why_and_changes_nothing(workspace):
-    assert "18 of 18 results are fresh" in sava("status", "--home", workspace.home)
+    assert "19 of 19 results are fresh" in sava("status", "--home", workspace.home)
     shutil.copytree(workspace.root / "landing" / "second" / "east", workspace.root / "landing" / "second" / "up")
     write_set(workspace.root / "landing" / "third.parquet", noisy(pictures(16, first=6_000), seed=3)[0])
     text = sava("status", "--home", workspace.home)

@@ -1,0 +1,150 @@
+"""What else a table of images says of each: URL, licence, sender, caption, date, … It travels to what is published.
+
+Further columns are all of a table but `image` and `label`, and the keys of Hive partition folders above it
+(`sender=anna/part-0.parquet`). Types stay as they are, except that categories and Hugging Face's class numbers become
+their words.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from upath import UPath
+
+from sava_assets.formats.contents import File, contents
+from sava_assets.formats.image_table import own_paths, prefix_of, readable_table
+from sava_assets.formats.names import HIVE_DEFAULT, shown
+from sava_ops.errors import BadInput
+
+OWN = ("image", "label")
+
+
+def further_types(path: UPath, *, follow_links: bool = True) -> list[list[str]]:
+    """Name and type of each further column of a set, in order of their names; as JSON."""
+    found: set[tuple[str, str]] = set()
+    for file in contents(path, follow_links=follow_links).tables:
+        with readable_table(file.path) as table:
+            found |= {(name, str(table.schema_arrow.field(name).type)) for name in _names(table, file)}
+        found |= {(name, "string") for name in _of_folders(file)}
+    return [list(column) for column in sorted(found)]
+
+
+def further_columns(path: UPath, images: Sequence[str], *, follow_links: bool = True) -> pa.Table | None:
+    """Further columns of these images of a set, which are named as `read_images` names them; None if it has none.
+
+    Raises BadInput for a column that is there twice, or whose types in several files of the set go not together.
+    """
+    found = contents(path, follow_links=follow_links)
+    read = {str(file.path): _read(file, prefix_of(file, found)) for file in found.tables}
+    parts = {place: part for place, part in read.items() if part is not None}
+    if not parts:
+        return None
+    types = common_types({place: table.schema for place, (table, _) in parts.items()})
+    every = pa.concat_tables(cast_columns(table, types, place) for place, (table, _) in parts.items())
+    row = {name: k for k, name in enumerate(name for _, names in parts.values() for name in names)}
+    return every.take(pa.array([row.get(name) for name in images], pa.int64()))
+
+
+def common_types(schemas: Mapping[str, pa.Schema]) -> dict[str, pa.DataType]:
+    """One type for each column of several tables, named by their places: that which holds all, or text."""
+    found: dict[str, dict[str, pa.DataType]] = {}
+    for place, schema in schemas.items():
+        for field in schema:
+            found.setdefault(field.name, {})[place] = field.type
+    return {name: _common(name, types) for name, types in found.items()}
+
+
+def cast_columns(table: pa.Table, types: Mapping[str, pa.DataType], place: str) -> pa.Table:
+    """The table with just these columns; empty where it has none of the name."""
+    columns = {name: pa.nulls(len(table), kind) for name, kind in types.items() if name not in table.column_names}
+    for name in set(types) - set(columns):
+        try:
+            columns[name] = table[name].cast(types[name])
+        except pa.ArrowException as error:
+            raise BadInput(
+                f"the column {shown(name)!r} of {shown(place)} cannot be written as {types[name]} "
+                f"({' '.join(str(error).split())}): give it one type in all shards"
+            ) from error
+    return pa.table({name: columns[name] for name in types})
+
+
+def _common(name: str, types: Mapping[str, pa.DataType]) -> pa.DataType:
+    try:
+        return pa.unify_schemas([pa.schema({name: t}) for t in types.values()], promote_options="permissive")[0].type
+    except pa.ArrowException:
+        if any(pa.types.is_nested(kind) for kind in types.values()):
+            told = {str(kind): shown(place) for place, kind in reversed(list(types.items()))}
+            kinds = " and ".join(f"{kind} in {place}" for kind, place in told.items())
+            raise BadInput(f"the column {shown(name)!r} is {kinds}: give it one type in all shards") from None
+    return pa.string()
+
+
+def _names(table: pq.ParquetFile, file: File) -> list[str]:
+    names = [name for name in table.schema_arrow.names if name not in OWN]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise BadInput(
+            f"{shown(str(file.path))} has {names.count(repeated[0])} columns {shown(repeated[0])!r}: keep one"
+        )
+    return names
+
+
+def _read(file: File, prefix: str) -> tuple[pa.Table, list[str]] | None:
+    """Further columns of a table, and the names of its images."""
+    with readable_table(file.path) as table:
+        names, folders = _names(table, file), _of_folders(file)
+        if not names and not folders:
+            return None
+        found, paths = table.read(columns=names), own_paths(table)
+        classes = _class_names(table.schema_arrow)
+        rows = paths.to_pylist() if paths is not None else range(table.metadata.num_rows)
+    columns = {name: _in_words(found[name], classes.get(name)) for name in names}
+    columns |= {name: pa.repeat(value, len(rows)) for name, value in folders.items() if name not in columns}
+    return pa.table(columns), [f"{prefix}{row}" for row in rows]
+
+
+def _of_folders(file: File) -> dict[str, pa.Scalar]:
+    """Keys and values of Hive partition folders, but for the label."""
+    pairs = [folder.partition("=") for folder in file.name.split("/")[:-1]]
+    written = {key: unquote(value) for key, equals, value in pairs if key and equals and key not in OWN}
+    return {key: pa.scalar(None if value == HIVE_DEFAULT else value, pa.string()) for key, value in written.items()}
+
+
+def _class_names(schema: pa.Schema) -> dict[str, list[str] | None]:
+    """Names of the numbers in columns that Hugging Face's metadata call class labels."""
+    try:
+        value = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
+    except ValueError:  # refused, in words, when the labels are read
+        return {}
+    for name in ("info", "features"):
+        value = value.get(name) if isinstance(value, dict) else None
+    features = value.items() if isinstance(value, dict) else ()
+    return {name: f.get("names") for name, f in features if isinstance(f, dict) and f.get("_type") == "ClassLabel"}
+
+
+def _in_words(column: pa.ChunkedArray, names: Sequence[str] | None) -> pa.ChunkedArray:
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if pa.types.is_string_view(column.type) or pa.types.is_binary_view(column.type):
+        column = column.cast(pa.string() if pa.types.is_string_view(column.type) else pa.binary())
+    if not names or not pa.types.is_integer(column.type):
+        return column
+    # A number that has no name stays a number, in words; -1 is how Hugging Face writes that there is none.
+    words = {None: None, -1: None, **dict(enumerate(names))}
+    return pa.chunked_array([[words.get(value, str(value)) for value in column.to_pylist()]], pa.string())
+
+
+def renamed(names: Sequence[str], taken: Sequence[str]) -> dict[str, str]:
+    """Further columns and their published names: `landing_<name>` where we have a column of that name.
+
+    Raises BadInput where that is taken too.
+    """
+    made = {name: f"landing_{name}" if name in taken else name for name in names}
+    for name, other in made.items():
+        if name != other and (other in taken or other in names):
+            raise BadInput(
+                f"the shards have a column {shown(name)!r}, which is one of ours, and also {shown(other)!r}, as which "
+                "it would be published: rename one of them"
+            )
+    return made
