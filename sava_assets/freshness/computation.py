@@ -13,7 +13,7 @@ import dagster as dg
 from torch import Tensor
 
 from sava_assets.freshness.condition import automation_condition
-from sava_assets.freshness.rules import RULES, SHARDS_NAME, inputs, key, look, upstream_results
+from sava_assets.freshness.rules import RULES, SHARDS_NAME, Pinned, inputs, key, look, upstream_results
 from sava_assets.home.failures import described
 from sava_assets.home.ownership import owned
 from sava_assets.home.resources import Knobs, Workspace
@@ -47,6 +47,8 @@ class Run:
     log: Any
     seen: tuple[str, ...] = ()
     """Digests of the listings of its sources, from before they were read."""
+    pinned: Pinned | None = None
+    """The home as it was when the result was named; None: as it is."""
 
     @property
     def key(self) -> str:
@@ -78,7 +80,7 @@ class Run:
     def _results(self, upstream: str) -> dict[str | None, Result]:
         if upstream not in RULES[self.asset].reads:
             raise AssertionError(f"{self.asset} does not declare that it reads {upstream}")
-        return upstream_results(self.asset, upstream, self.workspace, self.shards, self.shard)
+        return upstream_results(self.asset, upstream, self.pinned or self.workspace, self.shards, self.shard)
 
     def progress(self, done: int, total: int) -> None:
         """Tell whoever watches: the command line's bar, or the run's log."""
@@ -210,8 +212,9 @@ def _failures_recorded(workspace: Workspace, name: str) -> Iterator[_Attempt]:
 
 def _run(name: str, shard: str | None, shards: list[str], workspace: Workspace, log: Any) -> Run:
     seen = look(name, workspace, shard)
-    named = inputs(name, workspace, shards, shard)
-    return Run(name, shard, shards, workspace, workspace.knobs, named, log, seen)
+    pinned = Pinned.of(workspace)
+    named = inputs(name, pinned, shards, shard)
+    return Run(name, shard, shards, workspace, pinned.knobs, named, log, seen, pinned)
 
 
 def result_of(

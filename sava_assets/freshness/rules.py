@@ -19,7 +19,7 @@ from sava_assets.formats.landing import Landed, Listing, fingerprint, landed, li
 from sava_assets.formats.names import misnamed, shown, some
 from sava_assets.home.failures import in_words
 from sava_assets.home.resources import Knobs
-from sava_assets.home.store import Result, Store, digest
+from sava_assets.home.store import RememberingStore, Result, Store, digest
 from sava_ops.errors import BadInput
 
 SHARDS_NAME = "shards"
@@ -36,6 +36,22 @@ class Home(Protocol):
     @property
     def store(self) -> Store: ...
     def folder(self, path: str) -> UPath: ...
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """A home as one run sees it: settings and upstream results read once, so what is read is what names the result."""
+
+    home: Home
+    knobs: Knobs
+    store: Store
+
+    @classmethod
+    def of(cls, home: Home) -> "Pinned":
+        return cls(home, home.knobs, RememberingStore(home.store.root))
+
+    def folder(self, path: str) -> UPath:
+        return self.home.folder(path)
 
 
 @dataclass(frozen=True)

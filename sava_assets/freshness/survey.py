@@ -16,7 +16,7 @@ from sava_assets.freshness.rules import RULES, inputs, key, listing_of, named_up
 from sava_assets.home.failures import described
 from sava_assets.home.publication import Publication
 from sava_assets.home.resources import CURATED, Knobs, Workspace
-from sava_assets.home.store import Failure, Result, Store, place
+from sava_assets.home.store import Failure, RememberingStore, Result, Store, place
 from sava_ops.errors import BadInput
 
 Status = Literal["fresh", "due", "waiting", "failed", "blocked"]
@@ -44,19 +44,6 @@ class State:
         return self.asset if self.shard is None else f"{self.asset}[{self.shard}]"
 
 
-class _RememberingStore(Store):
-    """Reads each pointer once: a look at a thousand results must not open the same files a thousand times."""
-
-    def __init__(self, root: UPath) -> None:
-        super().__init__(root)
-        self._seen: dict[tuple[str, str | None], Result | None] = {}
-
-    def current(self, asset: str, shard: str | None = None) -> Result | None:
-        if (asset, shard) not in self._seen:
-            self._seen[asset, shard] = super().current(asset, shard)
-        return self._seen[asset, shard]
-
-
 @dataclass
 class Survey:
     """One look. Make a new one after anything changed."""
@@ -70,7 +57,7 @@ class Survey:
     _states: dict[tuple[str, str | None], State] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.knobs, self.store = self.workspace.knobs, _RememberingStore(self.workspace.root / "store")
+        self.knobs, self.store = self.workspace.knobs, RememberingStore(self.workspace.root / "store")
         self.assets = wanted(self)
 
     def folder(self, path: str) -> UPath:
