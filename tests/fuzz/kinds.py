@@ -59,7 +59,9 @@ KINDS = {
 }
 
 
-def examine(name: str, inputs: int, *, seed_number: int | None = None, keep: Callable[[Path], object] | None = None) -> Tally:
+def examine(
+    name: str, inputs: int, *, seed_number: int | None = None, keep: Callable[[Path], object] | None = None
+) -> Tally:
     """Draw so many inputs of a kind; raises what the first one raises of which the property does not hold.
 
     Without a seed the draw is the same every time. `keep` is called with the folder of every input that fails.
@@ -76,7 +78,11 @@ def examine(name: str, inputs: int, *, seed_number: int | None = None, keep: Cal
                     keep(Path(folder))
                 raise
 
-    profile = settings(max_examples=inputs, derandomize=seed_number is None, database=None, deadline=None,
+    profile = settings(
+        max_examples=inputs,
+        derandomize=seed_number is None,
+        database=None,
+        deadline=None,
         suppress_health_check=list(HealthCheck),
     )
     drawn = given(kind.made())(check)

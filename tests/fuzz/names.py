@@ -7,12 +7,78 @@ from sava_assets.formats.by_name import ARCHIVES, DOCUMENTS, IMAGES, SERVICE, SY
 LONGEST = 255
 """Bytes of a name that file systems take."""
 ODD = [
-    "east", "East", "EAST ", "east\n", "01", "1", "1.0", "-1", "007", "None", "nan", "null", "label=east", "label=", "label=%2F",
-    "label=__HIVE_DEFAULT_PARTITION__", "label=1", "a=b", "$x$", "$10_$20", "\\frac", "[red]", "[/]", "猫", "é", "e\u0301",
-    "\u200bx", "\u202eevil", "\ufeff", "caf\udce9", "\x1b[2J", "a\nb", "a\tb", "...", "a...b", "~", "-rf", "%00", "%2e%2e", "?",
-    "*", "a'b", 'a"b', "a:b", "a,b", "a|b", "con", " ", "x" * 255, "é" * 127, "𝔘", "ﬀ", "Ⅷ", "١", "²", "s3:", "file:", "_", "__",
-    ".", "..", "a.parquet", ".parquet", "_half.parquet", "a.PARQUET", "_SUCCESS", "first", "reference", "test", "{x}", "#",
-]  # fmt: skip
+    "east",
+    "East",
+    "EAST ",
+    "east\n",
+    "01",
+    "1",
+    "1.0",
+    "-1",
+    "007",
+    "None",
+    "nan",
+    "null",
+    "label=east",
+    "label=",
+    "label=%2F",
+    "label=__HIVE_DEFAULT_PARTITION__",
+    "label=1",
+    "a=b",
+    "$x$",
+    "$10_$20",
+    "\\frac",
+    "[red]",
+    "[/]",
+    "猫",
+    "é",
+    "e\u0301",
+    "\u200bx",
+    "\u202eevil",
+    "\ufeff",
+    "caf\udce9",
+    "\x1b[2J",
+    "a\nb",
+    "a\tb",
+    "...",
+    "a...b",
+    "~",
+    "-rf",
+    "%00",
+    "%2e%2e",
+    "?",
+    "*",
+    "a'b",
+    'a"b',
+    "a:b",
+    "a,b",
+    "a|b",
+    "con",
+    " ",
+    "x" * 255,
+    "é" * 127,
+    "𝔘",
+    "ﬀ",
+    "Ⅷ",
+    "١",
+    "²",
+    "s3:",
+    "file:",
+    "_",
+    "__",
+    ".",
+    "..",
+    "a.parquet",
+    ".parquet",
+    "_half.parquet",
+    "a.PARQUET",
+    "_SUCCESS",
+    "first",
+    "reference",
+    "test",
+    "{x}",
+    "#",
+]
 LETTERS = st.characters(exclude_characters="/\0", codec="utf-8")
 
 
@@ -30,7 +96,7 @@ def folder_names() -> st.SearchStrategy[str]:
 
 def file_names() -> st.SearchStrategy[str]:
     plain = st.sampled_from(["0.png", "1.jpg", "2.PNG", "a.parquet", "b.Parquet", "t.tar"])
-    suffixes = sorted(IMAGES | ARCHIVES | UNFINISHED) + ["", ".txt", ".csv", ".json", ".parquet", ".npy", ".arrow"]
+    suffixes = [*sorted(IMAGES | ARCHIVES | UNFINISHED), "", ".txt", ".csv", ".json", ".parquet", ".npy", ".arrow"]
     stems = st.sampled_from([*ODD, *sorted(DOCUMENTS), *sorted(SYSTEM_FILES)]) | _free()
     made = st.builds(lambda stem, suffix: stem + suffix, stems, st.sampled_from(suffixes))
     return (plain | plain | made).filter(_possible)

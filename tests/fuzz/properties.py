@@ -60,10 +60,15 @@ def image(data: bytes, _: Path, tally: Tally) -> None:
     try:
         decode(data)
     except Undecodable as reason:
-        assert str(reason) == found
+        _in_words(reason, found)
         tally.became["quarantined"] += 1
     else:
         raise AssertionError(f"{found}, and decodes nevertheless")
+
+
+def _in_words(reason: Exception, found: str = "") -> None:
+    assert 0 < len(str(reason)) < LONGEST_SENTENCE, str(reason)[:LONGEST_SENTENCE]
+    assert not found or str(reason) == found
 
 
 def home(files: dict[str, bytes], folder: Path, tally: Tally) -> None:
@@ -82,7 +87,9 @@ def home(files: dict[str, bytes], folder: Path, tally: Tally) -> None:
     assert set(found.unread) == {f"raw_images[{shard}]" for shard in refused} | {"reference_images", "test_images"}
     assert all(shown(line) == line for line in found.named())
     passed = {each.name for each in landing_of(workspace).passed_over}
-    assert {path.name for path in landing.iterdir() if shown(path.name) not in passed} == {p.name for p in shards.values()}
+    assert {path.name for path in landing.iterdir() if shown(path.name) not in passed} == {
+        p.name for p in shards.values()
+    }
     for shard in shards.keys() - refused:
         _all_there(workspace.store.require("raw_images", shard), Path(shards[shard].path), shard)
     tally.became += Counter(
@@ -112,7 +119,7 @@ def _ingested(workspace: Workspace, shard: str, shards: list[str]) -> bool:
             attempt.key = run.key
             result_of(run, lambda run: _output(_ingest(run, shards_of(workspace)[shard], prefix=f"{shard}/")))
     except BadInput as reason:
-        assert str(reason)
+        _in_words(reason)
         return False
     return True
 
@@ -157,7 +164,7 @@ def features(both: tuple[pa.Table | bytes, pa.Table | bytes], folder: Path, tall
     try:
         said = list(value_tables(*files, output, paper=False, device="cpu"))
     except BadInput as reason:
-        assert str(reason)
+        _in_words(reason)
         assert not output.exists()
         tally.became["refused"] += 1
         return
@@ -180,7 +187,7 @@ def settings(data: bytes, folder: Path, tally: Tally) -> None:
         shards = list(shards_of(workspace))
         states = list(Survey(workspace, shards).all())
     except BadInput as reason:
-        assert 0 < len(str(reason)) < LONGEST_SENTENCE, str(reason)[:LONGEST_SENTENCE]
+        _in_words(reason)
         tally.became["refused"] += 1
         return
     assert read_knobs(UPath(folder / "sava.yaml")) == knobs or "nan" in repr(knobs)

@@ -12,17 +12,28 @@ import pyarrow.parquet as pq
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import save
-from torch import nn, save as torch_save, zeros
+from torch import nn, zeros
+from torch import save as torch_save
 
 from sava_assets.formats.image_table import image_schema
 from sava_ops.images.encoder import METADATA_KEY
 from tests.pictures import encoded, noise, png, png_that_claims
 
 OTHERS = [
-    b"", b"\0", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n", b"%PDF-1.7\n", b"<html></html>",
-    b'<?xml version="1.0"?><svg xmlns="x"/>', b"\0\0\0\x18ftypheic\0\0\0\0", b"\xff\x0a\0\0", b"II*\0", b"RIFF\0\0\0\0WEBP",
-    b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0",
-]  # fmt: skip
+    b"",
+    b"\0",
+    b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\nshowpage\n",
+    b"%PDF-1.7\n",
+    b"<html></html>",
+    b'<?xml version="1.0"?><svg xmlns="x"/>',
+    b"\0\0\0\x18ftypheic\0\0\0\0",
+    b"\xff\x0a\0\0",
+    b"II*\0",
+    b"RIFF\0\0\0\0WEBP",
+    b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n",
+    b"\x89PNG\r\n\x1a\n",
+    b"\xff\xd8\xff\xe0",
+]
 
 
 @functools.cache
@@ -34,13 +45,17 @@ def images() -> list[bytes]:
     text, exif = PngInfo(), Image.Exif()
     text.add_text("note", "x" * 40, zip=True)
     exif[0x0112] = 6
-    made = [(rgb, kind, {}) for kind in ("png", "jpeg", "webp", "gif", "bmp", "dib", "tiff", "avif", "ico", "ppm", "tga")]
+    made = [
+        (rgb, kind, {}) for kind in ("png", "jpeg", "webp", "gif", "bmp", "dib", "tiff", "avif", "ico", "ppm", "tga")
+    ]
     made += [(rgb, "jpeg2000", {}), (rgb.convert("CMYK"), "jpeg", {}), (grey, "jpeg", {"progressive": True})]
     made += [(rgb, "jpeg", {"exif": exif}), (rgb, "png", {"pnginfo": text}), (rgba, "png", {}), (grey, "png", {})]
     made += [(wide, "png", {}), (rgb.convert("P"), "png", {"transparency": 0}), (rgb.convert("1"), "png", {})]
     made += [(rgba, "webp", {"lossless": True}), (rgba, "tga", {"compression": "tga_rle"}), (wide, "tiff", {})]
     made += [(rgb, "tiff", {"compression": how}) for how in ("tiff_lzw", "jpeg", "packbits", "tiff_adobe_deflate")]
-    made += [(frames[0], kind, {"save_all": True, "append_images": frames[1:]}) for kind in ("gif", "webp", "png", "mpo")]
+    made += [
+        (frames[0], kind, {"save_all": True, "append_images": frames[1:]}) for kind in ("gif", "webp", "png", "mpo")
+    ]
     return [encoded(image, kind, **more) for image, kind, more in made] + [png_that_claims(20_000, 20_000), *OTHERS]
 
 
@@ -65,7 +80,9 @@ def tables() -> list[bytes]:
 @functools.cache
 def archives() -> list[bytes]:
     """Tars of images as WebDataset has them, a zip; also with members that lead out of their folder."""
-    members = {f"{row:06}.{suffix}": data for row in range(2) for suffix, data in (("png", png(noise())), ("cls", b"1"))}
+    members = {
+        f"{row:06}.{suffix}": data for row in range(2) for suffix, data in (("png", png(noise())), ("cls", b"1"))
+    }
     plain, outside = _tar(members), _tar({"../../up.png": png(noise()), "/root.png": b"x"})
     zipped = io.BytesIO()
     with zipfile.ZipFile(zipped, "w") as file:

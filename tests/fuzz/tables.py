@@ -18,20 +18,41 @@ FLOATS = [pa.float16(), pa.float32(), pa.float64()]
 TEXTS = [pa.string(), pa.large_string(), pa.string_view()]
 BYTES = [pa.binary(), pa.large_binary(), pa.binary_view()]
 ODD = [
-    pa.null(), pa.timestamp("us", "UTC"), pa.date32(), pa.decimal128(9, 2), pa.list_(pa.int64()), pa.bool_(),
-    pa.struct({"label": pa.int64()}), pa.map_(pa.string(), pa.int64()), pa.binary(2), pa.duration("s"),
-]  # fmt: skip
+    pa.null(),
+    pa.timestamp("us", "UTC"),
+    pa.date32(),
+    pa.decimal128(9, 2),
+    pa.list_(pa.int64()),
+    pa.bool_(),
+    pa.struct({"label": pa.int64()}),
+    pa.map_(pa.string(), pa.int64()),
+    pa.binary(2),
+    pa.duration("s"),
+]
 IMAGES = [
-    *(pa.struct({"bytes": kind, "path": text}) for kind, text in zip(BYTES, TEXTS, strict=True)), *BYTES,
-    pa.struct({"bytes": pa.binary()}), pa.struct({"path": pa.string()}), pa.struct({"bytes": pa.null()}), pa.string(),
-    pa.struct({"bytes": pa.string(), "path": pa.binary()}), pa.list_(pa.binary()), pa.list_(pa.list_(pa.uint8())),
-    pa.struct({"bytes": pa.struct({"bytes": pa.binary()}), "path": pa.string()}), pa.dictionary(pa.int8(), pa.binary()),
-]  # fmt: skip
+    *(pa.struct({"bytes": kind, "path": text}) for kind, text in zip(BYTES, TEXTS, strict=True)),
+    *BYTES,
+    pa.struct({"bytes": pa.binary()}),
+    pa.struct({"path": pa.string()}),
+    pa.struct({"bytes": pa.null()}),
+    pa.string(),
+    pa.struct({"bytes": pa.string(), "path": pa.binary()}),
+    pa.list_(pa.binary()),
+    pa.list_(pa.list_(pa.uint8())),
+    pa.struct({"bytes": pa.struct({"bytes": pa.binary()}), "path": pa.string()}),
+    pa.dictionary(pa.int8(), pa.binary()),
+]
 FEATURES = [
-    *(kind for item in (*INTEGERS, *FLOATS) for kind in (pa.list_(item), pa.list_(item, WIDTH))), pa.large_list(pa.float32()),
-    pa.list_view(pa.float32()), pa.fixed_shape_tensor(pa.float32(), [WIDTH]), pa.list_(pa.bool_()), pa.list_(pa.null()),
-    pa.list_(pa.struct({"x": pa.float32()})), pa.list_(pa.list_(pa.float32())), pa.dictionary(pa.int8(), pa.float32()),
-]  # fmt: skip
+    *(kind for item in (*INTEGERS, *FLOATS) for kind in (pa.list_(item), pa.list_(item, WIDTH))),
+    pa.large_list(pa.float32()),
+    pa.list_view(pa.float32()),
+    pa.fixed_shape_tensor(pa.float32(), [WIDTH]),
+    pa.list_(pa.bool_()),
+    pa.list_(pa.null()),
+    pa.list_(pa.struct({"x": pa.float32()})),
+    pa.list_(pa.list_(pa.float32())),
+    pa.dictionary(pa.int8(), pa.float32()),
+]
 
 
 @st.composite
@@ -88,9 +109,11 @@ def _array(draw: st.DrawFn, kind: pa.DataType, rows: int, *, image: bool = False
 def _values(kind: pa.DataType, *, image: bool, width: int | None) -> st.SearchStrategy[Any]:
     if pa.types.is_struct(kind):
         fields = {field.name: _values(field.type, image=image, width=width) for field in kind}
-        return st.fixed_dictionaries({name: st.none() | value for name, value in fields.items()}) if not image else (
-            st.fixed_dictionaries(fields)
-        )  # fmt: skip
+        return (
+            st.fixed_dictionaries({name: st.none() | value for name, value in fields.items()})
+            if not image
+            else (st.fixed_dictionaries(fields))
+        )
     if pa.types.is_fixed_size_list(kind):
         width = kind.list_size
     if pa.types.is_nested(kind) and not pa.types.is_map(kind):
@@ -114,9 +137,13 @@ def _scalars(kind: pa.DataType, *, image: bool) -> st.SearchStrategy[Any]:
     if kind in TEXTS:
         return class_names()
     return {
-        pa.bool_(): st.booleans(), pa.null(): st.none(), pa.date32(): st.dates(), pa.duration("s"): st.integers(0, 99),
-        pa.timestamp("us", "UTC"): st.integers(0, 2**40), pa.decimal128(9, 2): st.decimals(0, 99, places=2),
-    }.get(kind, st.just([]))  # fmt: skip
+        pa.bool_(): st.booleans(),
+        pa.null(): st.none(),
+        pa.date32(): st.dates(),
+        pa.duration("s"): st.integers(0, 99),
+        pa.timestamp("us", "UTC"): st.integers(0, 2**40),
+        pa.decimal128(9, 2): st.decimals(0, 99, places=2),
+    }.get(kind, st.just([]))
 
 
 def _metadata() -> st.SearchStrategy[str | bytes | None]:
