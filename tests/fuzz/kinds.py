@@ -14,7 +14,7 @@ from tests.fuzz.mutations import mutated
 from tests.fuzz.names import file_names, folder_names
 from tests.fuzz.properties import Tally
 from tests.fuzz.settings import settings_files
-from tests.fuzz.tables import FEATURES, feature_tables, image_tables
+from tests.fuzz.tables import image_tables
 
 
 @dataclass(frozen=True)
@@ -37,24 +37,17 @@ def landings(draw: st.DrawFn) -> dict[str, bytes]:
     return files
 
 
-def _features() -> st.SearchStrategy[tuple[Any, Any]]:
-    usual = feature_tables(FEATURES[:1] + FEATURES[16:20])
-    side = usual | usual | feature_tables() | mutated(seeds.tables())
-    return st.tuples(side, side) | usual.map(lambda made: (made, made))
-
-
 def _checkpoints() -> st.SearchStrategy[tuple[str, bytes]]:
     return st.tuples(st.sampled_from([".safetensors", ".pt", ".pth"]), mutated(seeds.checkpoints()))
 
 
 KINDS = {
-    "images": Kind(0.4, lambda: mutated(seeds.images()), properties.image),
+    "images": Kind(0.45, lambda: mutated(seeds.images()), properties.image),
     "Parquet bytes": Kind(0.15, lambda: mutated(seeds.tables()), properties.table),
     "tar bytes": Kind(0.05, lambda: mutated(seeds.archives()), properties.archive),
     "tables": Kind(0.15, image_tables, properties.table),
     "landing folders": Kind(0.1, landings, properties.home),
     "settings": Kind(0.07, settings_files, properties.settings),
-    "feature tables": Kind(0.05, _features, properties.features),
     "checkpoints": Kind(0.03, _checkpoints, properties.checkpoint),
 }
 

@@ -4,7 +4,7 @@ import pytest
 
 from tests.fuzz.kinds import KINDS, examine
 
-FEW = 400
+FEW = 120
 """Of all kinds together."""
 
 
