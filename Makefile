@@ -2,9 +2,10 @@
 PYTHON ?= python3
 CIFAR10 ?= ../shared/data
 HOME_FOLDER ?= data/demo
+FUZZ ?= 10000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo cifar10 benchmark sensitivity study incremental bench million ui serve lineage check quick test lint clean
+.PHONY: help setup demo cifar10 benchmark sensitivity study incremental bench million ui serve lineage check quick test fuzz audit lint clean
 
 help:            ## list the targets
 	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):[^#]*## /make \1\t/' | expand -t 16
@@ -54,6 +55,12 @@ quick: setup     ## only these tests
 
 test: setup      ## the whole suite, with real servers and a browser if chromium is there
 	.venv/bin/pytest --numprocesses=auto
+
+audit: setup     ## known advisories of the installed packages; fails on one, and where it cannot be asked
+	.venv/bin/pip-audit --local --strict --skip-editable --progress-spinner off
+
+fuzz: setup      ## 10,000 hostile inputs, others every time; FUZZ=number
+	.venv/bin/python -m tests.fuzz $(FUZZ)
 
 lint: setup      ## formatting, lint rules, types
 	.venv/bin/ruff format --check .

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import reprlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +21,9 @@ from sava_ops.errors import BadInput
 from sava_ops.images.training import TrainingConfig
 
 KNOB_FILE, CURATED = "sava.yaml", "curated"
+_SHORT = reprlib.Repr()
+"""Of a value in a sentence: a few lines of YAML that refer to each other can stand for a billion."""
+_SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxdict, _SHORT.maxstring, _SHORT.maxother = 2, 4, 4, 100, 100
 STRICT = ConfigDict(extra="forbid")
 # The same classes, with unknown keys refused and types checked when they come from YAML.
 ValuationKnobs = validated(ValuationConfig, config=STRICT, frozen=True)
@@ -147,6 +151,8 @@ class Workspace:
 
     def folder(self, path: str) -> UPath:
         """A knob's folder: absolute and remote paths as they are, others below the home folder."""
+        if "\0" in path or any("\ud800" <= letter <= "\udbff" for letter in path):
+            raise BadInput(f"{path!a} is no path: name a folder or file")
         if "://" not in path:
             return UPath(Path(path)) if Path(path).is_absolute() else self.root / path
         try:
@@ -212,6 +218,12 @@ def read_knobs(path: UPath) -> Knobs:
         raise BadInput(f"{path} is nested too deeply: write `key: value` lines") from error
     except yaml.YAMLError as error:
         raise BadInput(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+    ) as error:  # a date or number that there is not, a tag on the wrong value
+        raise BadInput(f"{path} holds a value that YAML cannot read ({error}): put it in quotes") from error
     if not isinstance(content, dict):
         raise BadInput(f"{path} holds a {type(content).__name__}: write `key: value` lines")
     try:
@@ -235,4 +247,4 @@ def _problem(error: Any) -> str:
         return f"`{key}` is not a knob: remove it or correct its name"
     if error["type"] == "value_error":
         return f"`{key}`: {error['ctx']['error']}"
-    return f"`{key}` is {error['input']!r}: {error['msg'][0].lower()}{error['msg'][1:]}"
+    return f"`{key}` is {_SHORT.repr(error['input'])}: {error['msg'][0].lower()}{error['msg'][1:]}"

@@ -93,3 +93,25 @@ def test_device_is_what_is_there(tmp_path, monkeypatch):
         _ = workspace.device
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert workspace.device == "cuda"
+
+
+@pytest.mark.parametrize("text", ["landing: 2024-99-99", "settle_seconds: !!int x", "prune: {fraction: !!float x}"])
+def test_values_that_yaml_cannot_read_are_a_sentence(tmp_path, text):
+    (tmp_path / "sava.yaml").write_text(text)
+    with pytest.raises(BadInput, match=r"sava.yaml holds a value that YAML cannot read \(.*\): put it in quotes"):
+        Workspace(home=str(tmp_path)).knobs  # noqa: B018
+
+
+@pytest.mark.parametrize("key", ["landing", "reference", "device"])
+def test_a_few_lines_that_stand_for_a_billion_are_shown_in_short(tmp_path, key):
+    levels = [f"a{k}: &a{k} [{', '.join([f'*a{k - 1}'] * 9)}]" if k else "a0: &a0 [x]" for k in range(10)]
+    (tmp_path / "sava.yaml").write_text("\n".join([*levels, f"{key}: *a9"]))
+    with pytest.raises(BadInput, match=f"`{key}` is ") as told:
+        Workspace(home=str(tmp_path)).knobs  # noqa: B018
+    assert len(str(told.value)) < 2_000
+
+
+@pytest.mark.parametrize("path", ["a\0b", "\0", "\ud800"])
+def test_what_no_file_system_takes_is_no_path(tmp_path, path):
+    with pytest.raises(BadInput, match="is no path: name a folder or file"):
+        Workspace(home=str(tmp_path)).folder(path)
