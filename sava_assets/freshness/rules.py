@@ -91,9 +91,9 @@ RULES = {
     "reference_embeddings": Rule("2", upstream=("reference_images", "encoder")),
     "batches": Rule("1", upstream=("embeddings",), knobs=_BATCHING, sharded=True),
     "reference_batches": Rule("1", upstream=("reference_embeddings",), knobs=_BATCHING),
-    "reference_values": Rule("5", upstream=("reference_embeddings",), knobs=("valuation",)),
+    "reference_values": Rule("6", upstream=("reference_embeddings",), knobs=("valuation",)),
     "label_distances": Rule(
-        "6",
+        "7",
         upstream=("reference_embeddings",),
         pinned=("embeddings",),
         knobs=(*_LABELS, "valuation.unit_norm", "valuation.seed"),
