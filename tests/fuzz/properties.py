@@ -84,7 +84,7 @@ def home(files: dict[str, bytes], folder: Path, tally: Tally) -> None:
     assert {shard for shard, state in states.items() if state.status != "fresh"} == refused
     assert not [state.reason for state in states.values() if "not foreseen" in state.reason]
     found = accounts(survey)
-    assert set(found.unread) == {f"raw_images[{shard}]" for shard in refused} | {"reference_images", "test_images"}
+    assert set(found.unread) == {f"raw_images[{shard}]" for shard in refused} | {"reference_images"}
     assert all(shown(line) == line for line in found.named())
     passed = {each.name for each in landing_of(workspace).passed_over}
     assert {path.name for path in landing.iterdir() if shown(path.name) not in passed} == {

@@ -4,7 +4,7 @@ import pytest
 
 from tests.fuzz.kinds import KINDS, examine
 
-FEW = 120
+FEW = 60
 """Of all kinds together."""
 
 
