@@ -5,10 +5,11 @@
     r_i(c)    ∝ p(c | x_i) T[c, z_i]                       what the label of pool image i truly is (soft); p is what
                                                            the reference set's regressions say
     p̃(c | x)  = logistic regression on the reference set's labels and on r, cross-fitted on both sides
-    L(T, p̃)   = mean over the pool of log Σ_c p̃(c | x_i) T[c, z_i], i held out of both
+    L(T, p̃)   = Σ_pool log Σ_c p̃(c | x_i) T[c, z_i] + Σ_reference log p̃(y_j | x_j), all points held out
     ℓ_c(x, z) = −log p̃(c | x) − log (T[c, z] / U[c, z])    what class c costs an image that is labelled z
 
-T is U at first; then T and p̃ are found by turns, each from the other, for as long as L rises, `ROUNDS` times at most.
+T is U at first; then T and p̃ are found by turns, each from the other, for as long as L rises, `ROUNDS` times at most;
+in the first turn T from p as well, and the better one by L goes on.
 
 A small reference set, or one of other cameras, knows its classes by few images; the pool has many, most of them
 labelled right. A step of semi-supervised learning under label noise (Nigam et al. 2000; Sukhbaatar et al. 2015; with
@@ -39,7 +40,7 @@ from sava_ops.reference.logistic import Regressions, losses
 PRIOR_LABELS = 100.0
 """Strength of the Dirichlet prior: so many images with a label say as much of it as the prior."""
 ROUNDS = 2
-"""Of T and p̃ by turns: a third changed L by less than 0.003 on the sets of `benchmarks/other_sets.py`."""
+"""Of T and p̃ by turns: a third changed little on the sets of `benchmarks/other_sets.py`."""
 INVERSE_PENALTY = 2.0
 """C of the regression on both sides: a quarter and four times of it ranked worse by the mean over the sets of
 `make benchmark`."""
@@ -65,8 +66,8 @@ class LabelNoise:
     excess: Float[Tensor, "folds classes classes"]
     """−log (T / U), nats; 0 where T is U."""
     explained: Float[Tensor, ""]
-    """L(T, p̃) − L(U, p̃) over the share of wrong labels times log (C − 1): how much of what is unknown about a wrong
-    label T explains; of the first T tried, whether it counts or not."""
+    """How much of what is unknown about a wrong label the first T tried explains, whether it counts or not: what it
+    adds to the log-likelihood of a label held out, over the share of wrong labels times log (C − 1)."""
     joint_converged: Bool[Tensor, ""]
     """Whether p̃ met `LOSS_TOLERANCE`."""
     joint_reference_losses: Float[Tensor, "M classes"]
@@ -96,6 +97,16 @@ class _Confusions:
     uniform: Float[Tensor, "folds classes classes"]
 
     @property
+    def even(self) -> "_Confusions":
+        """With U for T."""
+        return _Confusions(self.uniform, self.uniform)
+
+    def held_out(self, p: Float[Tensor, "n classes"], sides: "_BothSides") -> float:
+        """log P(given label | x) of the pool points, summed."""
+        likelihood = (p * self.confusions[sides.pool_folds, :, sides.pool.labels]).sum(1)
+        return float(likelihood.clamp(min=1e-12).log().double().sum())
+
+    @property
     def excess(self) -> Float[Tensor, "folds classes classes"]:
         log_ratio = self.uniform.clamp(min=SMALLEST).log() - self.confusions.clamp(min=SMALLEST).log()
         return log_ratio.masked_fill(self.uniform == 0, 0.0)
@@ -111,6 +122,11 @@ class _Joint(NamedTuple):
     """p̃ of the pool points, each held out."""
     reference_losses: Float[Tensor, "M classes"]
     """−log p̃ of the reference points, each held out."""
+
+    def likelihood(self, noise: _Confusions, sides: "_BothSides") -> float:
+        """L."""
+        own = self.reference_losses.gather(1, sides.reference.labels[:, None])
+        return noise.held_out(self.pool, sides) - float(own.double().sum())
 
 
 class _BothSides:
@@ -155,20 +171,23 @@ def fit_label_noise(reference: Points, pool: Points, known: Discriminant, *, see
     p = torch.stack(sides.by_reference).mean(0)
     noise = _by_folds(p, sides, present, shared=True)
     found, explained = sides.fit(noise.confusions), None
+    before = found.likelihood(noise, sides)
     # Of two classes, nothing is unknown about a wrong label.
-    for _ in range(ROUNDS if int(present.sum()) > 2 and len(pool) else 0):
-        tried = _by_folds(found.pool, sides, present)
-        before, with_uniform, with_tried = (
-            _held_out(found.pool, sides, own) for own in (noise.confusions, tried.uniform, tried.confusions)
-        )
+    for turn in range(ROUNDS if int(present.sum()) > 2 and len(pool) else 0):
+        # A strong reference set is the better judge of who confuses what, for it has not learned from them.
+        judges = [found.pool, p] if turn == 0 else [found.pool]
+        tried = [(judge, _by_folds(judge, sides, present)) for judge in judges]
+        gains = [
+            own.held_out(judge, sides) - even.held_out(judge, sides) for judge, own in tried for even in [own.even]
+        ]
         if explained is None:
-            explained = _explained(found.pool, sides, tried, gain=with_tried - with_uniform)
-        if with_tried <= with_uniform:
+            explained = _explained(*tried[0], sides, gain=gains[0])
+        refitted = [(own, sides.fit(own.confusions)) for (_, own), gain in zip(tried, gains, strict=True) if gain > 0]
+        likelihoods = [joint.likelihood(own, sides) for own, joint in refitted]
+        if max(likelihoods, default=before) <= before:
             break
-        refitted = sides.fit(tried.confusions)
-        if _held_out(refitted.pool, sides, tried.confusions) <= before:
-            break
-        noise, found = tried, refitted
+        before = max(likelihoods)
+        noise, found = refitted[likelihoods.index(before)]
     excess = noise.excess
     return LabelNoise(
         joint_weights=found.weights,
@@ -195,19 +214,11 @@ def _by_folds(
     return _Confusions(confusions, uniform)
 
 
-def _held_out(
-    p: Float[Tensor, "n classes"], sides: _BothSides, confusions: Float[Tensor, "folds classes classes"]
-) -> float:
-    """L."""
-    likelihood = (p * confusions[sides.pool_folds, :, sides.pool.labels]).sum(1)
-    return float(likelihood.clamp(min=1e-12).log().double().mean())
-
-
-def _explained(p: Float[Tensor, "n classes"], sides: _BothSides, tried: _Confusions, *, gain: float) -> float:
+def _explained(p: Float[Tensor, "n classes"], tried: _Confusions, sides: _BothSides, *, gain: float) -> float:
     joint = p * tried.confusions[sides.pool_folds, :, sides.pool.labels]
     right = (joint / joint.sum(1, keepdim=True)).gather(1, sides.pool.labels[:, None])
     wrong = max(1 - float(right.double().mean()), LEAST_WRONG)
-    return gain / (wrong * math.log(max(p.shape[1] - 1, 2)))
+    return gain / len(p) / (wrong * math.log(max(p.shape[1] - 1, 2)))
 
 
 def _sharpness(logits: Float[Tensor, "M classes"], labels: Int64[Tensor, " M"]) -> float:
