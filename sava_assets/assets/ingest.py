@@ -49,10 +49,7 @@ class ImageSet:
 @computed(group="training", kinds={"parquet"})
 def raw_images(run: Run) -> Output:
     """The images of one landed shard with their labels; what does not decode is set aside with its reason."""
-    path, prefix = shards_of(run.workspace)[run.shard or ""], f"{run.shard}/"
-    found = _ingest(run, path, prefix=prefix)
-    names = [name.removeprefix(prefix) for name in found.points["id"].to_pylist()]
-    return _output(found, further_columns(path, names, follow_links=run.knobs.follow_links))
+    return ingest_shard(run)
 
 
 @computed(group="reference", kinds={"parquet"})
@@ -93,6 +90,14 @@ def refuse_shared_images(ones: Mapping[str, Result], other_name: str, other: Res
                 f"{name} shares {len(shared)} images with the {other_name} set (first: {shared[0][0]} is "
                 f"{shared[0][1]}): remove them from one side"
             )
+
+
+def ingest_shard(run: Run) -> Output:
+    """Images and further columns of the run's shard."""
+    path, prefix = shards_of(run.workspace)[run.shard or ""], f"{run.shard}/"
+    found = _ingest(run, path, prefix=prefix)
+    names = [name.removeprefix(prefix) for name in found.points["id"].to_pylist()]
+    return _output(found, further_columns(path, names, follow_links=run.knobs.follow_links))
 
 
 def _ingest(run: Run, path: UPath, *, prefix: str) -> ImageSet:

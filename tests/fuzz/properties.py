@@ -6,16 +6,14 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from upath import UPath
 
-from sava_assets.assets.ingest import _ingest, _output
+from sava_assets.assets.ingest import ingest_shard
 from sava_assets.cli.accounts import accounts
 from sava_assets.cli.preparation import prepare_home
-from sava_assets.cli.valuing import value_tables
 from sava_assets.formats.by_name import is_table
 from sava_assets.formats.landing import contents
 from sava_assets.formats.names import misnamed, shown
@@ -117,7 +115,7 @@ def _ingested(workspace: Workspace, shard: str, shards: list[str]) -> bool:
             attempt.shard = shard
             run = _run("raw_images", shard, shards, workspace, log)
             attempt.key = run.key
-            result_of(run, lambda run: _output(_ingest(run, shards_of(workspace)[shard], prefix=f"{shard}/")))
+            result_of(run, ingest_shard)
     except BadInput as reason:
         _in_words(reason)
         return False
@@ -151,29 +149,6 @@ def table(made: pa.Table | bytes, folder: Path, tally: Tally) -> None:
     written = made if isinstance(made, bytes) else _parquet(made)
     if written is not None:
         home({"t.parquet": written}, folder, tally)
-
-
-def features(both: tuple[pa.Table | bytes, pa.Table | bytes], folder: Path, tally: Tally) -> None:
-    """One finite value a row, beside all other columns; or a sentence and no file."""
-    files = [folder / "train.parquet", folder / "reference.parquet"]
-    for file, made in zip(files, both, strict=True):
-        if (data := made if isinstance(made, bytes) else _parquet(made)) is None:
-            return
-        file.write_bytes(data)
-    output = folder / "out.parquet"
-    try:
-        said = list(value_tables(*files, output, paper=False, device="cpu"))
-    except BadInput as reason:
-        _in_words(reason)
-        assert not output.exists()
-        tally.became["refused"] += 1
-        return
-    valued = pq.read_table(output)
-    assert len(valued) == pq.read_metadata(files[0]).num_rows
-    assert np.isfinite(valued["value"].to_numpy()).all()
-    assert said
-    tally.became["taken"] += 1
-    tally.became["used"] += len(valued)
 
 
 def settings(data: bytes, folder: Path, tally: Tally) -> None:

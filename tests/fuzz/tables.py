@@ -42,17 +42,6 @@ IMAGES = [
     pa.struct({"bytes": pa.struct({"bytes": pa.binary()}), "path": pa.string()}),
     pa.dictionary(pa.int8(), pa.binary()),
 ]
-FEATURES = [
-    *(kind for item in (*INTEGERS, *FLOATS) for kind in (pa.list_(item), pa.list_(item, WIDTH))),
-    pa.large_list(pa.float32()),
-    pa.list_view(pa.float32()),
-    pa.fixed_shape_tensor(pa.float32(), [WIDTH]),
-    pa.list_(pa.bool_()),
-    pa.list_(pa.null()),
-    pa.list_(pa.struct({"x": pa.float32()})),
-    pa.list_(pa.list_(pa.float32())),
-    pa.dictionary(pa.int8(), pa.float32()),
-]
 
 
 @st.composite
@@ -62,17 +51,6 @@ def image_tables(draw: st.DrawFn) -> pa.Table:
     columns = [("image", draw(_likely(IMAGES, ODD))), ("label", draw(_likely([*INTEGERS, *TEXTS], [*ODD, *FLOATS])))]
     table = _drawn(draw, _spoiled(draw, columns), rows)
     return table.replace_schema_metadata({"huggingface": written}) if (written := draw(_metadata())) else table
-
-
-@st.composite
-def feature_tables(draw: st.DrawFn, kinds: list[pa.DataType] | None = None) -> pa.Table:
-    """`features` and `label`, and columns between which they stand."""
-    rows = draw(st.integers(0, 4 * MOST_ROWS))
-    columns = [
-        ("features", draw(st.sampled_from(kinds) if kinds else _likely(FEATURES, ODD))),
-        ("label", draw(_likely([*INTEGERS, *TEXTS, *FLOATS, pa.bool_()], ODD))),
-    ]
-    return _drawn(draw, _spoiled(draw, columns), rows)
 
 
 def _likely(usual: list[pa.DataType], odd: list[pa.DataType]) -> st.SearchStrategy[pa.DataType]:
