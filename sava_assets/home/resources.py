@@ -219,10 +219,8 @@ def read_knobs(path: UPath) -> Knobs:
     except yaml.YAMLError as error:
         raise BadInput(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     except (
-        ValueError,
-        TypeError,
-        LookupError,
-    ) as error:  # a date or number that there is not, a tag on the wrong value
+        Exception
+    ) as error:  # a date or number that there is not, a tag on the wrong value: PyYAML raises what it hits
         raise BadInput(f"{path} holds a value that YAML cannot read ({error}): put it in quotes") from error
     if not isinstance(content, dict):
         raise BadInput(f"{path} holds a {type(content).__name__}: write `key: value` lines")

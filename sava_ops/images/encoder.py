@@ -5,13 +5,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, get_args
 
 import fsspec
 import torch
 from jaxtyping import Float, Int64, UInt8
-from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save_file as save_safetensors
 from torch import Tensor, nn
@@ -172,7 +170,9 @@ def _read_checkpoint(source: str) -> tuple[Mapping[str, Tensor], InputFormat | N
         if source.endswith(".safetensors"):
             return _unwrapped(load_safetensors(data), source), _stored_format(data)
         return _unwrapped(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True), source), None
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:
+    except BadInput:
+        raise
+    except Exception as error:  # whatever unpickling and JSON raise for bytes that are neither
         raise BadInput(
             f"{source} is damaged or holds more than weights, which could run code: save the model's state_dict"
         ) from error

@@ -95,7 +95,9 @@ def test_device_is_what_is_there(tmp_path, monkeypatch):
     assert workspace.device == "cuda"
 
 
-@pytest.mark.parametrize("text", ["landing: 2024-99-99", "settle_seconds: !!int x", "prune: {fraction: !!float x}"])
+@pytest.mark.parametrize(
+    "text", ["landing: 2024-99-99", "settle_seconds: !!int x", "prune: {fraction: !!float x}", "landing: !!timestamp x"]
+)
 def test_values_that_yaml_cannot_read_are_a_sentence(tmp_path, text):
     (tmp_path / "sava.yaml").write_text(text)
     with pytest.raises(BadInput, match=r"sava.yaml holds a value that YAML cannot read \(.*\): put it in quotes"):

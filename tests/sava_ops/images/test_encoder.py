@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from sava_ops import BadInput
 from sava_ops.images import classifier
 from sava_ops.images.classifier import predict, resnet18
-from sava_ops.images.encoder import InputFormat, embed, load_encoder, save_encoder, train_encoder
+from sava_ops.images.encoder import METADATA_KEY, InputFormat, embed, load_encoder, save_encoder, train_encoder
 from sava_ops.images.training import TrainingConfig
 from tests.pictures import scans
 from tests.shared_data import SHARED
@@ -140,6 +140,23 @@ def test_what_is_not_a_checkpoint_gets_one_clear_sentence(plain, tmp_path):
     refused("noise.pt", r"noise.pt is damaged or holds more than weights")
     torch.save({"conv1.weight": 3}, tmp_path / "numbers.pt")
     refused("numbers.pt", r"numbers.pt is not a state dict of tensors: save the model's state_dict")
+
+
+@pytest.mark.parametrize(
+    "stored", ["{", "[]", '{"stem": "tiny"}', '{"image_size": "8", "stem": "tiny", "mean": 1, "std": 1}']
+)
+def test_a_description_of_the_input_that_is_none_is_a_damaged_checkpoint(plain, tmp_path, stored):
+    file = tmp_path / "described.safetensors"
+    save_file(load_file(plain), file, {METADATA_KEY: stored})
+    with pytest.raises(BadInput, match=r"described.safetensors is damaged or holds more than weights"):
+        load_encoder(str(file))
+
+
+@pytest.mark.parametrize("data", [b"\x80\x02c\xff\n", b"\x80\x02h\x07.", b"\x80\x02I9x\n.", b"(."])
+def test_bytes_on_which_unpickling_stumbles_are_a_damaged_checkpoint(tmp_path, data):
+    (tmp_path / "stumble.pt").write_bytes(data)
+    with pytest.raises(BadInput, match=r"stumble.pt is damaged or holds more than weights"):
+        load_encoder(str(tmp_path / "stumble.pt"))
 
 
 class Evil:
