@@ -43,7 +43,7 @@ def write_images(
             kept = (numbers[first : first + len(batch)] >= 0).nonzero()[0]
             if len(kept):
                 rows = pa.array(first + kept)
-                columns = [column.combine_chunks() for column in further.take(rows).columns] if further else []
+                columns = further.take(rows).combine_chunks().columns if further is not None else []
                 label = pa.array(numbers[first + kept], pa.int64())
                 out.write_table(
                     pa.Table.from_arrays([_image(batch.take(pa.array(kept))), label, *columns], schema=schema)

@@ -41,14 +41,17 @@ class Run:
     shards: list[str]
     """All shards of the deployment."""
     workspace: Workspace
-    knobs: Knobs
+    pinned: Pinned
+    """The home as it was when the result was named."""
     inputs: Mapping[str, Any]
     """What names the result."""
     log: Any
     seen: tuple[str, ...] = ()
     """Digests of the listings of its sources, from before they were read."""
-    pinned: Pinned | None = None
-    """The home as it was when the result was named; None: as it is."""
+
+    @property
+    def knobs(self) -> Knobs:
+        return self.pinned.knobs
 
     @property
     def key(self) -> str:
@@ -80,7 +83,7 @@ class Run:
     def _results(self, upstream: str) -> dict[str | None, Result]:
         if upstream not in RULES[self.asset].reads:
             raise AssertionError(f"{self.asset} does not declare that it reads {upstream}")
-        return upstream_results(self.asset, upstream, self.pinned or self.workspace, self.shards, self.shard)
+        return upstream_results(self.asset, upstream, self.pinned, self.shards, self.shard)
 
     def progress(self, done: int, total: int) -> None:
         """Tell whoever watches: the command line's bar, or the run's log."""
@@ -111,12 +114,16 @@ def reporting(reporter: Reporter) -> Iterator[None]:
         _reporter.reset(token)
 
 
+def _check(_: Run, result: Result) -> None:
+    result.check()
+
+
 def computed(
     *,
     group: str,
     kinds: set[str],
     publish: Callable[[Run, Result], None] | None = None,
-    check: Callable[[Run, Result], None] = lambda _, result: result.check(),
+    check: Callable[[Run, Result], None] = _check,
 ) -> Callable[[Callable[[Run], Output]], dg.AssetsDefinition]:
     """Make an asset of a function that computes a result.
 
@@ -214,11 +221,11 @@ def _run(name: str, shard: str | None, shards: list[str], workspace: Workspace, 
     seen = look(name, workspace, shard)
     pinned = Pinned.of(workspace)
     named = inputs(name, pinned, shards, shard)
-    return Run(name, shard, shards, workspace, pinned.knobs, named, log, seen, pinned)
+    return Run(name, shard, shards, workspace, pinned, named, log, seen)
 
 
 def result_of(
-    run: Run, compute: Callable[[Any], Output], check: Callable[[Run, Result], None] = lambda _, result: result.check()
+    run: Run, compute: Callable[[Any], Output], check: Callable[[Run, Result], None] = _check
 ) -> tuple[Result, dict[str, Any]]:
     """The stored result if there is a sound one, else a new one; and notes on how it came about."""
     store, started = run.workspace.store, time.monotonic()

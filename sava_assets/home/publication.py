@@ -10,7 +10,6 @@ Who reads through the pointer, or through `current` once resolved, has one whole
 meanwhile. Only files that were written here are ever replaced or deleted.
 """
 
-import hashlib
 import os
 import re
 import time
@@ -22,7 +21,7 @@ from typing import Any
 from upath import UPath
 
 from sava_assets.home.links import ABOUT, IMAGES, POINTS, SUPERSEDED, VERSIONS, Links, leads, targets
-from sava_assets.home.store import DamagedResult, Store, Writer
+from sava_assets.home.store import DamagedResult, Store, Writer, sha256_of
 
 POINTER = "current.json"
 GRACE_SECONDS = 86_400.0
@@ -62,9 +61,7 @@ class Publication:
         if fault := self._incomplete(version):
             raise DamagedResult(fault)
         for name, file in self._files(version).items():
-            with (path := self.root / VERSIONS / version / name).open("rb") as stream:
-                found = hashlib.file_digest(stream, "sha256").hexdigest()  # pyright: ignore[reportArgumentType]
-            if found != file["sha256"]:
+            if sha256_of(path := self.root / VERSIONS / version / name) != file["sha256"]:
                 raise DamagedResult(f"{path} is damaged (checksum differs)")
 
     def write(self, version: str, files: Iterable[tuple[str, Writer]], facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -126,9 +126,7 @@ class Result:
         stored = self.files[name]
         if not stored.path.exists():
             raise DamagedResult(f"{stored.path} is missing: materialize {self.asset} again")
-        with stored.path.open("rb") as stream:
-            found = hashlib.file_digest(stream, "sha256").hexdigest()  # pyright: ignore[reportArgumentType]
-        if found != stored.sha256:
+        if sha256_of(stored.path) != stored.sha256:
             raise DamagedResult(f"{stored.path} is damaged (checksum differs): materialize {self.asset} again")
         return stored.path
 
@@ -276,10 +274,10 @@ class Store:
         return self.root.protocol in ("", "file", "local")
 
 
-def sha256_of(file: Path) -> str:
-    """Of a local file, read piece by piece."""
+def sha256_of(file: Path | UPath) -> str:
+    """Of a file, read piece by piece."""
     with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()  # pyright: ignore[reportArgumentType]
 
 
 class RememberingStore(Store):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from sava_assets.freshness.computation import Home, Run, metadata_of, result_of
-from sava_assets.freshness.rules import RULES, SHARDS_NAME, key
+from sava_assets.freshness.rules import RULES, SHARDS_NAME, Pinned, key
 from sava_assets.home.resources import Workspace
 from sava_assets.home.store import Output, Result
 from sava_assets.study.corruptions import CORRUPTIONS, MAIN
@@ -87,7 +87,7 @@ class StudyRun(Run):
         return range(self.knobs.study.seeds)
 
     def _results(self, upstream: str) -> dict[str | None, Result]:
-        return study_upstream(self.asset, upstream, self.workspace, self.shards, self.shard)
+        return study_upstream(self.asset, upstream, self.pinned, self.shards, self.shard)
 
     @cached_property
     def pool(self) -> Result:
@@ -112,14 +112,14 @@ class StudyRun(Run):
 
 
 def study_upstream(
-    asset: str, upstream: str, workspace: Workspace, shards: Sequence[str], cell: str | None
+    asset: str, upstream: str, home: Workspace | Pinned, shards: Sequence[str], cell: str | None
 ) -> dict[str | None, Result]:
     """What `asset` reads of `upstream`: of its own corruption and method where both have them, else all."""
     if upstream in RULES:
         wanted: list[str | None] = [*sorted(shards)] if RULES[upstream].sharded else [None]
     else:
         wanted = [own for own in STUDIES[upstream].cells if _same_cell(own, cell)]
-    found = {own: workspace.store.current(upstream, own) for own in wanted}
+    found = {own: home.store.current(upstream, own) for own in wanted}
     missing = [name for name, result in found.items() if result is None]
     if missing or not found:
         name = upstream if not missing or missing[0] is None else f"{upstream}[{missing[0]}]"
@@ -133,13 +133,13 @@ def _same_cell(own: str | None, cell: str | None) -> bool:
     return all(a == b for a, b in zip(own.split("/"), cell.split("/"), strict=False))
 
 
-def study_inputs(asset: str, workspace: Workspace, shards: Sequence[str], cell: str | None) -> dict[str, Any]:
+def study_inputs(asset: str, home: Workspace | Pinned, shards: Sequence[str], cell: str | None) -> dict[str, Any]:
     """What names the result of this cell, as JSON. Raises BadInput if something it reads does not exist yet."""
-    study, knobs = STUDIES[asset], workspace.knobs
+    study, knobs = STUDIES[asset], home.knobs
     named: dict[str, Any] = {"code_version": study.code_version, "cell": cell}
     named["knobs"] = {name: knobs.value(name) for name in study.knobs}
     for name in study.reads:
-        results = study_upstream(asset, name, workspace, shards, cell)
+        results = study_upstream(asset, name, home, shards, cell)
         named[name] = {own or "": result.data_version for own, result in results.items()}
     return named
 
@@ -178,8 +178,9 @@ def studied(*, kinds: set[str]) -> Callable[[Callable[[StudyRun], Output]], dg.A
         )
         def asset(context: dg.AssetExecutionContext, workspace: Home) -> dg.MaterializeResult:
             shards, cell = list(context.instance.get_dynamic_partitions(SHARDS_NAME)), _cell(context)
-            named = study_inputs(name, workspace, shards, cell)
-            run = StudyRun(name, cell, shards, workspace, workspace.knobs, named, context.log)
+            pinned = Pinned.of(workspace)
+            named = study_inputs(name, pinned, shards, cell)
+            run = StudyRun(name, cell, shards, workspace, pinned, named, context.log)
             result, notes = result_of(run, compute)
             return dg.MaterializeResult(
                 metadata=metadata_of(result, notes), data_version=dg.DataVersion(result.data_version)
