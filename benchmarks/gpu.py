@@ -70,7 +70,7 @@ def valuation(name: str, train: int, reference: int) -> dict:
 
 
 def features(count: int, classes: int, width: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Of many classes; on the GPU at once."""
+    """Unit-norm clouds of many classes, on the CPU."""
     generator = np.random.default_rng(seed)
     labels = torch.from_numpy(generator.permutation(np.arange(count) % classes))
     centres = torch.from_numpy(np.random.default_rng(9).normal(size=(classes, width)).astype(np.float32))

@@ -71,6 +71,8 @@ class Sides:
 
 
 def main(source: Path, seeds: Sequence[int]) -> None:
+    for name in (name for name in ("cifar10", "tiny_imagenet100", "clothing") if not (source / name).is_dir()):
+        print(f"{source / name} is not there: left out")
     found: dict[str, list[dict[str, float]]] = {}
     # Spawned, or the threads that torch has started here would be missing there.
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), torch.set_num_threads, (1,)) as processes:
@@ -84,8 +86,6 @@ def main(source: Path, seeds: Sequence[int]) -> None:
 
 def rows(source: Path, seed: int) -> Iterator[tuple[str, np.ndarray, np.ndarray, Sides]]:
     """Name of a row, the labels that the pool carries, which points are bad, and the sides."""
-    for folder in (name for name in ("cifar10", "tiny_imagenet100", "clothing") if not (source / name).is_dir()):
-        print(f"{source / folder} is not there: left out")
     data = Cifar10(source) if (source / "cifar10").is_dir() else None
     for count in CIFAR10_PER_CLASS if data else ():
         for name in CIFAR10_SCENARIOS:

@@ -18,9 +18,10 @@ pool's labels share are not learned from them. T comes from p̃: a weak classifi
 of the people who labelled, and p̃ has learned better; where it has not, a T that is the classifier's own predicts the
 labels of images held out no better than U does.
 
-Whoever judges a point has seen neither it nor its label, on both sides alike: reference points by stratified folds,
-pool points by a hash of their features, which tells the fold of any image in any batch. Each fold has its own p̃, T
-and U.
+The p̃, T and U that judge a point were fitted without it and its label, on both sides alike: reference points by
+stratified folds, pool points by a hash of their features, which tells the fold of any image in any batch. Three things
+are shared by the folds: p is there the mean of all of them, the sharpness of p̃ is one number, and a T found from p̃
+has the labels of its own fold behind it at second hand, by way of the p̃ of the other folds' points.
 """
 
 import math
@@ -40,7 +41,7 @@ from sava_ops.reference.logistic import Regressions, losses
 PRIOR_LABELS = 100.0
 """Strength of the Dirichlet prior: so many images with a label say as much of it as the prior."""
 ROUNDS = 2
-"""Of T and p̃ by turns: a third changed little on the sets of `benchmarks/other_sets.py`."""
+"""Of T and p̃ by turns: each fits the regressions on both sides again."""
 INVERSE_PENALTY = 2.0
 """C of the regression on both sides: a quarter and four times of it ranked worse by the mean over the sets of
 `make benchmark`."""
@@ -96,15 +97,13 @@ class _Confusions:
     confusions: Float[Tensor, "folds classes classes"]
     uniform: Float[Tensor, "folds classes classes"]
 
-    @property
-    def even(self) -> "_Confusions":
-        """With U for T."""
-        return _Confusions(self.uniform, self.uniform)
-
     def held_out(self, p: Float[Tensor, "n classes"], sides: "_BothSides") -> float:
-        """log P(given label | x) of the pool points, summed."""
-        likelihood = (p * self.confusions[sides.pool_folds, :, sides.pool.labels]).sum(1)
-        return float(likelihood.clamp(min=1e-12).log().double().sum())
+        """log P(given label | x) of the pool points under T, summed."""
+        return _log_likelihood(p, self.confusions, sides)
+
+    def gain(self, p: Float[Tensor, "n classes"], sides: "_BothSides") -> float:
+        """How much larger that is than under U."""
+        return self.held_out(p, sides) - _log_likelihood(p, self.uniform, sides)
 
     @property
     def excess(self) -> Float[Tensor, "folds classes classes"]:
@@ -135,10 +134,8 @@ class _BothSides:
     def __init__(self, reference: Points, pool: Points, known: Discriminant, *, seed: int) -> None:
         classes, folds = known.biases.shape[1], len(known.biases)
         self.reference, self.pool = reference, pool
-        self.pool_folds, self.reference_folds = (
-            hashed_folds(pool.features, folds),
-            fold_numbers(reference.labels, seed=seed),
-        )
+        self.pool_folds = hashed_folds(pool.features, folds)
+        self.reference_folds = fold_numbers(reference.labels, seed=seed)
         x = torch.cat([pool.features, reference.features])
         fold_of = torch.cat([self.pool_folds, self.reference_folds])
         self.certain = one_hot(reference.labels, classes).to(x)
@@ -163,13 +160,20 @@ class _BothSides:
         )
 
 
+def _log_likelihood(
+    p: Float[Tensor, "n classes"], confusions: Float[Tensor, "folds classes classes"], sides: _BothSides
+) -> float:
+    likelihood = (p * confusions[sides.pool_folds, :, sides.pool.labels]).sum(1)
+    return float(likelihood.clamp(min=1e-12).log().double().sum())
+
+
 def fit_label_noise(reference: Points, pool: Points, known: Discriminant, *, seed: int) -> LabelNoise:
     """From a sample of the pool, the reference set and what it says of its classes by itself."""
     present = known.shares > 0
     pool = pool.take(present[pool.labels].nonzero()[:, 0])
     sides = _BothSides(reference, pool, known, seed=seed)
     p = torch.stack(sides.by_reference).mean(0)
-    noise = _by_folds(p, sides, present, shared=True)
+    noise = _by_folds(p, sides, present, even=True)
     found, explained = sides.fit(noise.confusions), None
     before = found.likelihood(noise, sides)
     # Of two classes, nothing is unknown about a wrong label.
@@ -177,9 +181,7 @@ def fit_label_noise(reference: Points, pool: Points, known: Discriminant, *, see
         # A strong reference set is the better judge of who confuses what, for it has not learned from them.
         judges = [found.pool, p] if turn == 0 else [found.pool]
         tried = [(judge, _by_folds(judge, sides, present)) for judge in judges]
-        gains = [
-            own.held_out(judge, sides) - even.held_out(judge, sides) for judge, own in tried for even in [own.even]
-        ]
+        gains = [own.gain(judge, sides) for judge, own in tried]
         if explained is None:
             explained = _explained(*tried[0], sides, gain=gains[0])
         refitted = [(own, sides.fit(own.confusions)) for (_, own), gain in zip(tried, gains, strict=True) if gain > 0]
@@ -201,15 +203,13 @@ def fit_label_noise(reference: Points, pool: Points, known: Discriminant, *, see
     )
 
 
-def _by_folds(
-    p: Float[Tensor, "n classes"], sides: _BothSides, present: Tensor, *, shared: bool = False
-) -> _Confusions:
-    """T of every fold; U in its place if all other labels are to `shared` alike."""
+def _by_folds(p: Float[Tensor, "n classes"], sides: _BothSides, present: Tensor, *, even: bool = False) -> _Confusions:
+    """T and U of every fold; T = U if all other labels are to be alike (`even`)."""
     labels, found = sides.pool.labels, []
     for fold in range(len(sides.by_reference)):
         fitted = sides.pool_folds != fold if len(sides.by_reference) > 1 else sides.pool_folds == fold
         uniform = _uniform_noise(p[fitted], labels[fitted], present)
-        found.append((uniform if shared else _confusions(p[fitted], labels[fitted], uniform), uniform))
+        found.append((uniform if even else _confusions(p[fitted], labels[fitted], uniform), uniform))
     confusions, uniform = (torch.stack(side) for side in zip(*found, strict=True))
     return _Confusions(confusions, uniform)
 
