@@ -5,11 +5,12 @@ from typing import cast
 
 import dagster as dg
 
-from sava_assets.assets import checks, curation, features, ingest, transport
+from sava_assets.assets import checks, curation, decisions, features, ingest, report, transport
 from sava_assets.freshness.sensors import automation, landing, recurate, recurate_job
 from sava_assets.home.resources import Workspace, default_home
 
-ASSETS = cast("Sequence[dg.AssetsDefinition]", dg.load_assets_from_modules([ingest, features, transport, curation]))
+MODULES = [ingest, features, transport, decisions, curation, report]
+ASSETS = cast("Sequence[dg.AssetsDefinition]", dg.load_assets_from_modules(MODULES))
 CHECKS = dg.load_asset_checks_from_modules([checks])
 
 defs = dg.Definitions(

@@ -56,6 +56,7 @@ def print_outcome(workspace: Workspace) -> None:
     places = {
         "values and decisions": home / "curated" / "points.parquet",
         "kept images": home / "curated" / "images",
+        "every flagged image": home / "report.html",
         "every asset in the UI": f"{own_command()} ui --home {home}",
     }
     for what, where in places.items():

@@ -110,9 +110,10 @@ def reporting(reporter: Reporter) -> Iterator[None]:
 
 
 def computed(
-    *, group: str, kinds: set[str], publish: Callable[[Run, Result], None] | None = None
+    *, group: str, kinds: set[str], publish: Callable[[Run, Result], Mapping[str, Any] | None] | None = None
 ) -> Callable[[Callable[[Run], Output]], dg.AssetsDefinition]:
-    """Make an asset of a function that computes a result; `publish` runs after every materialization, reused or not."""
+    """Make an asset of a function that computes a result; `publish` runs after every materialization, reused or not,
+    and may return more to report."""
 
     def decorate(compute: Callable[[Run], Output]) -> dg.AssetsDefinition:
         name = compute.__name__
@@ -121,7 +122,7 @@ def computed(
         @dg.asset(
             name=name,
             description=compute.__doc__,
-            deps=list(rule.reads),
+            deps=list(rule.dependencies),
             group_name=group,
             kinds=kinds,
             code_version=rule.code_version,
@@ -142,7 +143,7 @@ def computed(
                     result, notes = result_of(run, compute)
                     if publish:
                         with owned(workspace.root, "publication", say=context.log.info):
-                            publish(run, result)
+                            notes |= publish(run, result) or {}
                 return result, metadata_of(result, notes)
 
             if rule.sharded:
