@@ -42,14 +42,15 @@ def decided_by_people(run: Run, points: pa.Table, actions: Sequence[str], curate
     """The decisions of people above those of the algorithm. Without any, the table is what it was before there were."""
     verdicts = resolved(read_decisions(run.workspace.folder(run.knobs.decisions)))
     own = points["label"].to_pylist()
-    if not verdicts.standing:
-        columns, _ = ruled(actions, curated, own, own, verdicts)
-        return Ruling({name: columns[name] for name in ("keep", "action", "curated_label")})
-    hashes = _pixel_hashes(run, points["id"])
+    hashes = _pixel_hashes(run, points["id"]) if verdicts.standing else own
     present = set(hashes)
     known = {*run.read("reference_images").numbers["classes"], *own}
     refuse_unknown_labels(verdicts, present, known)
     columns, decided = ruled(actions, curated, own, hashes, verdicts)
+    if not decided.any():
+        columns = {name: columns[name] for name in ("keep", "action", "curated_label")}
+    if not verdicts.standing:
+        return Ruling(columns)
     changed = np.array([one != other for one, other in zip(curated, columns["curated_label"].to_pylist(), strict=True)])
     numbers = facts(verdicts, decided, changed, present)
     for example in (examples := verdicts.examples()):

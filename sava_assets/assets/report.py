@@ -18,6 +18,7 @@ from sava_assets.review.page import page
 from sava_assets.review.shown import as_json, changes, realised, tables, to_show, with_people
 from sava_ops.decisions.audit import drawn
 from sava_ops.decisions.nearest import nearest_of_class
+from sava_ops.errors import BadInput
 from sava_ops.images.thumbnails import thumbnails
 
 PAGE = "report.html"
@@ -34,6 +35,8 @@ def curation_report(run: Run) -> Output:
     """The page people look at: every flagged image with its reason, evidence and nearest reference images under both
     labels, and a random sample of them from which people's decisions tell how many of the flagged images are clean."""
     pruned, knobs = run.read("pruned_dataset"), run.knobs.review
+    if pruned.inputs["raw_images"] != {shard: raw.data_version for shard, raw in run.read_shards("raw_images").items()}:
+        raise BadInput("pruned_dataset is older than the shards: materialize pruned_dataset first")
     points = with_people(pruned.table("points.parquet"))
     reference, judges = run.read("reference_embeddings"), run.read("reference_images")
     names, labels = (reference.table("points.parquet")[name] for name in ("id", "label"))

@@ -47,7 +47,8 @@ const standing = (k) => decisions.get(shown.pixel_hash[k]) ?? before(k);
 function accepted(k) {
   const action = word("algorithm_action", k);
   if (action === "keep") return ["keep", null];
-  return ["accept", action === "relabel" ? word("suggested_label", k) : null];
+  const offered = word("suggested_label", k);
+  return ["accept", action === "relabel" && offered !== word("label", k) ? offered : null];
 }
 
 function decide(decision, label = null) {
