@@ -4,7 +4,7 @@ CIFAR10 ?= ../shared/data
 HOME_FOLDER ?= data/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo cifar10 benchmark sensitivity study incremental bench million ui serve lineage check quick test lint clean
+.PHONY: help setup demo cifar10 benchmark sensitivity study incremental bench million ui serve lineage page check quick test lint clean
 
 help:            ## list the targets
 	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):[^#]*## /make \1\t/' | expand -t 16
@@ -44,6 +44,9 @@ serve: setup  ## the UI with the automation on: new shards are curated as they a
 
 lineage: setup  ## draw docs/lineage.png from the demo's home; needs chromium
 	.venv/bin/python docs/lineage.py $(HOME_FOLDER)
+
+page: setup     ## draw docs/review.png from the demo's home; needs chromium
+	.venv/bin/python docs/review.py $(HOME_FOLDER)
 
 check: setup     ## lint, and side by side with it the tests that start no server and kill nothing
 	$(MAKE) --no-print-directory --jobs=2 --output-sync lint quick
