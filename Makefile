@@ -5,7 +5,7 @@ HOME_FOLDER ?= data/demo
 FUZZ ?= 10000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo cifar10 benchmark sensitivity study incremental bench million publication ui serve lineage check quick test fuzz audit lint clean
+.PHONY: help setup demo cifar10 benchmark sensitivity study incremental bench million publication ui serve lineage page check quick test fuzz audit lint clean
 
 help:            ## list the targets
 	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):[^#]*## /make \1\t/' | expand -t 16
@@ -49,6 +49,9 @@ serve: setup  ## the UI with the automation on: new shards are curated as they a
 
 lineage: setup  ## draw docs/lineage.png from the demo's home; needs chromium
 	.venv/bin/python docs/lineage.py $(HOME_FOLDER)
+
+page: setup     ## draw docs/review.png from the demo's home; needs chromium
+	.venv/bin/python docs/review.py $(HOME_FOLDER)
 
 check: setup     ## lint, and side by side with it the tests that start no server and kill nothing
 	$(MAKE) --no-print-directory --jobs=2 --output-sync lint quick

@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 import torch
 
 from sava_assets.assets import plots
+from sava_assets.assets.decisions import decided_by_people
 from sava_assets.assets.findings import findings, with_findings
 from sava_assets.assets.ingest import refuse_shared_images
 from sava_assets.assets.transport import read_row
@@ -79,17 +80,20 @@ def pruned_dataset(run: Run) -> Output:
     mended = relabelled & knobs.relabel
     curated = np.where(mended, suggested, own)
     curated[~made.keep & ~mended] = None
-    for name, column in (("keep", made.keep), ("action", made.action.tolist()), ("curated_label", curated.tolist())):
-        points = points.append_column(name, pa.array(column, pa.bool_() if name == "keep" else pa.string()))
+    ruling = decided_by_people(run, points, made.action.tolist(), curated.tolist())
+    for name, column in ruling.columns.items():
+        points = points.append_column(name, column)
+    keep, action = ruling.columns["keep"].to_numpy(zero_copy_only=False), ruling.columns["action"].to_pylist()
     evidence, p_value = points["evidence"].to_numpy(), points["p_value"].to_numpy()
-    numbers = {"points": len(points), "kept": int(made.keep.sum()), "pruned": int((~made.keep).sum())}
-    numbers |= {f"to_{name}": int((made.action == name).sum()) for name in ("drop", "relabel", "review")}
+    numbers = {"points": len(points), "kept": int(keep.sum()), "pruned": int((~keep).sum())}
+    numbers |= {f"to_{name}": action.count(name) for name in ("drop", "relabel", "review")}
     return Output(
         files={"points.parquet": table_file(points)},
-        numbers=numbers | {"threshold": made.threshold, "bad_share": bad_share(p_value)},
+        numbers=numbers | {"threshold": made.threshold, "bad_share": bad_share(p_value)} | ruling.numbers,
         pictures={
             "evidence": plots.histogram(evidence, "evidence (nats)", made.threshold),
             "share of bad points": _shares(points, {"label": labels, "shard": shards}, made),
+            **ruling.pictures,
         },
     )
 
@@ -159,8 +163,9 @@ def _training_sets(points: pa.Table, classes: list[str]) -> dict[str, TrainingSe
     control = keep_random(len(keep), pruned=int((~keep).sum()), seed=2**31)
     number = {name: i for i, name in enumerate(classes)}
     label = np.array([number[name] for name in points["label"].to_pylist()])
-    # A suggested label is one of the reference set, which the test set may lack.
-    suggested = np.array([number.get(name, -1) for name in points["suggested_label"].to_pylist()])
+    # A suggested label is one of the reference set, which the test set may lack; that of a person goes before.
+    pairs = zip(points["curated_label"].to_pylist(), points["suggested_label"].to_pylist(), strict=True)
+    suggested = np.array([number.get(curated or offered, -1) for curated, offered in pairs])
     relabel = np.equal(points["action"].to_pylist(), "relabel") & (suggested >= 0)
     mended = torch.from_numpy(np.where(relabel, suggested, label))
     rows = {

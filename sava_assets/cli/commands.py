@@ -165,6 +165,7 @@ def status(home: Home = HOME) -> None:
     """What is fresh, what is due, and why. Looks only; `sava curate` runs what is due."""
     from sava_assets.cli.accounts import say_accounts
     from sava_assets.cli.outcome import console, no_test_set, say
+    from sava_assets.cli.reviewing import decided
     from sava_assets.freshness.drift import calibration_drift
     from sava_assets.freshness.rules import shards_of
     from sava_assets.freshness.survey import Survey
@@ -176,12 +177,37 @@ def status(home: Home = HOME) -> None:
         if state.status != "fresh":
             say(f"{state.status:<8} {state.title}: {state.reason}")
     say_accounts(survey, console, quarantine=False)
+    for line in decided(workspace):
+        say(line)
     fresh = sum(state.status == "fresh" for state in states)
     say(f"{fresh:,} of {len(states):,} results are fresh")
     if unproven := no_test_set(workspace):
         say(unproven)
     if drift := calibration_drift(workspace, shards):
         say(drift)
+
+
+@_command
+def report(home: Home = HOME) -> None:
+    """Write the page of every flagged image, and say where it is and how many of them people found to be clean."""
+    from sava_assets.cli.outcome import say
+    from sava_assets.cli.reviewing import reported
+
+    for line in reported(_existing(home)):
+        say(line)
+
+
+@_command
+def review(
+    home: Home = HOME,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="Port on 127.0.0.1; 0 = a free one.")] = 0,
+) -> None:
+    """Serve that page to a browser of this machine alone; what is decided on it is saved into the home."""
+    from sava_assets.cli.outcome import say
+    from sava_assets.cli.reviewing import serve_review
+
+    for line in serve_review(_existing(home), port):
+        say(line)
 
 
 @_command

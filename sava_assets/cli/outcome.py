@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from upath import UPath
 
+from sava_assets.cli.reviewing import page_in_home
 from sava_assets.formats.names import shown
 from sava_assets.freshness.rules import has_test_set
 from sava_assets.home.publication import Publication
@@ -55,8 +56,12 @@ def print_outcome(workspace: Workspace) -> None:
     for name, other in published.numbers.get("renamed", {}).items():
         say(f"the column {name!r} of the shards is published as {other!r}: the name is ours")
     home = Path(workspace.home)
-    places = _places(workspace, pruned, published.numbers.get("version"))
-    for what, where in {**places, "every asset in the UI": f"{own_command()} ui --home {home}"}.items():
+    places: dict[str, object] = {
+        **_places(workspace, pruned, published.numbers.get("version")),
+        "every flagged image": page_in_home(workspace),
+        "every asset in the UI": f"{own_command()} ui --home {home}",
+    }
+    for what, where in places.items():
         say(f"{what:<22} {where}")
 
 

@@ -122,13 +122,13 @@ def computed(
     *,
     group: str,
     kinds: set[str],
-    publish: Callable[[Run, Result], None] | None = None,
+    publish: Callable[[Run, Result], Mapping[str, Any] | None] | None = None,
     check: Callable[[Run, Result], None] = _check,
 ) -> Callable[[Callable[[Run], Output]], dg.AssetsDefinition]:
     """Make an asset of a function that computes a result.
 
-    `publish` runs after every materialization, reused or not; `check` raises DamagedResult for a stored result that is
-    not as it was made, so that it is computed anew.
+    `publish` runs after every materialization, reused or not, and may return more to report; `check` raises
+    DamagedResult for a stored result that is not as it was made, so that it is computed anew.
     """
 
     def decorate(compute: Callable[[Run], Output]) -> dg.AssetsDefinition:
@@ -138,7 +138,7 @@ def computed(
         @dg.asset(
             name=name,
             description=compute.__doc__,
-            deps=list(rule.reads),
+            deps=list(rule.dependencies),
             group_name=group,
             kinds=kinds,
             code_version=rule.code_version,
@@ -159,7 +159,7 @@ def computed(
                     result, notes = result_of(run, compute, check)
                     if publish:
                         with owned(workspace.root, "publication", say=context.log.info):
-                            publish(run, result)
+                            notes |= publish(run, result) or {}
                 return result, metadata_of(result, notes)
 
             if rule.sharded:
@@ -221,6 +221,8 @@ def _run(name: str, shard: str | None, shards: list[str], workspace: Workspace, 
     seen = look(name, workspace, shard)
     pinned = Pinned.of(workspace)
     named = inputs(name, pinned, shards, shard)
+    for upstream in RULES[name].pinned:  # what does not name the result is read as it was then, too
+        upstream_results(name, upstream, pinned, shards, shard)
     return Run(name, shard, shards, workspace, pinned, named, log, seen)
 
 

@@ -17,6 +17,8 @@ from sava_assets.home.store import BATCH_ROWS, STARTING_POTENTIALS, Result, Stor
 
 SNAPSHOTS = "snapshots"
 QUANTILES = (0.1, 0.5, 0.9, 0.99)
+SEEN = ("curation_report",)
+"""Assets that show a curation and are no part of it."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ def _current(store: Store, shards: Sequence[str]) -> dict[str, str]:
     return {
         name if shard is None else f"{name}/{shard}": result.key
         for name, rule in RULES.items()
-        if name not in PROOF
+        if name not in PROOF + SEEN
         for shard in (shards if rule.sharded else [None])
         if (result := store.current(name, shard))
     }

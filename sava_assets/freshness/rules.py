@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from upath import UPath
 
 from sava_assets.formats.by_name import is_table
+from sava_assets.formats.decision_files import decisions_version, read_decisions
 from sava_assets.formats.further_columns import further_types
 from sava_assets.formats.landing import Landed, Listing, fingerprint, landed, listing
 from sava_assets.formats.names import misnamed, shown, some
@@ -66,6 +67,8 @@ class Rule:
     knobs: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     """Knobs that name folders whose content is read."""
+    observed: tuple[str, ...] = ()
+    """Source assets, and the knobs that name their folders of decisions: missing or empty ones name no result."""
     sharded: bool = False
     published: bool = False
     """Its result stands for files outside the store, in `curated/`: where they are missing or damaged it is due."""
@@ -73,6 +76,11 @@ class Rule:
     @property
     def reads(self) -> tuple[str, ...]:
         return self.upstream + self.pinned
+
+    @property
+    def dependencies(self) -> tuple[str, ...]:
+        """What it stands below of in the lineage."""
+        return self.reads + self.observed
 
 
 _LABELS = ("valuation.label_metric", "valuation.class_sample", "valuation.calibration_sample")
@@ -116,7 +124,17 @@ RULES = {
         knobs=("valuation.gradient",),
     ),
     "pruned_dataset": Rule(
-        "3", upstream=("point_values", "raw_images"), knobs=tuple(f"prune.{name}" for name in _PRUNE + _BRAKE)
+        "3",
+        upstream=("point_values", "raw_images"),
+        pinned=("reference_images",),
+        knobs=tuple(f"prune.{name}" for name in _PRUNE + _BRAKE),
+        observed=("decisions",),
+    ),
+    "curation_report": Rule(
+        "1",
+        upstream=("pruned_dataset", "raw_images"),
+        pinned=("embeddings", "reference_embeddings", "reference_images"),
+        knobs=("review", "prune.fraction", "prune.false_discovery_rate", "valuation.unit_norm"),
     ),
     "curated_dataset": Rule(
         "1",
@@ -160,6 +178,7 @@ def inputs(asset: str, home: Home, shards: Sequence[str], shard: str | None = No
     named["sources"] = {name: seen["fingerprint"] for name, seen in found.items()}
     if asset == "raw_images" and (columns := found["landing"]["columns"]):
         named["columns"] = columns
+    named["sources"] |= {name: version for name in rule.observed if (version := _observed_version(home, name))}
     for name in named_upstream(asset, knobs):
         named[name] = {s or "": r.data_version for s, r in upstream_results(asset, name, home, shards, shard).items()}
     if asset == "reference_images":
@@ -190,7 +209,8 @@ def sources(asset: str, home: Home, shard: str | None) -> list[UPath]:
 
 def look(asset: str, home: Home, shard: str | None) -> tuple[str, ...]:
     """Digests of the listings of all that the asset reads outside the store."""
-    return tuple(listing_of(home, path).digest for path in sources(asset, home, shard))
+    observed = [decisions_version(home.folder(home.knobs.value(name))) or "" for name in RULES[asset].observed]
+    return (*(listing_of(home, path).digest for path in sources(asset, home, shard)), *observed)
 
 
 def listing_of(home: Home, path: UPath) -> Listing:
@@ -294,6 +314,14 @@ def _columns_versions(home: Home, shards: Sequence[str]) -> dict[str, str]:
     found = upstream_results("curated_dataset", "raw_images", home, shards)
     versions = {str(s): result.numbers.get("columns_version") for s, result in found.items()}
     return {s: version for s, version in versions.items() if version}
+
+
+def _observed_version(home: Home, name: str) -> str | None:
+    """Of a folder of decisions; None where there are none. Raises BadInput for files that are not as they must be."""
+    folder = home.folder(home.knobs.value(name))
+    with _readable(folder):
+        read_decisions(folder)
+        return decisions_version(folder)
 
 
 @contextmanager

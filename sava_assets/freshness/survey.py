@@ -165,8 +165,9 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str
     if old.get("code_version") != new["code_version"]:
         yield f"code version {old.get('code_version')} → {new['code_version']}"
     yield from _changed_knobs("", old.get("knobs", {}), new["knobs"])
-    for name, version in new["sources"].items():
-        if old.get("sources", {}).get(name) != version:
+    before, now = old.get("sources", {}), new["sources"]
+    for name in dict.fromkeys([*now, *before]):
+        if before.get(name) != now.get(name):
             yield f"{'shard' if name == 'landing' else name} content changed"
     for name in sorted(new.keys() - {"code_version", "knobs", "sources"}):
         before, after = old.get(name), new[name]

@@ -79,6 +79,19 @@ class ClassifierKnobs(BaseModel):
     seeds: Annotated[int, Field(ge=1)] = 3
 
 
+class ReviewKnobs(BaseModel):
+    """The page that people look at."""
+
+    model_config = STRICT
+    sample: Annotated[int, Field(ge=0)] = 100
+    """Flagged images that are drawn for people, to measure how many of the flagged ones are clean."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    neighbours: Annotated[int, Field(ge=0, le=10)] = 3
+    """Nearest reference images shown under the given and under the suggested label."""
+    thumbnail: Annotated[int, Field(ge=8, le=256)] = 96
+    """Pixels of the longer side."""
+
+
 class StudyKnobs(BaseModel):
     """Sizes of `sava study` (`sava_assets.study`)."""
 
@@ -105,6 +118,8 @@ class Knobs(BaseModel):
     reference: str = "reference"
     test: str | None = "test"
     """Clean images on which accuracy is reported. A home needs none: null, or not set and no folder of that name."""
+    decisions: str = "decisions"
+    """What people decided about images (`sava_assets.formats.decision_files`)."""
     clean_train: str | None = None
     """Clean images that train the encoder; without them half of the reference set does."""
     classes: list[str] | None = None
@@ -120,6 +135,7 @@ class Knobs(BaseModel):
     valuation: ValuationKnobs = ValuationKnobs()  # pyright: ignore[reportInvalidTypeForm]
     prune: PruneKnobs = PruneKnobs()
     classifier: ClassifierKnobs = ClassifierKnobs()
+    review: ReviewKnobs = ReviewKnobs()
     study: StudyKnobs = StudyKnobs()
 
     def value(self, dotted: str) -> Any:

@@ -12,6 +12,7 @@ appears under its final name in one step (rename, or one PUT on object stores), 
 import hashlib
 import json
 import logging
+import os
 import shutil
 import tempfile
 import time
@@ -296,6 +297,20 @@ class RememberingStore(Store):
 def digest(value: Any) -> str:
     """A name for a JSON value: equal values, equal names."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def put_file(target: UPath, data: bytes) -> None:
+    """Write a file outside the store in one step: whoever reads meanwhile sees the old one or the new one."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.protocol not in ("", "file", "local"):
+        target.write_bytes(data)
+        return
+    partial = Path(target.path).with_name(f".{target.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(data)
+        partial.replace(target.path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def file_name(shard: str) -> str:

@@ -70,7 +70,7 @@ class ImageFacts:
 
 def inspect_all(blobs: Sequence[bytes]) -> list[ImageFacts | str]:
     """Of each image its facts, or the reason why it goes to quarantine; in order."""
-    return list(_in_order(_inspect, blobs))
+    return list(in_order(_inspect, blobs))
 
 
 def fit(pixels: Pixels, size: int) -> UInt8[np.ndarray, "{size} {size} 3"]:
@@ -86,12 +86,12 @@ def decode_all(blobs: Sequence[bytes], *, size: int) -> UInt8[Tensor, "n 3 {size
     Raises Undecodable for the first that does not decode: meant for images that `decode` has accepted before.
     """
     images = np.empty((len(blobs), size, size, 3), dtype=np.uint8)
-    for row, pixels in enumerate(_in_order(lambda blob: fit(decode(blob), size), blobs)):
+    for row, pixels in enumerate(in_order(lambda blob: fit(decode(blob), size), blobs)):
         images[row] = pixels
     return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
 
 
-def _in_order(call: Callable[[bytes], Made], blobs: Sequence[bytes]) -> Iterator[Made]:
+def in_order(call: Callable[[bytes], Made], blobs: Sequence[bytes]) -> Iterator[Made]:
     """What is made of each image: on threads where they are large (Pillow releases the interpreter lock)."""
     if sum(map(len, blobs)) < SMALL_BYTES * len(blobs):
         yield from map(call, blobs)

@@ -67,7 +67,7 @@ def work(served, expected: list[str]) -> list[str]:
 
 
 def test_a_prepared_study_is_a_second_code_location(served):
-    assert served[1].assets().keys() == RULES.keys() | STUDIES.keys()
+    assert served[1].assets().keys() == RULES.keys() | STUDIES.keys() | {"decisions"}
     locations = served[1].ask("{ repositoriesOrError { ... on RepositoryConnection { nodes { location { name } } } } }")
     names = {node["location"]["name"] for node in locations["repositoriesOrError"]["nodes"]}
     assert names == {"sava_assets.definitions", "sava_assets.study.definitions"}
@@ -93,7 +93,7 @@ def prune(served, fraction: float) -> list[str]:
     """Change the fraction; what has to be done then."""
     file = served[0] / "sava.yaml"
     file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | {"prune": {"fraction": fraction}}))
-    return ["classifier_accuracy", "curated_dataset", "pruned_dataset"]
+    return ["classifier_accuracy", "curated_dataset", "curation_report", "pruned_dataset"]
 
 
 def test_prune_fraction_changed(served):

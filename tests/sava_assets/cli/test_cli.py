@@ -162,7 +162,7 @@ def test_curate_runs_on_any_folders_and_says_where_things_are(tmp_path):
     passed = "passed over: third.zip: an archive: unpack it test/\\x1b[2Jnotes.csv: not inside a class folder"
     assert line in output
     assert passed in output
-    assert f"{line} {passed} 19 of 19 results are fresh" in sava("status", "--home", home)[1]
+    assert f"{line} {passed} 20 of 20 results are fresh" in sava("status", "--home", home)[1]
     assert str(home / "curated" / "points.parquet") in output
     command = output[output.index("every asset in the UI") :].split()[5]
     assert output.endswith(f"{command} ui --home {home}")

@@ -5,6 +5,7 @@ is run. `settle` goes on until nothing is requested any more.
 """
 
 import contextlib
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +31,8 @@ from sava_ops.images.training import TrainingConfig
 from tests.pictures import encoded, png, scan, scans
 from tests.sava_assets.homes import materialize, noisy, pictures, untrained_checkpoint, write_home, write_set
 
-FROM_BATCH_OT = ["batch_ot", "batch_plan", "point_values", "pruned_dataset", "curated_dataset", "classifier_accuracy"]
+FROM_PRUNED = ["pruned_dataset", "curation_report", "curated_dataset", "classifier_accuracy"]
+FROM_BATCH_OT = ["batch_ot", "batch_plan", "point_values", *FROM_PRUNED]
 CLEAN = ["reference_images", "test_images", "encoder", "reference_embeddings", "reference_batches", "reference_values"]
 BATCHES = {"first": 3, "second": 2}
 SHARDED = ("raw_images", "embeddings", "batches")
@@ -157,6 +159,21 @@ def prune_fraction(d: Deployment) -> None:
     d.change_knob("prune", "fraction", 0.5)
 
 
+def person_decided(d: Deployment, name: str = "decided.json") -> None:
+    points = d.workspace.store.current("raw_images", "second").table("points.parquet")
+    decide(d, points["pixel_hash"][0].as_py(), name)
+
+
+def decided_elsewhere(d: Deployment) -> None:
+    decide(d, "0" * 64, "decided.json")
+
+
+def decide(d: Deployment, pixel_hash: str, name: str) -> None:
+    (d.home / "decisions").mkdir(exist_ok=True)
+    row = {"pixel_hash": pixel_hash, "decision": "drop", "when": "2026-01-31"}
+    (d.home / "decisions" / name).write_text(json.dumps([row]))
+
+
 def epsilon(d: Deployment) -> None:
     d.change_knob("valuation", "epsilon", 0.2)
 
@@ -190,7 +207,9 @@ ROWS = [
     ),
     ("new shard", new_shard, [*shard_work("third", 1), *FROM_BATCH_OT]),
     ("removed shard", removed_shard, FROM_BATCH_OT),
-    ("prune fraction changed", prune_fraction, ["pruned_dataset", "curated_dataset", "classifier_accuracy"]),
+    ("prune fraction changed", prune_fraction, FROM_PRUNED),
+    ("a person decided", person_decided, FROM_PRUNED),
+    ("a decision on an image that is not there", decided_elsewhere, ["pruned_dataset"]),
     (
         "ε changed",
         epsilon,
@@ -228,6 +247,32 @@ def test_a_shard_put_back_costs_no_work(deployment):
     assert deployment.settle() == []
     after = (deployment.home / "curated" / "points.parquet").read_bytes()
     assert len(after) != len(before)
+
+
+def test_decisions_under_another_name_or_taken_back_cost_no_work(deployment):
+    deployment.settle()
+    before = deployment.workspace.store.current("pruned_dataset").key
+    person_decided(deployment)
+    assert deployment.settle() == sorted(FROM_PRUNED)
+    (deployment.home / "decisions" / "decided.json").rename(deployment.home / "decisions" / "again.json")
+    assert deployment.settle() == []
+    (deployment.home / "decisions" / "again.json").unlink()
+    assert Survey(deployment.workspace, deployment.shards).state("pruned_dataset").reason == "decisions content changed"
+    assert deployment.settle() == []
+    assert deployment.workspace.store.current("pruned_dataset").key == before
+
+
+def test_a_bad_file_of_decisions_stops_what_reads_it_and_nothing_else(deployment):
+    deployment.settle()
+    new_shard(deployment)
+    decide(deployment, "too short", "decided.json")
+    expected = {*shard_work("third", 1), *FROM_BATCH_OT} - set(FROM_PRUNED)
+    assert set(deployment.settle()) == expected
+    state = Survey(deployment.workspace, deployment.shards).state("pruned_dataset")
+    assert state.status == "failed"
+    assert state.reason.startswith("decisions/decided.json, row 1: `pixel_hash` is 'too short': copy")
+    person_decided(deployment)
+    assert deployment.settle() == sorted(FROM_PRUNED)
 
 
 def test_another_code_version_of_one_asset(deployment, monkeypatch):

@@ -65,7 +65,7 @@ def test_gc_deletes_what_no_snapshot_uses_and_nothing_else(workspace):
     assert collect_garbage(workspace, BOTH) == (0, 0)
     set_fraction(workspace, 0.25, 0.5)
     curate(workspace, QUIET)
-    assert collect_garbage(workspace, BOTH) == (0, 0)  # both curations are in the history
+    assert collect_garbage(workspace, BOTH)[0] == 1  # both curations are in the history; a page can be made again
     count, size = collect_garbage(workspace, BOTH, keep=1)
     assert count == 3  # the old pruned_dataset, curated_dataset and classifier_accuracy
     assert size > 0
@@ -100,7 +100,7 @@ def test_gc_forgets_a_removed_shard_with_its_rows_and_dead_scratch(workspace):
 
 
 def test_status_says_what_is_due_and_why_and_changes_nothing(workspace):
-    assert "19 of 19 results are fresh" in sava("status", "--home", workspace.home)
+    assert "20 of 20 results are fresh" in sava("status", "--home", workspace.home)
     shutil.copytree(workspace.root / "landing" / "second" / "east", workspace.root / "landing" / "second" / "up")
     write_set(workspace.root / "landing" / "third.parquet", noisy(pictures(16, first=6_000), seed=3)[0])
     text = sava("status", "--home", workspace.home)

@@ -1,0 +1,139 @@
+"""The page of a curation: every flagged image beside the reference images that it was judged by."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+
+from sava_assets.freshness.computation import Run, computed
+from sava_assets.freshness.history import snapshots
+from sava_assets.home.resources import Workspace
+from sava_assets.home.store import Output, Result, bytes_file, put_file, table_file
+from sava_assets.review.page import page
+from sava_assets.review.shown import as_json, changes, realised, tables, to_show, with_people
+from sava_ops.decisions.audit import drawn
+from sava_ops.decisions.nearest import nearest_of_class
+from sava_ops.errors import BadInput
+from sava_ops.images.thumbnails import thumbnails
+
+PAGE = "report.html"
+"""In the home: the page of the last curation."""
+THUMBNAILS_AT_ONCE = 1_024
+
+
+def _publish_page(run: Run, result: Result) -> dict[str, Any]:
+    return {"page": dg.MetadataValue.path(str(write_page(run.workspace, result)))}
+
+
+@computed(group="curation", kinds={"html"}, publish=_publish_page)
+def curation_report(run: Run) -> Output:
+    """The page people look at: every flagged image with its reason, evidence and nearest reference images under both
+    labels, and a random sample of them from which people's decisions tell how many of the flagged images are clean."""
+    pruned, knobs = run.read("pruned_dataset"), run.knobs.review
+    if pruned.inputs["raw_images"] != {shard: raw.data_version for shard, raw in run.read_shards("raw_images").items()}:
+        raise BadInput("pruned_dataset is older than the shards: materialize pruned_dataset first")
+    points = with_people(pruned.table("points.parquet"))
+    reference, judges = run.read("reference_embeddings"), run.read("reference_images")
+    names, labels = (reference.table("points.parquet")[name] for name in ("id", "label"))
+    against, known = reference.tensors("features.safetensors")["features"], np.array(labels.to_pylist(), dtype=object)
+    shown, features = _with_pictures(run, to_show(points))
+    features = torch.cat([against[:0], *features])
+    used: np.ndarray = np.empty(0, dtype=np.int64)
+    nearest: dict[str, np.ndarray] = {}
+    for column in ("label", "suggested_label"):
+        wanted = np.array(shown[column].to_pylist(), dtype=object)
+        nearest[column] = nearest_of_class(
+            features, wanted, against, known, count=knobs.neighbours, unit_norm=run.knobs.valuation.unit_norm
+        )
+        used = np.union1d(used, nearest[column][nearest[column] >= 0])
+    for column, rows in nearest.items():
+        places = [np.searchsorted(used, row[row >= 0]).tolist() for row in rows]
+        shown = shown.append_column(f"nearest_of_{column}", pa.array(places, pa.list_(pa.int32())))
+    flagged = shown.filter(pc.field("algorithm_action") != "keep")
+    chosen = drawn(flagged["pixel_hash"].to_pylist(), size=knobs.sample, seed=knobs.seed)
+    # Of the flagged ones alone: a person may have decided on a copy, or on what was not flagged.
+    lot = [
+        action != "keep" and each in chosen
+        for action, each in zip(shown["algorithm_action"].to_pylist(), shown["pixel_hash"].to_pylist(), strict=True)
+    ]
+    shown = shown.append_column("sample", pa.array(lot, pa.bool_()))
+    prune = run.knobs.prune
+    rate = realised(shown, prune.false_discovery_rate if prune.fraction is None else None)
+    summary: dict[str, Any] = {"numbers": dict(pruned.numbers), "tables": tables(points), "rate": rate}
+    summary["classes"] = sorted({*judges.numbers["classes"], *points["label"].unique().to_pylist()})
+    return Output(
+        files={
+            "shown.parquet": table_file(shown),
+            "references.parquet": table_file(_references(judges, names.take(pa.array(used)), labels, used, run)),
+            "summary.json": bytes_file(as_json(summary)),
+        },
+        numbers={"shown": len(shown), "flagged": len(flagged), **rate},
+    )
+
+
+def write_page(workspace: Workspace, result: Result) -> Path:
+    """Write the page of this result, with the history as it is now, into the home; returns where it is."""
+    target = workspace.root / PAGE
+    content = page_of(workspace, result, served=False)
+    if not target.exists() or target.read_bytes() != content:
+        put_file(target, content)
+    return Path(str(target))
+
+
+def page_of(workspace: Workspace, result: Result, *, served: bool) -> bytes:
+    """The page of this result, with the history as it is now."""
+    store = workspace.store
+    pruned = store.require("pruned_dataset")
+    points, shown = pruned.table("points.parquet", ["id", "action"]), result.table("shown.parquet")
+    past = [each for each in snapshots(store) if each.results.get("pruned_dataset") != pruned.key]
+    before = store.find("pruned_dataset", past[-1].results["pruned_dataset"]) if past else None
+    news, counts = changes(shown, points, before.table("points.parquet", ["id", "action"]) if before else None)
+    summary = json.loads(result.read("summary.json"))
+    history = [{"number": e.number, "time": e.time, **e.numbers, "changes": dict(e.changes)} for e in past]
+    told = {**summary, "history": history, "changes": counts, "curation": pruned.key[:12]}
+    return page(shown, result.table("references.parquet"), told, news, served=served)
+
+
+def _with_pictures(run: Run, shown: pa.Table) -> tuple[pa.Table, list[torch.Tensor]]:
+    """With pixel hashes and thumbnails, and the features of the images; shard by shard, so that no more is held."""
+    images, embedded = run.read_shards("raw_images"), run.read_shards("embeddings")
+    rows_of, hashes, pictures, features = [], [], [], []
+    shards, done = shown["shard"].to_pylist(), 0
+    for shard in dict.fromkeys(shards):
+        rows = np.equal(shards, shard).nonzero()[0]
+        ids = shown["id"].take(pa.array(rows))
+        points = images[shard].table("points.parquet", ["id", "pixel_hash"])
+        place = pa.array(_places(ids, points["id"]))
+        blobs = images[shard].table("images.parquet", ["image"])["image"].take(place)
+        for start in range(0, len(rows), THUMBNAILS_AT_ONCE):
+            some = blobs.slice(start, THUMBNAILS_AT_ONCE).to_pylist()
+            pictures += thumbnails(some, size=run.knobs.review.thumbnail)
+            run.progress(done := done + len(some), len(shown))
+        hashes += points["pixel_hash"].take(place).to_pylist()
+        at = torch.from_numpy(_places(ids, embedded[shard].table("points.parquet", ["id"])["id"]))
+        features.append(embedded[shard].tensors("features.safetensors")["features"][at])
+        rows_of.append(rows)
+    order = np.argsort(np.concatenate(rows_of), kind="stable") if rows_of else np.empty(0, dtype=np.int64)
+    both = {"pixel_hash": pa.array(hashes, pa.string()), "thumbnail": pa.array(pictures, pa.binary())}
+    for name, column in both.items():
+        shown = shown.append_column(name, column.take(pa.array(order)))
+    return shown, [torch.cat(features)[torch.from_numpy(order)]] if features else []
+
+
+def _places(wanted: pa.ChunkedArray, ids: pa.ChunkedArray) -> np.ndarray:
+    """Rows of these ids, which are all there."""
+    rows = {name: row for row, name in enumerate(ids.to_pylist())}
+    return np.array([rows[name] for name in wanted.to_pylist()], dtype=np.int64)
+
+
+def _references(judges: Result, ids: pa.ChunkedArray, labels: pa.ChunkedArray, used: np.ndarray, run: Run) -> pa.Table:
+    """The reference images that are shown."""
+    names, images = (judges.table("images.parquet", [column])[column] for column in ("id", "image"))
+    blobs = images.take(pa.array(_places(ids, names))).to_pylist()
+    small = thumbnails(blobs, size=run.knobs.review.thumbnail)
+    return pa.table({"id": ids, "label": labels.take(pa.array(used)), "thumbnail": pa.array(small, pa.binary())})
