@@ -225,9 +225,12 @@ def history(home: Home = HOME) -> None:
 @_command
 def gc(
     keep: Annotated[int | None, typer.Option(min=0, help="Forget all but the last so many curations first.")] = None,
+    grace: Annotated[
+        float, typer.Option(min=0, help="Hours: what was written, or replaced, later than that stays.")
+    ] = 24,
     home: Home = HOME,
 ) -> None:
-    """Delete stored results that no curation in the history uses, and versions that were replaced over a day ago."""
+    """Delete stored results that no curation in the history uses, and versions that were replaced long enough ago."""
     from sava_assets.cli.outcome import say
     from sava_assets.freshness.history import collect_garbage, collect_versions
     from sava_assets.freshness.rules import shards_of
@@ -235,9 +238,9 @@ def gc(
 
     workspace = _existing(home)
     shards = list(shards_of(workspace))
-    count, size = collect_garbage(workspace, shards, keep=keep)
+    count, size = collect_garbage(workspace, shards, keep=keep, grace=grace * 3600)
     say(f"{count:,} results deleted, {size / 1e6:,.1f} MB")
-    count, size = collect_versions(workspace)
+    count, size = collect_versions(workspace, grace=grace * 3600)
     if count:
         say(f"{count:,} old versions in {workspace.folder(CURATED)} deleted, {size / 1e6:,.1f} MB")
 

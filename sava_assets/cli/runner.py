@@ -23,7 +23,7 @@ from sava_assets.freshness.survey import PENDING, State, Survey
 from sava_assets.home.failures import described
 from sava_assets.home.ownership import owned
 from sava_assets.home.resources import Knobs, Workspace
-from sava_assets.home.store import place
+from sava_assets.home.store import DamagedResult, place
 from sava_ops.errors import BadInput
 from sava_ops.forecast import forecast
 
@@ -121,6 +121,12 @@ def _run_due(
                 continue
             try:
                 unmet = _materialize(instance, workspace, chain, unit.shard)
+            except DamagedResult as damage:
+                if damage.result is None:
+                    failed[unit.title] = str(damage)
+                else:
+                    console.print(f"{escape(str(damage))}; computing it anew", highlight=False)
+                continue
             except Exception as problem:  # whatever it is, the other shards go on
                 found = _failures(workspace, shards, chain, unit.shard)
                 # What failed may also be a check, of which the store knows nothing.

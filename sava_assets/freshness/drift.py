@@ -9,11 +9,19 @@ import time
 from collections.abc import Sequence
 
 from sava_assets.home.resources import Workspace
+from sava_assets.home.store import DamagedResult
 from sava_ops.ot.moments import mean_feature_cost_of_moments
 
 
 def calibration_drift(workspace: Workspace, shards: Sequence[str]) -> str | None:
     """One sentence; None before there is a calibration."""
+    try:
+        return _drift(workspace, shards)
+    except DamagedResult as damage:
+        return f"label_distances: how far the data moved since cannot be told ({damage})"
+
+
+def _drift(workspace: Workspace, shards: Sequence[str]) -> str | None:
     store = workspace.store
     calibrated, reference = store.current("label_distances"), store.current("reference_embeddings")
     embedded = {s: result for s in shards if (result := store.current("embeddings", s))}

@@ -14,9 +14,10 @@ from upath import UPath
 
 from sava_assets.freshness.rules import RULES, inputs, key, listing_of, named_upstream, sources, wanted
 from sava_assets.home.failures import described
+from sava_assets.home.look import LookStore
 from sava_assets.home.publication import Publication
 from sava_assets.home.resources import CURATED, Knobs, Workspace
-from sava_assets.home.store import Failure, RememberingStore, Result, Store, place
+from sava_assets.home.store import Failure, Result, place
 from sava_ops.errors import BadInput
 
 Status = Literal["fresh", "due", "waiting", "failed", "blocked"]
@@ -51,13 +52,13 @@ class Survey:
     workspace: Workspace
     shards: Sequence[str]
     knobs: Knobs = field(init=False)
-    store: Store = field(init=False)
+    store: LookStore = field(init=False)
     assets: list[str] = field(init=False)
     """Of this home: one without a test set has fewer."""
     _states: dict[tuple[str, str | None], State] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.knobs, self.store = self.workspace.knobs, RememberingStore(self.workspace.root / "store")
+        self.knobs, self.store = self.workspace.knobs, LookStore(self.workspace.store.root)
         self.assets = wanted(self)
 
     def folder(self, path: str) -> UPath:
@@ -115,7 +116,9 @@ class Survey:
         return State(asset, shard, "due", lost or _why(result, named_inputs))
 
     def _lost(self, result: Result) -> str:
-        """What is missing or damaged of that which a result stands for outside the store."""
+        """What is missing of a result, or damaged of that which it stands for outside the store."""
+        if gone := self.store.missing(result):
+            return gone
         version = result.numbers.get("version") if RULES[result.asset].published else None
         return Publication(self.folder(CURATED)).fault(version) if version else ""
 
