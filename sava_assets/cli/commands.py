@@ -166,21 +166,19 @@ def status(home: Home = HOME) -> None:
     from sava_assets.cli.accounts import say_accounts
     from sava_assets.cli.outcome import console, no_test_set, say
     from sava_assets.freshness.drift import calibration_drift
-    from sava_assets.freshness.rules import shards_of
     from sava_assets.freshness.survey import Survey
 
     workspace = _existing(home)
-    shards = list(shards_of(workspace))
-    states = list((survey := Survey(workspace, shards)).all())
+    states = list((survey := Survey.landed(workspace)).all())
     for state in states:
         if state.status != "fresh":
             say(f"{state.status:<8} {state.title}: {state.reason}")
     say_accounts(survey, console, quarantine=False)
     fresh = sum(state.status == "fresh" for state in states)
     say(f"{fresh:,} of {len(states):,} results are fresh")
-    if unproven := no_test_set(workspace):
+    if unproven := no_test_set(survey.home):
         say(unproven)
-    if drift := calibration_drift(workspace, shards):
+    if drift := calibration_drift(survey.home, survey.shards):
         say(drift)
 
 

@@ -10,9 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from upath import UPath
-
-from sava_assets.freshness.rules import RULES, inputs, key, listing_of, named_upstream, sources, wanted
+from sava_assets.freshness.rules import RULES, Look, inputs, key, listing_of, named_upstream, shards_of, sources, wanted
 from sava_assets.home.failures import described
 from sava_assets.home.look import LookStore
 from sava_assets.home.publication import Publication
@@ -51,23 +49,35 @@ class Survey:
 
     workspace: Workspace
     shards: Sequence[str]
-    knobs: Knobs = field(init=False)
-    store: LookStore = field(init=False)
+    home: Look = field(init=False)
     assets: list[str] = field(init=False)
     """Of this home: one without a test set has fewer."""
     _states: dict[tuple[str, str | None], State] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.knobs, self.store = self.workspace.knobs, LookStore(self.workspace.store.root)
-        self.assets = wanted(self)
+        self.home = Look.of(self.workspace)
+        self.assets = wanted(self.home)
 
-    def folder(self, path: str) -> UPath:
-        return self.workspace.folder(path)
+    @classmethod
+    def landed(cls, workspace: Workspace) -> "Survey":
+        """Of all shards that have landed."""
+        made = cls(workspace, [])
+        made.shards = list(shards_of(made.home))
+        return made
+
+    @property
+    def knobs(self) -> Knobs:
+        return self.home.knobs
+
+    @property
+    def store(self) -> LookStore:
+        return self.home.store
 
     def all(self) -> Iterator[State]:
         """Every asset, in the order data flows, and every shard."""
         for asset in self.assets:
             yield from self.of(asset)
+        self.store.keep()
 
     def of(self, asset: str) -> Iterator[State]:
         """The states of one asset; none if the home has it not."""
@@ -99,7 +109,7 @@ class Survey:
         try:
             if unsettled := self._unsettled(asset, shard):
                 return State(asset, shard, "waiting", unsettled)
-            named_inputs = inputs(asset, self, self.shards, shard)
+            named_inputs = inputs(asset, self.home, self.shards, shard)
             name = key(named_inputs)
         except BadInput as problem:
             return self._without_inputs(asset, shard, problem)
@@ -120,7 +130,7 @@ class Survey:
         if gone := self.store.missing(result):
             return gone
         version = result.numbers.get("version") if RULES[result.asset].published else None
-        return Publication(self.folder(CURATED)).fault(version) if version else ""
+        return Publication(self.workspace.folder(CURATED)).fault(version) if version else ""
 
     def _without_inputs(self, asset: str, shard: str | None, problem: BadInput) -> State:
         """Something it reads is not there: because it is still to come, because it failed, or for good."""
@@ -142,8 +152,8 @@ class Survey:
             yield from self.of(name)
 
     def _unsettled(self, asset: str, shard: str | None) -> str:
-        for path in sources(asset, self, shard):
-            seen = listing_of(self, path)
+        for path in sources(asset, self.home, shard):
+            seen = listing_of(self.home, path)
             age = time.time() - seen.newest
             # Clocks of file servers go wrong by seconds; a date far ahead says nothing about when it was written.
             if not seen.finished and abs(age) < self.knobs.settle_seconds:

@@ -4,6 +4,7 @@
     results/<asset>/<key>/manifest.json        written last: a result without it does not exist
     current/<asset>[/<shard>].json             which key the asset last produced
     failures/<asset>[/<shard>].json            its last attempt, if that failed
+    looks/                                     what looks have read or computed, for the next one; may be deleted
 
 A key names the inputs of a result (see `sava_assets.freshness.rules`), so equal keys mean equal results. Every file
 appears under its final name in one step (rename, or one PUT on object stores), so nothing half-written is ever read.
