@@ -268,8 +268,8 @@ def _become_dagster(home: Path, port: int, extra: dict[str, str], *, with_study:
     from sava_assets.cli.preparation import dagster_instance, study_prepared
 
     workspace = _existing(home)
-    with dagster_instance(home):
-        environment = os.environ | {"SAVA_HOME": str(home.absolute())} | extra
+    with dagster_instance(home) as instance:
+        environment = os.environ | {"SAVA_HOME": str(home.absolute()), "DAGSTER_HOME": instance.root_directory} | extra
     locations = ["sava_assets.definitions"]
     if with_study or study_prepared(workspace):
         locations.append("sava_assets.study.definitions")

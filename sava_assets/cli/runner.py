@@ -17,7 +17,7 @@ from sava_assets.cli.accounts import say_accounts
 from sava_assets.cli.preparation import dagster_instance
 from sava_assets.cli.progress import bars
 from sava_assets.definitions import ASSETS, CHECKS
-from sava_assets.freshness.processes import bury_dead_runs, own_tags
+from sava_assets.freshness.processes import bury_dead_runs, claim_shards, own_tags
 from sava_assets.freshness.rules import RULES, SHARDS_NAME, has_test_set, inputs, landing_of
 from sava_assets.freshness.survey import PENDING, State, Survey
 from sava_assets.home.failures import described
@@ -93,6 +93,7 @@ def _session(workspace: Workspace, console: Console) -> Iterator[tuple[dg.Dagste
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
     with dagster_instance(Path(workspace.home)) as instance, bars(console):
         bury_dead_runs(instance)
+        claim_shards(instance, workspace.root)
         try:
             yield instance, _settled_shards(workspace, instance, console)
         except dg.DagsterExecutionInterruptedError as stopped:

@@ -5,6 +5,7 @@ uses `inputs` to name its result; whatever asks "is it due?" (`sava_assets.fresh
 with the current one.
 """
 
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,8 +26,8 @@ from sava_assets.home.resources import Knobs
 from sava_assets.home.store import RememberingStore, Result, Store, digest
 from sava_ops.errors import BadInput
 
-SHARDS_NAME = "shards"
-"""Of the dynamic partitions in Dagster."""
+SHARDS_NAME = "/".join(filter(None, [os.environ.get("SAVA_NAME"), "shards"]))
+"""Of the dynamic partitions in Dagster; with SAVA_NAME, so that several homes can share an instance."""
 CHANGING_SECONDS = 2.0
 """A file that changed this recently may change again within the resolution of its time stamp."""
 

@@ -5,7 +5,7 @@ import os
 import dagster as dg
 
 from sava_assets.freshness.computation import SHARDS, Home
-from sava_assets.freshness.processes import bury_dead_runs
+from sava_assets.freshness.processes import bury_dead_runs, claim_shards
 from sava_assets.freshness.rules import RULES, SHARDS_NAME, Look, shards_of, wanted
 
 LOOK_SECONDS = int(os.environ.get("SAVA_LOOK_SECONDS", "30"))
@@ -21,6 +21,7 @@ SCHEDULE_AT_FIRST = dg.DefaultScheduleStatus.RUNNING if RUNNING else dg.DefaultS
 def landing(context: dg.SensorEvaluationContext, workspace: Home) -> dg.SensorResult:
     """Every set in the landing folder is a shard: new ones become partitions, removed ones cease to be."""
     bury_dead_runs(context.instance)
+    claim_shards(context.instance, workspace.root)
     landed = shards_of(Look.of(workspace))
     known = set(context.instance.get_dynamic_partitions(SHARDS_NAME))
     new, gone = sorted(landed.keys() - known), sorted(known - landed.keys())
