@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from upath import UPath
+
 from sava_assets.freshness.rules import RULES, Look, inputs, key, listing_of, named_upstream, shards_of, sources, wanted
 from sava_assets.home.failures import described
 from sava_assets.home.look import LookStore
@@ -72,6 +74,9 @@ class Survey:
     @property
     def store(self) -> LookStore:
         return self.home.store
+
+    def folder(self, path: str) -> UPath:
+        return self.home.folder(path)
 
     def all(self) -> Iterator[State]:
         """Every asset, in the order data flows, and every shard."""
