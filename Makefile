@@ -5,7 +5,7 @@ HOME_FOLDER ?= data/demo
 FUZZ ?= 10000
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo cifar10 benchmark sensitivity study incremental bench million publication ui serve lineage page check quick test fuzz audit lint clean
+.PHONY: help setup demo cifar10 benchmark sensitivity study incremental bench million publication neighbour ui serve lineage page check quick test fuzz audit lint clean
 
 help:            ## list the targets
 	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):[^#]*## /make \1\t/' | expand -t 16
@@ -40,6 +40,9 @@ million: setup   ## a million points through the real assets: time and memory; 1
 
 publication: setup  ## time and memory of publishing a shard with more than 2 GiB of images; a minute
 	.venv/bin/python benchmarks/publication.py
+
+neighbour: setup  ## the same valuation quiet, beside one and beside two busy processes; 5 minutes
+	.venv/bin/python benchmarks/neighbour.py
 
 ui: setup        ## Dagster UI on 127.0.0.1:3000; HOME_FOLDER=data/demo
 	.venv/bin/sava ui --home $(HOME_FOLDER)

@@ -6,7 +6,7 @@ from typing import cast
 import dagster as dg
 
 from sava_assets.assets import checks, curation, decisions, features, ingest, publication, report, transport
-from sava_assets.freshness.sensors import automation, landing, recurate, recurate_job
+from sava_assets.freshness.sensors import automation, landing, lost_runs, recurate, recurate_job
 from sava_assets.home.resources import Workspace, default_home
 
 MODULES = [ingest, features, transport, decisions, curation, publication, report]
@@ -17,7 +17,7 @@ defs = dg.Definitions(
     assets=ASSETS,
     asset_checks=CHECKS,
     jobs=[recurate_job],
-    sensors=[landing, automation],
+    sensors=[landing, automation, lost_runs],
     schedules=[recurate],
     resources={"workspace": Workspace(home=default_home())},
     executor=dg.in_process_executor,

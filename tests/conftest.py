@@ -8,6 +8,8 @@ from hypothesis import settings
 
 # The suite runs in as many processes as there are processors: threads of torch would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The homes of the tests have instances of their own.
+os.environ.pop("DAGSTER_HOME", None)
 
 settings.register_profile("exact", deadline=None, derandomize=True, max_examples=25)
 settings.load_profile("exact")

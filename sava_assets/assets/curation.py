@@ -15,7 +15,7 @@ from sava_assets.assets.transport import read_row
 from sava_assets.freshness.computation import Run, computed
 from sava_assets.freshness.history import join_accuracy
 from sava_assets.home.resources import PruneKnobs
-from sava_assets.home.store import Output, Result, table_file
+from sava_assets.home.store import DamagedResult, Output, Result, table_file
 from sava_ops.decisions.assessment import Assessment
 from sava_ops.decisions.conformal import bad_share
 from sava_ops.decisions.pruning import Decision, decide, keep_random
@@ -63,7 +63,8 @@ def _rows(run: Run, keys: list[str]) -> Iterator[BatchRow]:
     for done, key in enumerate(keys, start=1):
         row = read_row(run, key)
         if row is None:
-            raise BadInput(f"a row of batch_ot is gone from the store ({key}): materialize batch_ot again")
+            told = f"a row of batch_ot is gone from the store ({key}): materialize batch_ot again"
+            raise DamagedResult(told, run.read("batch_ot"))
         yield row
         run.progress(done, len(keys))
 

@@ -136,7 +136,7 @@ def batch_ot(run: Run) -> Output:
     """Transport of every training batch to every reference batch; only rows that are not stored are computed."""
     refuse_shared_images(run.read_shards("raw_images"), "reference", run.read("reference_images"))
     grid = _Grid(run)
-    sizes = {shard: result.numbers["sizes"] for shard, result in run.read_shards("batches").items()}
+    sizes = {shard: members.numbers["sizes"] for shard, _, members in grid.shards()}
     total, keys, kept = sum(map(len, sizes.values())), [], []
     for row_key, row in grid.rows():
         keys.append(row_key)
@@ -165,6 +165,7 @@ def batch_ot(run: Run) -> Output:
         notes={"rows_computed": grid.computed, "shards_left_out": sorted(set(run.shards) - set(sizes))},
         pictures={"costs": plots.matrix(pairs["costs"], "training batch", "reference batch")},
         data_version=run.content_version,
+        parts=[(BATCH_ROWS, key) for key in keys],
     )
 
 
@@ -199,13 +200,18 @@ class _Grid:
 
     def rows(self) -> Iterator[tuple[str, BatchRow]]:
         """Key and row of every training batch, shard by shard."""
+        for shard, features, members in self.shards():
+            yield from self._rows_of(shard, features, members)
+
+    def shards(self) -> Iterator[tuple[str, Result, Result]]:
+        """Name, embeddings and batches of every shard that has both."""
         members = self.run.read_shards("batches")
         for shard, features in self.run.read_shards("embeddings").items():
             if shard not in members:
                 continue
             if members[shard].numbers["embeddings"] != features.data_version:
                 raise BadInput(f"batches[{shard}] are older than embeddings[{shard}]: materialize batches first")
-            yield from self._rows_of(shard, features, members[shard])
+            yield shard, features, members[shard]
 
     def _rows_of(self, shard: str, features: Result, members: Result) -> Iterator[tuple[str, BatchRow]]:
         """The rows of one shard; its features are read only if one is missing."""

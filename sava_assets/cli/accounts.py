@@ -71,10 +71,12 @@ def say_accounts(survey: Survey, console: Console, *, quarantine: bool) -> None:
 
 def _passed_over(survey: Survey) -> Iterator[PassedOver]:
     """In the landing folder, its shards and the other sets; a set that cannot be looked through says so itself."""
-    knobs, landed = survey.knobs, landing_of(survey)
+    knobs, landed = survey.knobs, landing_of(survey.home)
     yield from landed.passed_over
     sets: dict[str, UPath] = {**landed.shards}
-    sets |= {name: survey.folder(path) for name in ("reference", "clean_train", "test") if (path := knobs.value(name))}
+    sets |= {
+        name: survey.home.folder(path) for name in ("reference", "clean_train", "test") if (path := knobs.value(name))
+    }
     for name, path in sets.items():
         try:
             inside = contents(path, follow_links=knobs.follow_links).passed_over

@@ -167,12 +167,10 @@ def status(home: Home = HOME) -> None:
     from sava_assets.cli.outcome import console, no_test_set, say
     from sava_assets.cli.reviewing import decided
     from sava_assets.freshness.drift import calibration_drift
-    from sava_assets.freshness.rules import shards_of
     from sava_assets.freshness.survey import Survey
 
     workspace = _existing(home)
-    shards = list(shards_of(workspace))
-    states = list((survey := Survey(workspace, shards)).all())
+    states = list((survey := Survey.landed(workspace)).all())
     for state in states:
         if state.status != "fresh":
             say(f"{state.status:<8} {state.title}: {state.reason}")
@@ -181,9 +179,9 @@ def status(home: Home = HOME) -> None:
         say(line)
     fresh = sum(state.status == "fresh" for state in states)
     say(f"{fresh:,} of {len(states):,} results are fresh")
-    if unproven := no_test_set(workspace):
+    if unproven := no_test_set(survey.home):
         say(unproven)
-    if drift := calibration_drift(workspace, shards):
+    if drift := calibration_drift(survey.home, survey.shards):
         say(drift)
 
 
@@ -251,9 +249,12 @@ def history(home: Home = HOME) -> None:
 @_command
 def gc(
     keep: Annotated[int | None, typer.Option(min=0, help="Forget all but the last so many curations first.")] = None,
+    grace: Annotated[
+        float, typer.Option(min=0, help="Hours: what was written, or replaced, later than that stays.")
+    ] = 24,
     home: Home = HOME,
 ) -> None:
-    """Delete stored results that no curation in the history uses, and versions that were replaced over a day ago."""
+    """Delete stored results that no curation in the history uses, and versions that were replaced long enough ago."""
     from sava_assets.cli.outcome import say
     from sava_assets.freshness.history import collect_garbage, collect_versions
     from sava_assets.freshness.rules import shards_of
@@ -261,9 +262,9 @@ def gc(
 
     workspace = _existing(home)
     shards = list(shards_of(workspace))
-    count, size = collect_garbage(workspace, shards, keep=keep)
+    count, size = collect_garbage(workspace, shards, keep=keep, grace=grace * 3600)
     say(f"{count:,} results deleted, {size / 1e6:,.1f} MB")
-    count, size = collect_versions(workspace)
+    count, size = collect_versions(workspace, grace=grace * 3600)
     if count:
         say(f"{count:,} old versions in {workspace.folder(CURATED)} deleted, {size / 1e6:,.1f} MB")
 
@@ -293,8 +294,8 @@ def _become_dagster(home: Path, port: int, extra: dict[str, str], *, with_study:
     from sava_assets.cli.preparation import dagster_instance, study_prepared
 
     workspace = _existing(home)
-    with dagster_instance(home):
-        environment = os.environ | {"SAVA_HOME": str(home.absolute())} | extra
+    with dagster_instance(home) as instance:
+        environment = os.environ | {"SAVA_HOME": str(home.absolute()), "DAGSTER_HOME": instance.root_directory} | extra
     locations = ["sava_assets.definitions"]
     if with_study or study_prepared(workspace):
         locations.append("sava_assets.study.definitions")

@@ -11,7 +11,7 @@ from upath import UPath
 
 from sava_assets.cli.reviewing import page_in_home
 from sava_assets.formats.names import shown
-from sava_assets.freshness.rules import has_test_set
+from sava_assets.freshness.rules import Home, has_test_set
 from sava_assets.home.publication import Publication
 from sava_assets.home.resources import CURATED, Workspace
 from sava_assets.home.store import Result
@@ -96,11 +96,11 @@ def _print_accuracy(workspace: Workspace, pruned: Result) -> None:
     console.print(table)
 
 
-def no_test_set(workspace: Workspace) -> str:
+def no_test_set(home: Home) -> str:
     """What is said of a home without a test set; nothing of another."""
-    if has_test_set(workspace):
+    if has_test_set(home):
         return ""
-    folder = workspace.root / "test"
+    folder = home.folder("test")
     return f"no test set, so accuracy is not measured: put images into {folder}, or set `test` in sava.yaml"
 
 

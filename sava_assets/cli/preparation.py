@@ -73,18 +73,24 @@ def check_home(home: Path) -> None:
 
 @contextmanager
 def dagster_instance(home: Path) -> "Iterator[DagsterInstance]":
-    """The Dagster instance of a home folder, which the UI of the same home shows."""
+    """The Dagster instance of a home folder, which the UI of the same home shows: the one that DAGSTER_HOME names, else
+    one in the home. Raises BadInput for a DAGSTER_HOME that is no folder."""
     from dagster import DagsterInstance
 
     check_home(home)
+    if named := os.environ.get("DAGSTER_HOME"):
+        if not (folder := Path(named).expanduser()).is_dir() or not folder.is_absolute():
+            raise BadInput(f"DAGSTER_HOME is {named!r}: name an existing folder by its whole path, or unset it")
+        with DagsterInstance.from_config(str(folder)) as instance:
+            yield instance
+        return
     folder = home.absolute() / ".dagster"
     # Two processes that create the database at once would leave one that nobody can open.
     with owned(Workspace(home=str(home)).root, "setup"):
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "dagster.yaml").exists():
             _write(folder / "dagster.yaml", DAGSTER_YAML)
-        os.environ["DAGSTER_HOME"] = str(folder)
-        opened = DagsterInstance.get()
+        opened = DagsterInstance.from_config(str(folder))
     with opened as instance:
         yield instance
 

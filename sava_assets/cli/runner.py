@@ -17,13 +17,13 @@ from sava_assets.cli.accounts import say_accounts
 from sava_assets.cli.preparation import dagster_instance
 from sava_assets.cli.progress import bars
 from sava_assets.definitions import ASSETS, CHECKS
-from sava_assets.freshness.processes import bury_dead_runs, own_tags
+from sava_assets.freshness.processes import bury_dead_runs, claim_shards, own_tags
 from sava_assets.freshness.rules import RULES, SHARDS_NAME, has_test_set, inputs, landing_of
 from sava_assets.freshness.survey import PENDING, State, Survey
 from sava_assets.home.failures import described
 from sava_assets.home.ownership import owned
 from sava_assets.home.resources import Knobs, Workspace
-from sava_assets.home.store import place
+from sava_assets.home.store import DamagedResult, place
 from sava_ops.errors import BadInput
 from sava_ops.forecast import forecast
 
@@ -93,6 +93,7 @@ def _session(workspace: Workspace, console: Console) -> Iterator[tuple[dg.Dagste
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
     with dagster_instance(Path(workspace.home)) as instance, bars(console):
         bury_dead_runs(instance)
+        claim_shards(instance, workspace.root)
         try:
             yield instance, _settled_shards(workspace, instance, console)
         except dg.DagsterExecutionInterruptedError as stopped:
@@ -121,6 +122,12 @@ def _run_due(
                 continue
             try:
                 unmet = _materialize(instance, workspace, chain, unit.shard)
+            except DamagedResult as damage:
+                if damage.result is None:
+                    failed[unit.title] = str(damage)
+                else:
+                    console.print(f"{escape(str(damage))}; computing it anew", highlight=False)
+                continue
             except Exception as problem:  # whatever it is, the other shards go on
                 found = _failures(workspace, shards, chain, unit.shard)
                 # What failed may also be a check, of which the store knows nothing.

@@ -91,7 +91,7 @@ class Listing:
     """What a look at a set's files tells without reading them."""
 
     digest: str
-    """Of names, sizes, time stamps and times of change: equal digests, equal content."""
+    """Of names, sizes, times and what else tells contents apart: equal digests, equal content."""
     newest: float
     """Last time stamp, seconds since the epoch; of what is dated in the future, the time of its last change."""
     touched: float
@@ -104,7 +104,7 @@ def listing(path: UPath, *, follow_links: bool = True) -> Listing:
     """Look at the files of a set. Raises BadInput for what is no set, OSError for what cannot be looked at."""
     now, files = time.time(), _files(path, follow_links)
     stats = [(file, file.path.stat()) for file in files]
-    named = [(file.name, s.st_size, s.st_mtime, _changed(s)) for file, s in stats]
+    named = [(file.name, s.st_size, s.st_mtime, _changed(s), *_content_tag(s)) for file, s in stats]
     # Folders too: one that is replaced and put back leaves its files as they were.
     folders = {file.path.parent for file in files} | {path} if path.is_dir() else set()
     for folder in sorted(folders, key=str):
@@ -112,7 +112,8 @@ def listing(path: UPath, *, follow_links: bool = True) -> Listing:
     stamps = [s for _, s in stats] or [path.stat()]
     newest = max(s.st_mtime if s.st_mtime <= now else _changed(s) for s in stamps)
     touched = max(max(s.st_mtime, _changed(s)) for s in stamps)
-    whole_file = path.is_file() and is_table(path.name) and _tail(path) == PARQUET_END
+    # An object appears as a whole; a file grows.
+    whole_file = path.is_file() and is_table(path.name) and (not is_local(path) or _tail(path) == PARQUET_END)
     return Listing(
         hashlib.sha256(json.dumps(named).encode()).hexdigest()[:32],
         newest,
@@ -194,6 +195,12 @@ def _file_hash(file: File) -> str:
 def _changed(stats: Any) -> float:
     """When a file changed; its time stamp where the file system notes nothing else."""
     return getattr(stats, "st_ctime", None) or stats.st_mtime
+
+
+def _content_tag(stats: Any) -> list[str]:
+    """What an object store tells contents apart by: its time stamps are whole seconds."""
+    told = stats.as_info() if hasattr(stats, "as_info") else {}
+    return [str(told[name]) for name in ("ETag", "etag", "md5Hash", "created") if name in told]
 
 
 def _tail(file: UPath) -> bytes:

@@ -114,8 +114,8 @@ def reporting(reporter: Reporter) -> Iterator[None]:
         _reporter.reset(token)
 
 
-def _check(_: Run, result: Result) -> None:
-    result.check()
+def _check(run: Run, result: Result) -> None:
+    run.workspace.store.check(result)
 
 
 def computed(
@@ -211,6 +211,12 @@ def _failures_recorded(workspace: Workspace, name: str) -> Iterator[_Attempt]:
     attempt = _Attempt()
     try:
         yield attempt
+    except DamagedResult as damage:
+        if damage.result is None:
+            workspace.store.set_failure(name, attempt.shard, attempt.key, str(damage))
+        else:  # from now on it is due, and whoever reads it waits
+            workspace.store.forget(damage.result)
+        raise
     except Exception as error:
         told = described(error, workspace.store, place(name, attempt.shard))
         workspace.store.set_failure(name, attempt.shard, attempt.key, told)

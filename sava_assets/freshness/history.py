@@ -1,19 +1,21 @@
 """The history of a home: one snapshot per curation, and the removal of what no snapshot uses."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from upath import UPath
 
 from sava_assets.freshness.rules import PROOF, RULES
 from sava_assets.home.ownership import owned
 from sava_assets.home.publication import GRACE_SECONDS, Publication
 from sava_assets.home.resources import CURATED, Workspace
-from sava_assets.home.store import BATCH_ROWS, STARTING_POTENTIALS, Result, Store
+from sava_assets.home.store import BATCH_ROWS, STARTING_POTENTIALS, DamagedResult, Result, Store, place
+from sava_assets.home.tree import Entry, tree
 
 SNAPSHOTS = "snapshots"
 QUANTILES = (0.1, 0.5, 0.9, 0.99)
@@ -67,7 +69,10 @@ def record(workspace: Workspace, shards: Sequence[str]) -> Snapshot:
         },
         changes=_changes(before, pruned),
     )
-    _put(store, made)
+    try:
+        _put(store, made, new=True)
+    except FileExistsError:  # somebody else kept one meanwhile: this one comes after it
+        return record(workspace, shards)
     # It may have been measured before it was published, or for an equal cut.
     if accuracy := store.current("classifier_accuracy"):
         join_accuracy(workspace, accuracy)
@@ -90,8 +95,8 @@ def join_accuracy(workspace: Workspace, accuracy: Result) -> None:
         return
 
 
-def _put(store: Store, snapshot: Snapshot) -> None:
-    store.put_json(f"{SNAPSHOTS}/{snapshot.number:06}.json", vars(snapshot))
+def _put(store: Store, snapshot: Snapshot, *, new: bool = False) -> None:
+    store.put_json(f"{SNAPSHOTS}/{snapshot.number:06}.json", vars(snapshot), new=new)
 
 
 def _cut(results: Mapping[str, str]) -> dict[str, str]:
@@ -99,13 +104,16 @@ def _cut(results: Mapping[str, str]) -> dict[str, str]:
     return {name: key for name, key in results.items() if name.split("/")[0] not in (*PROOF, "curated_dataset")}
 
 
-def collect_garbage(workspace: Workspace, shards: Sequence[str], *, keep: int | None = None) -> tuple[int, int]:
+def collect_garbage(
+    workspace: Workspace, shards: Sequence[str], *, keep: int | None = None, grace: float = GRACE_SECONDS
+) -> tuple[int, int]:
     """Delete results that neither a snapshot nor the present uses; returns how many, and their bytes.
 
-    `keep` first forgets all but the last so many snapshots. Raises BadInput while somebody computes results here.
+    `keep` first forgets all but the last so many snapshots. What was written less than `grace` seconds ago stays:
+    somebody may be about to use it. Raises BadInput while somebody of this machine computes results here.
     """
     with owned(workspace.root, "results", wait=False):
-        return _collect(workspace.store, shards, keep)
+        return _collect(workspace.store, shards, keep, grace)
 
 
 def collect_versions(workspace: Workspace, *, grace: float = GRACE_SECONDS) -> tuple[int, int]:
@@ -117,33 +125,31 @@ def collect_versions(workspace: Workspace, *, grace: float = GRACE_SECONDS) -> t
         return Publication(workspace.folder(CURATED)).remove_superseded(grace=grace)
 
 
-def _collect(store: Store, shards: Sequence[str], keep: int | None) -> tuple[int, int]:
-    known = snapshots(store)
+def _collect(store: Store, shards: Sequence[str], keep: int | None, grace: float) -> tuple[int, int]:
     if keep is not None:
+        known = snapshots(store)
         for old in known[: max(0, len(known) - keep)]:
             (store.root / f"{SNAPSHOTS}/{old.number:06}.json").unlink()
-        known = snapshots(store)
-    _forget_shards(store, shards)
-    used = {(name.split("/")[0], key) for snapshot in known for name, key in snapshot.results.items()}
-    used |= set(store.pointers())
-    used |= {part for asset, key in used if asset == "batch_ot" for part in _parts(store.find(asset, key))}
-    removed = [
-        folder
-        for asset in _inside(store.root / "results")
-        for folder in asset.iterdir()
-        if (asset.name, folder.name) not in used
-    ]
-    size = sum(path.stat().st_size for folder in removed for path in folder.rglob("*") if path.is_file())
-    for folder in removed:
+    oldest = time.time() - grace
+    _forget_shards(store, shards, oldest)
+    # The present first: what is current becomes part of a snapshot, and never the other way round.
+    used = set(store.pointers())
+    used |= {(name.split("/")[0], key) for past in snapshots(store) for name, key in past.results.items()}
+    used |= {part for asset, key in used for part in _parts(store.find(asset, key))}
+    found: dict[tuple[str, str], list[Entry]] = defaultdict(list)
+    for name, entry in tree(store.root / "results").items():
+        asset, key, *_ = name.split("/")
+        found[asset, key].append(entry)
+    unused = {result: files for result, files in found.items() if result not in used}
+    removed = {result: files for result, files in unused.items() if max(file.written for file in files) <= oldest}
+    for asset, key in removed:
+        folder = store.root / "results" / asset / key
         # The manifest first: without it the rest does not count as a result.
         (folder / "manifest.json").unlink(missing_ok=True)
-        folder.fs.rm(folder.path, recursive=True)
+        with suppress(FileNotFoundError):  # it was all there was, or another one collects at the same time
+            folder.fs.rm(folder.path, recursive=True)
     store.remove_dead_scratch()
-    return len(removed), size
-
-
-def _inside(folder: UPath) -> Iterator[UPath]:
-    return folder.iterdir() if folder.exists() else iter(())
+    return len(removed), sum(file.size for files in removed.values() for file in files)
 
 
 def _current(store: Store, shards: Sequence[str]) -> dict[str, str]:
@@ -157,20 +163,28 @@ def _current(store: Store, shards: Sequence[str]) -> dict[str, str]:
     }
 
 
-def _forget_shards(store: Store, shards: Sequence[str]) -> None:
+def _forget_shards(store: Store, shards: Sequence[str], oldest: float) -> None:
     """Remove the pointers of shards that are gone; until now they made putting one back free."""
-    for name in (name for name, rule in RULES.items() if rule.sharded):
-        for pointer in (store.root / "current" / name).glob("*.json"):
-            if pointer.stem not in shards:
-                pointer.unlink()
+    kept = {place(name, shard) for name, rule in RULES.items() for shard in (shards if rule.sharded else [None])}
+    for pointer, entry in tree(store.root / "current").items():
+        asset = pointer.split("/")[0]
+        sharded = asset in RULES and RULES[asset].sharded
+        if sharded and pointer.removesuffix(".json") not in kept and entry.written <= oldest:
+            (store.root / "current" / pointer).unlink(missing_ok=True)
 
 
 def _parts(result: Result | None) -> set[tuple[str, str]]:
-    """What a batch matrix keeps beside itself: its rows, and what they started from."""
-    if result is None:
+    """What a result keeps beside itself: a batch matrix its rows, and what they started from."""
+    if result is None or result.asset != "batch_ot":
         return set()
-    rows = result.table("rows.parquet", ["row"])["row"].to_pylist()
-    return {(BATCH_ROWS, row) for row in rows} | {(STARTING_POTENTIALS, result.numbers["calibration"])}
+    started = {(STARTING_POTENTIALS, result.numbers["calibration"])}
+    if result.parts:
+        return {*result.parts} | started
+    try:  # written before manifests named the parts
+        rows = result.table("rows.parquet", ["row"])["row"].to_pylist()
+    except DamagedResult:  # due, so that its rows are looked up or computed again
+        return started
+    return {(BATCH_ROWS, row) for row in rows} | started
 
 
 def _changes(before: Result | None, now: Result) -> dict[str, int]:

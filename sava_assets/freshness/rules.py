@@ -5,10 +5,12 @@ uses `inputs` to name its result; whatever asks "is it due?" (`sava_assets.fresh
 with the current one.
 """
 
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Protocol
 
 from upath import UPath
@@ -19,12 +21,14 @@ from sava_assets.formats.further_columns import further_types
 from sava_assets.formats.landing import Landed, Listing, fingerprint, landed, listing
 from sava_assets.formats.names import misnamed, shown, some
 from sava_assets.home.failures import in_words
+from sava_assets.home.listed import listed
+from sava_assets.home.look import LookStore
 from sava_assets.home.resources import Knobs
 from sava_assets.home.store import RememberingStore, Result, Store, digest
 from sava_ops.errors import BadInput
 
-SHARDS_NAME = "shards"
-"""Of the dynamic partitions in Dagster."""
+SHARDS_NAME = "/".join(filter(None, [os.environ.get("SAVA_NAME"), "shards"]))
+"""Of the dynamic partitions in Dagster; with SAVA_NAME, so that several homes can share an instance."""
 CHANGING_SECONDS = 2.0
 """A file that changed this recently may change again within the resolution of its time stamp."""
 
@@ -53,6 +57,27 @@ class Pinned:
 
     def folder(self, path: str) -> UPath:
         return self.home.folder(path)
+
+    @cached_property
+    def landed(self) -> Landed:
+        return landed(self.folder(self.knobs.landing), follow_links=self.knobs.follow_links)
+
+
+@dataclass(frozen=True)
+class Look(Pinned):
+    """A home as one look sees it: every place, and every folder of the store, is listed once."""
+
+    store: LookStore
+    _places: dict[str, UPath] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, home: Home) -> "Look":
+        return cls(home, home.knobs, LookStore(home.store.root))
+
+    def folder(self, path: str) -> UPath:
+        if path not in self._places:
+            self._places[path] = listed(self.home.folder(path))
+        return self._places[path]
 
 
 @dataclass(frozen=True)
@@ -213,10 +238,11 @@ def look(asset: str, home: Home, shard: str | None) -> tuple[str, ...]:
     return (*(listing_of(home, path).digest for path in sources(asset, home, shard)), *observed)
 
 
-def listing_of(home: Home, path: UPath) -> Listing:
-    """What a look at a set's files tells. Raises BadInput where it cannot be looked at."""
+def listing_of(home: Home, path: UPath, *, anew: bool = False) -> Listing:
+    """What a look at a set's files tells; `anew`: whatever the home has seen of it. Raises BadInput where it cannot be
+    looked at."""
     with _readable(path):
-        return listing(path, follow_links=home.knobs.follow_links)
+        return listing(listed(path, anew=anew), follow_links=home.knobs.follow_links)
 
 
 def upstream_results(
@@ -256,7 +282,9 @@ def class_names(home: Home, shards: Sequence[str]) -> list[str]:
 
 
 def landing_of(home: Home) -> Landed:
-    """What lies in the home's landing folder."""
+    """What lies in the home's landing folder; of a pinned home, what lay there when that was first asked."""
+    if isinstance(home, Pinned):
+        return home.landed
     return landed(home.folder(home.knobs.landing), follow_links=home.knobs.follow_links)
 
 
@@ -297,7 +325,7 @@ def _look_into(home: Home, path: UPath) -> dict[str, Any]:
     with _readable(path):
         made = {"listing": seen.digest, "columns": _further_types(path, links)}
         made["fingerprint"] = known["fingerprint"] if same else fingerprint(path, follow_links=links)
-    if time.time() - seen.touched > CHANGING_SECONDS and listing_of(home, path).digest == seen.digest:
+    if time.time() - seen.touched > CHANGING_SECONDS and listing_of(home, path, anew=True).digest == seen.digest:
         home.store.put_json(name, made)
     return made
 

@@ -5,8 +5,9 @@ import os
 import dagster as dg
 
 from sava_assets.freshness.computation import SHARDS, Home
-from sava_assets.freshness.processes import bury_dead_runs
-from sava_assets.freshness.rules import RULES, SHARDS_NAME, shards_of, wanted
+from sava_assets.freshness.lost_runs import note_lost
+from sava_assets.freshness.processes import bury_dead_runs, claim_shards
+from sava_assets.freshness.rules import RULES, SHARDS_NAME, Look, shards_of, wanted
 
 LOOK_SECONDS = int(os.environ.get("SAVA_LOOK_SECONDS", "30"))
 NIGHTLY = "0 3 * * *"
@@ -21,7 +22,8 @@ SCHEDULE_AT_FIRST = dg.DefaultScheduleStatus.RUNNING if RUNNING else dg.DefaultS
 def landing(context: dg.SensorEvaluationContext, workspace: Home) -> dg.SensorResult:
     """Every set in the landing folder is a shard: new ones become partitions, removed ones cease to be."""
     bury_dead_runs(context.instance)
-    landed = shards_of(workspace)
+    claim_shards(context.instance, workspace.root)
+    landed = shards_of(Look.of(workspace))
     known = set(context.instance.get_dynamic_partitions(SHARDS_NAME))
     new, gone = sorted(landed.keys() - known), sorted(known - landed.keys())
     requests = [SHARDS.build_add_request(new)] if new else []
@@ -38,6 +40,18 @@ automation = dg.AutomationConditionSensorDefinition(
     use_user_code_server=True,
     description="Requests exactly what is due.",
 )
+
+
+@dg.run_failure_sensor(minimum_interval_seconds=LOOK_SECONDS, default_status=SENSORS_AT_FIRST)
+def lost_runs(context: dg.RunFailureSensorContext, workspace: Home) -> None:
+    """What a run was to make that ended outside of any asset counts as failed, and is tried ever more rarely."""
+    run, shards = context.dagster_run, list(context.instance.get_dynamic_partitions(SHARDS_NAME))
+    record = context.instance.get_run_record_by_id(run.run_id)
+    created = record.create_timestamp.timestamp() if record else 0.0
+    message = " ".join(str(context.failure_event.message).split())
+    for title in note_lost(workspace, run, shards, message, created):
+        context.log.warning(f"{title} was left by the run {run.run_id}: {message}")
+
 
 recurate_job = dg.define_asset_job("recurate", selection=dg.AssetSelection.assets(*RULES))
 

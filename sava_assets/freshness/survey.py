@@ -12,11 +12,12 @@ from typing import Any, Literal
 
 from upath import UPath
 
-from sava_assets.freshness.rules import RULES, inputs, key, listing_of, named_upstream, sources, wanted
+from sava_assets.freshness.rules import RULES, Look, inputs, key, listing_of, named_upstream, shards_of, sources, wanted
 from sava_assets.home.failures import described
+from sava_assets.home.look import LookStore
 from sava_assets.home.publication import Publication
 from sava_assets.home.resources import CURATED, Knobs, Workspace
-from sava_assets.home.store import Failure, RememberingStore, Result, Store, place
+from sava_assets.home.store import Failure, Result, place
 from sava_ops.errors import BadInput
 
 Status = Literal["fresh", "due", "waiting", "failed", "blocked"]
@@ -50,23 +51,38 @@ class Survey:
 
     workspace: Workspace
     shards: Sequence[str]
-    knobs: Knobs = field(init=False)
-    store: Store = field(init=False)
+    home: Look = field(init=False)
     assets: list[str] = field(init=False)
     """Of this home: one without a test set has fewer."""
     _states: dict[tuple[str, str | None], State] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.knobs, self.store = self.workspace.knobs, RememberingStore(self.workspace.root / "store")
-        self.assets = wanted(self)
+        self.home = Look.of(self.workspace)
+        self.assets = wanted(self.home)
+
+    @classmethod
+    def landed(cls, workspace: Workspace) -> "Survey":
+        """Of all shards that have landed."""
+        made = cls(workspace, [])
+        made.shards = list(shards_of(made.home))
+        return made
+
+    @property
+    def knobs(self) -> Knobs:
+        return self.home.knobs
+
+    @property
+    def store(self) -> LookStore:
+        return self.home.store
 
     def folder(self, path: str) -> UPath:
-        return self.workspace.folder(path)
+        return self.home.folder(path)
 
     def all(self) -> Iterator[State]:
         """Every asset, in the order data flows, and every shard."""
         for asset in self.assets:
             yield from self.of(asset)
+        self.store.keep()
 
     def of(self, asset: str) -> Iterator[State]:
         """The states of one asset; none if the home has it not."""
@@ -98,7 +114,7 @@ class Survey:
         try:
             if unsettled := self._unsettled(asset, shard):
                 return State(asset, shard, "waiting", unsettled)
-            named_inputs = inputs(asset, self, self.shards, shard)
+            named_inputs = inputs(asset, self.home, self.shards, shard)
             name = key(named_inputs)
         except BadInput as problem:
             return self._without_inputs(asset, shard, problem)
@@ -115,9 +131,11 @@ class Survey:
         return State(asset, shard, "due", lost or _why(result, named_inputs))
 
     def _lost(self, result: Result) -> str:
-        """What is missing or damaged of that which a result stands for outside the store."""
+        """What is missing of a result, or damaged of that which it stands for outside the store."""
+        if gone := self.store.missing(result):
+            return gone
         version = result.numbers.get("version") if RULES[result.asset].published else None
-        return Publication(self.folder(CURATED)).fault(version) if version else ""
+        return Publication(self.workspace.folder(CURATED)).fault(version) if version else ""
 
     def _without_inputs(self, asset: str, shard: str | None, problem: BadInput) -> State:
         """Something it reads is not there: because it is still to come, because it failed, or for good."""
@@ -139,8 +157,8 @@ class Survey:
             yield from self.of(name)
 
     def _unsettled(self, asset: str, shard: str | None) -> str:
-        for path in sources(asset, self, shard):
-            seen = listing_of(self, path)
+        for path in sources(asset, self.home, shard):
+            seen = listing_of(self.home, path)
             age = time.time() - seen.newest
             # Clocks of file servers go wrong by seconds; a date far ahead says nothing about when it was written.
             if not seen.finished and abs(age) < self.knobs.settle_seconds:

@@ -155,7 +155,7 @@ class Workspace:
     @property
     def root(self) -> UPath:
         # Absolute: of a relative path with a colon, libraries take the first part for a protocol.
-        return UPath(self.home if "://" in self.home else Path(self.home).absolute())
+        return _remote(self.home) if "://" in self.home else UPath(Path(self.home).absolute())
 
     @property
     def store(self) -> Store:
@@ -172,7 +172,7 @@ class Workspace:
         if "://" not in path:
             return UPath(Path(path)) if Path(path).is_absolute() else self.root / path
         try:
-            return UPath(path)
+            return _remote(path)
         except (ValueError, ImportError) as error:
             raise BadInput(f"{path} cannot be read ({error}): name a folder or file") from error
 
@@ -196,6 +196,11 @@ class Workspace:
         if ":" in device and int(device.split(":")[1]) >= (count := torch.cuda.device_count()):
             raise BadInput(f"`device` is {device!r} and there are {count} CUDA devices: count them from 0")
         return device
+
+
+def _remote(path: str) -> UPath:
+    """Without fsspec's cache of listings, which never expires: what others put there must be seen."""
+    return UPath(path, use_listings_cache=False)
 
 
 def _known_device(device: str) -> str:

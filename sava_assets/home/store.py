@@ -4,6 +4,7 @@
     results/<asset>/<key>/manifest.json        written last: a result without it does not exist
     current/<asset>[/<shard>].json             which key the asset last produced
     failures/<asset>[/<shard>].json            its last attempt, if that failed
+    looks/                                     what looks have read or computed, for the next one; may be deleted
 
 A key names the inputs of a result (see `sava_assets.freshness.rules`), so equal keys mean equal results. Every file
 appears under its final name in one step (rename, or one PUT on object stores), so nothing half-written is ever read.
@@ -16,7 +17,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,6 +51,11 @@ EMBEDDING_BLOCKS = "embedding_blocks"
 class DamagedResult(RuntimeError):
     """A stored file is missing or does not have the content it was written with."""
 
+    def __init__(self, message: str, result: "Result | None" = None) -> None:
+        super().__init__(message)
+        self.result = result
+        """Whose file it is, if it belongs to a stored result."""
+
 
 @dataclass(frozen=True)
 class Output:
@@ -65,6 +71,8 @@ class Output:
     """Numbers about this computation alone, reported but not stored: equal results are stored as equal bytes."""
     data_version: str | None = None
     """Identity of the content, where it is not that of the files' bytes."""
+    parts: Sequence[tuple[str, str]] = ()
+    """Kind and key of what is stored beside it, and of which it consists."""
 
 
 @dataclass(frozen=True)
@@ -98,15 +106,18 @@ class Result:
     pictures: Mapping[str, str]
     inputs: Mapping[str, Any]
     """What the key is the digest of."""
+    parts: tuple[tuple[str, str], ...] = ()
+    """Kind and key of what else is stored of it."""
 
     def read(self, name: str) -> bytes:
         """The content of a file, checked against its checksum; raises DamagedResult."""
         stored = self.files[name]
-        if not stored.path.exists():
-            raise DamagedResult(f"{stored.path} is missing: materialize {self.asset} again")
-        data = stored.path.read_bytes()
+        try:
+            data: bytes = stored.path.fs.cat_file(stored.path.path)  # pyright: ignore[reportAssignmentType]
+        except FileNotFoundError:
+            raise self._missing(stored) from None
         if hashlib.sha256(data).hexdigest() != stored.sha256:
-            raise DamagedResult(f"{stored.path} is damaged (checksum differs): materialize {self.asset} again")
+            raise self._damaged(stored)
         return data
 
     def table(self, name: str, columns: list[str] | None = None) -> pa.Table:
@@ -125,16 +136,24 @@ class Result:
         """Where a file lies that is too large to be read at once, after it was read once piece by piece; raises
         DamagedResult."""
         stored = self.files[name]
-        if not stored.path.exists():
-            raise DamagedResult(f"{stored.path} is missing: materialize {self.asset} again")
-        if sha256_of(stored.path) != stored.sha256:
-            raise DamagedResult(f"{stored.path} is damaged (checksum differs): materialize {self.asset} again")
+        try:
+            found = sha256_of(stored.path)
+        except FileNotFoundError:
+            raise self._missing(stored) from None
+        if found != stored.sha256:
+            raise self._damaged(stored)
         return stored.path
 
     def check(self) -> None:
         """Read every file; raises DamagedResult for the first that is not as it was written."""
         for name in self.files:
             self.verified(name)
+
+    def _missing(self, stored: StoredFile) -> DamagedResult:
+        return DamagedResult(f"{stored.path} is missing: materialize {self.asset} again", self)
+
+    def _damaged(self, stored: StoredFile) -> DamagedResult:
+        return DamagedResult(f"{stored.path} is damaged (checksum differs): materialize {self.asset} again", self)
 
 
 def bytes_file(data: bytes) -> Writer:
@@ -163,12 +182,13 @@ class Store:
     def find(self, asset: str, key: str) -> Result | None:
         """The result of this key, if it was finished."""
         folder = self.root / "results" / asset / key
-        manifest = _read_json(folder / "manifest.json")
+        manifest = self.read_json(f"results/{asset}/{key}/manifest.json")
         if manifest is None:
             return None
         files = {name: StoredFile(folder / f["file"], f["sha256"]) for name, f in manifest["files"].items()}
-        stored = (manifest[name] for name in ("numbers", "pictures", "inputs"))
-        return Result(asset, key, manifest["data_version"], files, *stored)
+        numbers, pictures, inputs = (manifest[name] for name in ("numbers", "pictures", "inputs"))
+        parts = tuple((kind, part) for kind, part in manifest.get("parts", ()))
+        return Result(asset, key, manifest["data_version"], files, numbers, pictures, inputs, parts)
 
     def save(self, asset: str, key: str, output: Output, inputs: Mapping[str, Any] | None = None) -> Result:
         """Write the files, then the manifest."""
@@ -181,14 +201,34 @@ class Store:
             "pictures": dict(output.pictures),
             "inputs": dict(inputs or {}),
         }
+        if output.parts:
+            manifest["parts"] = [list(part) for part in output.parts]
         self.put(f"results/{asset}/{key}/manifest.json", _json_file(manifest))
         result = self.find(asset, key)
         assert result is not None
         return result
 
+    def check(self, result: Result) -> None:
+        """Read every file of a result and of its parts; raises DamagedResult for the first that is not as it was
+        written."""
+        result.check()
+        for kind, key in result.parts:
+            if (part := self.find(kind, key)) is None:
+                raise DamagedResult(f"{kind}/{key} is missing: materialize {result.asset} again", result)
+            try:
+                part.check()
+            except DamagedResult as damage:
+                raise DamagedResult(
+                    f"{damage}, of which it is a part: materialize {result.asset} again", result
+                ) from damage
+
+    def forget(self, result: Result) -> None:
+        """Without its manifest a result does not exist: what is damaged is due, and is written anew."""
+        (self.root / "results" / result.asset / result.key / "manifest.json").unlink(missing_ok=True)
+
     def current(self, asset: str, shard: str | None = None) -> Result | None:
         """What the asset produced last."""
-        pointer = _read_json(self.root / _pointer("current", asset, shard))
+        pointer = self.read_json(_pointer("current", asset, shard))
         return self.find(asset, pointer["key"]) if pointer else None
 
     def require(self, asset: str, shard: str | None = None) -> Result:
@@ -215,7 +255,7 @@ class Store:
 
     def failure(self, asset: str, shard: str | None = None) -> Failure | None:
         """The last attempt, if it failed."""
-        stored = _read_json(self.root / _pointer("failures", asset, shard))
+        stored = self.read_json(_pointer("failures", asset, shard))
         return Failure(**stored) if stored else None
 
     def set_failure(self, asset: str, shard: str | None, key: str | None, message: str) -> None:
@@ -228,8 +268,8 @@ class Store:
         """A small file below the root, if it is there."""
         return _read_json(self.root / name)
 
-    def put_json(self, name: str, value: Mapping[str, Any]) -> None:
-        self.put(name, _json_file(dict(value)))
+    def put_json(self, name: str, value: Mapping[str, Any], *, new: bool = False) -> None:
+        self.put(name, _json_file(dict(value)), new=new)
 
     def _save_file(self, folder: UPath, name: str, writer: Writer) -> dict[str, str]:
         with self.scratch() as scratch:
@@ -240,13 +280,16 @@ class Store:
             self._move(local, folder / stored)
         return {"file": stored, "sha256": sha256}
 
-    def put(self, name: str, writer: Writer) -> tuple[int, str]:
-        """Write one file below the root; it appears under its name in one step. Returns its size and SHA-256."""
+    def put(self, name: str, writer: Writer, *, new: bool = False) -> tuple[int, str]:
+        """Write one file below the root; it appears under its name in one step. Returns its size and SHA-256.
+
+        A `new` one replaces nothing: raises FileExistsError.
+        """
         with self.scratch() as scratch:
             local = Path(scratch) / "file"
             writer(local)
             size, sha256 = local.stat().st_size, sha256_of(local)
-            self._move(local, self.root / name)
+            self._move(local, self.root / name, new=new)
         return size, sha256
 
     def remove_dead_scratch(self) -> None:
@@ -263,12 +306,21 @@ class Store:
         (self.root / "partial").mkdir(parents=True, exist_ok=True)
         return tempfile.TemporaryDirectory(dir=str(self.root / "partial"))
 
-    def _move(self, local: Path, target: UPath) -> None:
+    def _move(self, local: Path, target: UPath, *, new: bool = False) -> None:
+        if not self.is_local:
+            target.fs.put_file(str(local), target.path, mode="create" if new else "overwrite")
+            return
         target.parent.mkdir(parents=True, exist_ok=True)
-        if self.is_local:
+        if not new:
             local.replace(str(target))
-        else:
-            target.fs.put_file(str(local), target.path)
+            return
+        try:
+            os.link(local, str(target))
+        except FileExistsError:
+            raise
+        except OSError:  # a file system without links
+            with Path(str(target)).open("xb") as out:
+                out.write(local.read_bytes())
 
     @property
     def is_local(self) -> bool:

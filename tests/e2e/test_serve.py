@@ -123,7 +123,7 @@ def test_killed_run_is_run_again(served):
 
 
 def test_no_look_failed(served):
-    for sensor in ("landing", "automation"):
+    for sensor in ("landing", "automation", "lost_runs"):
         failed = [tick for tick in ticks(served[1], sensor) if tick["status"] == "FAILURE"]
         assert not failed, json.dumps(failed[:1])
 

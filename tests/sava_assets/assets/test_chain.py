@@ -19,7 +19,7 @@ from sava_assets.formats.landing import read_images
 from sava_assets.freshness.history import collect_garbage
 from sava_assets.freshness.rules import RULES
 from sava_assets.home.resources import Workspace
-from sava_assets.home.store import EMBEDDING_BLOCKS, Output
+from sava_assets.home.store import EMBEDDING_BLOCKS, DamagedResult, Output
 from sava_ops import BadInput, ValuationConfig, value_points
 from sava_ops.decisions.detection import auroc
 from tests.pictures import png, scan
@@ -418,7 +418,7 @@ def test_results_that_do_not_belong_together_are_not_combined(curated, tmp_path)
             manifest.unlink()
         file.write_text(file.read_text().replace("valuation:\n", "valuation:\n  gradient: calibrated\n"))
         with pytest.raises(
-            BadInput, match=r"a row of batch_ot is gone from the store \(\w+\): materialize batch_ot again"
+            DamagedResult, match=r"a row of batch_ot is gone from the store \(\w+\): materialize batch_ot again"
         ):
             materialize(workspace, instance, "point_values")
 
@@ -520,7 +520,7 @@ def test_an_interrupted_embedding_goes_on_from_its_last_block(curated, tmp_path,
     again = workspace.store.current("embeddings", "first")
     assert again.data_version == undisturbed.data_version
     assert len([*(workspace.store.root / "results" / EMBEDDING_BLOCKS).iterdir()]) == 3
-    collect_garbage(workspace, ["first", "second"])
+    collect_garbage(workspace, ["first", "second"], grace=0)
     assert not [*(workspace.store.root / "results" / EMBEDDING_BLOCKS).iterdir()]
 
 

@@ -1,5 +1,6 @@
 """Settings are written when they hold, and every odd path works or gets a sentence."""
 
+import os
 import threading
 
 import pytest
@@ -169,3 +170,25 @@ def test_a_settings_file_that_cannot_be_is_a_sentence(tmp_path, content, message
 def test_a_folder_of_that_name_is_a_sentence(tmp_path):
     (tmp_path / "sava.yaml").mkdir()
     assert "sava.yaml is a folder: write the settings into a file of that name" in refused("status", "--home", tmp_path)
+
+
+def test_a_dagster_home_that_is_set_is_the_instance(tmp_path, monkeypatch):
+    (tmp_path / "shared").mkdir()
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "shared"))
+    with dagster_instance(tmp_path / "home") as instance:
+        assert instance.root_directory == str(tmp_path / "shared")
+        instance.add_dynamic_partitions("shards", ["a"])
+    assert not (tmp_path / "home").exists()
+    assert not (tmp_path / "shared" / "dagster.yaml").exists()
+    monkeypatch.delenv("DAGSTER_HOME")
+    with dagster_instance(tmp_path / "home") as instance:
+        assert instance.get_dynamic_partitions("shards") == []
+        assert instance.root_directory == str(tmp_path / "home" / ".dagster")
+    assert "DAGSTER_HOME" not in os.environ
+
+
+@pytest.mark.parametrize("named", ["nowhere", "/nowhere/at/all", "."])
+def test_a_dagster_home_that_is_no_folder_is_refused(tmp_path, monkeypatch, named):
+    monkeypatch.setenv("DAGSTER_HOME", named)
+    with pytest.raises(BadInput, match=r"DAGSTER_HOME is '.*': name an existing folder by its whole path, or unset it"):
+        dagster_instance(tmp_path / "home").__enter__()

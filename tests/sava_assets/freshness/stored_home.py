@@ -40,6 +40,11 @@ def pack(home: Path, target: Path = STORED) -> None:
 def unpack(home: Path) -> None:
     with tarfile.open(STORED) as archive:
         archive.extractall(home, filter="data")
+    for manifest in home.glob("store/results/*/*/manifest.json"):
+        for file in json.loads(manifest.read_bytes())["files"].values():
+            manifest.with_name(
+                file["file"]
+            ).touch()  # stands for what was left out: that it is there is all a look sees
 
 
 if __name__ == "__main__":

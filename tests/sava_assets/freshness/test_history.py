@@ -62,11 +62,12 @@ def test_changes_are_counted_point_by_point(workspace):
 
 
 def test_gc_deletes_what_no_snapshot_uses_and_nothing_else(workspace):
-    assert collect_garbage(workspace, BOTH) == (0, 0)
+    assert collect_garbage(workspace, BOTH, grace=0) == (0, 0)
     set_fraction(workspace, 0.25, 0.5)
     curate(workspace, QUIET)
-    assert collect_garbage(workspace, BOTH)[0] == 1  # both curations are in the history; a page can be made again
-    count, size = collect_garbage(workspace, BOTH, keep=1)
+    # Both curations are in the history; a page can be made again.
+    assert collect_garbage(workspace, BOTH, grace=0)[0] == 1
+    count, size = collect_garbage(workspace, BOTH, keep=1, grace=0)
     assert count == 3  # the old pruned_dataset, curated_dataset and classifier_accuracy
     assert size > 0
     assert [snapshot.number for snapshot in snapshots(workspace.store)] == [2]
@@ -92,7 +93,7 @@ def test_gc_forgets_a_removed_shard_with_its_rows_and_dead_scratch(workspace):
     scratch.mkdir(parents=True)
     os.utime(scratch, (0, 0))
     rows = len(list((workspace.root / "store" / "results" / "batch_rows").iterdir()))
-    assert "results deleted" in sava("gc", "--keep", 1, "--home", workspace.home)
+    assert "results deleted" in sava("gc", "--keep", 1, "--grace", 0, "--home", workspace.home)
     assert len(list((workspace.root / "store" / "results" / "batch_rows").iterdir())) == rows - 2
     assert workspace.store.current("raw_images", "second") is None
     assert not scratch.exists()

@@ -2,7 +2,10 @@
 
 import json
 import os
+import random
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,8 +14,9 @@ import pytest
 from upath import UPath
 
 from sava_assets.home import links
+from sava_assets.home.ownership import owned
 from sava_assets.home.publication import Publication
-from sava_assets.home.store import DamagedResult, bytes_file, table_file
+from sava_assets.home.store import DamagedResult, Store, bytes_file, table_file
 
 ONE, TWO = "1" * 32, "2" * 32
 
@@ -259,3 +263,44 @@ def test_columns_and_tables_of_large_files_are_hashed(local):
     table = pa.table({"x": list(range(1_000))})
     local.write(ONE, [("points.parquet", table_file(table))], {})
     local.check(ONE)
+
+
+def test_two_publishers_at_once_leave_one_whole_version_and_readers_see_no_other(local, monkeypatch):
+    """As two runs do it, every write late by a random time; nothing but the pointer may say which of them was last."""
+    move, chance = Store._move, random.Random(0)
+
+    def late(self, *arguments, **named):
+        time.sleep(chance.random() * 0.001)
+        move(self, *arguments, **named)
+
+    def work(version: str, shards: tuple[str, ...]) -> None:
+        write(local, version, shards)
+        with owned(local.root, "publication"):
+            local.release(version)
+
+    def seen() -> str:
+        version = json.loads((local.root / "current.json").read_bytes())["version"]
+        whole = local.root / "versions" / version
+        assert (whole / "points.parquet").read_bytes() == f"points {version}".encode()
+        for shard in SHARDS[version]:
+            assert (whole / "images" / f"{shard}.parquet").read_bytes() == f"{shard} {version}".encode()
+        assert {path.stem for path in (whole / "images").iterdir()} == set(SHARDS[version])
+        return version
+
+    monkeypatch.setattr(Store, "_move", late)
+    publish(local, ONE, SHARDS[ONE])
+    last = set()
+    with ThreadPoolExecutor(2) as publishers:
+        for _ in range(200):
+            both = [publishers.submit(work, version, shards) for version, shards in SHARDS.items()]
+            while not all(each.done() for each in both):
+                seen()
+                time.sleep(0.001)
+            for each in both:
+                each.result()
+            last.add(seen())
+            assert local.fault(seen()) == ""
+    assert last == {ONE, TWO}
+
+
+SHARDS = {ONE: ("a", "b"), TWO: ("a",)}

@@ -1,4 +1,5 @@
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pyarrow as pa
 import pytest
@@ -157,3 +158,52 @@ def test_what_a_power_cut_left_of_a_pointer_or_manifest_counts_as_not_there(stor
     store.set_current(saved)
     (store.root / "results" / "asset" / "k1" / "manifest.json").write_bytes(left)
     assert store.current("asset") is None
+
+
+def test_a_new_file_replaces_nothing(store):
+    store.put_json("snapshots/1.json", {"by": "one"}, new=True)
+    with pytest.raises(FileExistsError):
+        store.put_json("snapshots/1.json", {"by": "another"}, new=True)
+    assert store.read_json("snapshots/1.json") == {"by": "one"}
+    store.put_json("snapshots/1.json", {"by": "another"})
+    assert store.read_json("snapshots/1.json") == {"by": "another"}
+
+
+def test_a_new_file_on_a_file_system_without_links(tmp_path, monkeypatch):
+    def link(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr("os.link", link)
+    test_a_new_file_replaces_nothing(Store(UPath(tmp_path)))
+
+
+def test_of_twenty_writers_of_a_new_file_one_is_told_that_it_came_first(tmp_path):
+    def write(number: int) -> bool:
+        try:
+            Store(UPath(tmp_path)).put_json("one.json", {"by": number}, new=True)
+        except FileExistsError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(20) as writers:
+        first = [number for number, won in enumerate(writers.map(write, range(20))) if won]
+    assert [Store(UPath(tmp_path)).read_json("one.json")["by"]] == first
+
+
+def test_parts_are_named_checked_and_followed(store):
+    row = store.save("rows", "r1", output())
+    whole = store.save("asset", "k1", Output({"b.bin": bytes_file(b"bytes")}, parts=[("rows", "r1")]))
+    assert store.find("asset", "k1") == whole
+    assert whole.parts == (("rows", "r1"),)
+    store.check(whole)
+    row.files["t.parquet"].path.write_bytes(b"?")
+    with pytest.raises(
+        DamagedResult, match=r"t.parquet is damaged .*, of which it is a part: materialize asset"
+    ) as told:
+        store.check(whole)
+    assert told.value.result == whole
+    store.forget(row)
+    with pytest.raises(DamagedResult, match="rows/r1 is missing: materialize asset again"):
+        store.check(whole)
+    store.forget(whole)
+    assert store.find("asset", "k1") is None
