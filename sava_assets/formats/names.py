@@ -100,6 +100,11 @@ def shown(name: str) -> str:
     )
 
 
+def in_markdown(name: str) -> str:
+    """A name as Markdown shows it letter by letter: no link, no picture from elsewhere, no tag, no further cell."""
+    return re.sub(r"[\\`*_{}\[\]<>()#!|~&:@]", r"\\\g<0>", shown(name))
+
+
 def partition_label(folder: str) -> str | None:
     """The label that a Hive partition folder (`label=east`) gives to what lies in it; empty if it gives none."""
     if not folder.startswith("label="):

@@ -223,6 +223,20 @@ def test_an_unreadable_image_is_quarantined_counted_and_the_run_goes_on(tmp_path
     assert metadata["quarantined"].value == 2
 
 
+@pytest.mark.parametrize("name", ["two\nlines", "\x1b[2J", "\r\x9bforged"])
+def test_no_name_steers_a_terminal_from_the_log(tmp_path, name):
+    home = tmp_path / "home"
+    write_home(home)
+    (home / "landing" / "second" / "east" / f"{name}.png").write_bytes(b"no image")
+    (home / "landing" / "second").rename(home / "landing" / name)
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("shards", [name])
+        done = materialize(Workspace(home=str(home)), instance, "raw_images", shard=name)
+        lines = [entry.message for entry in instance.all_logs(done.run_id) if "quarantined " in entry.message]
+    assert len(lines) == 1
+    assert lines[0].isprintable()
+
+
 def test_a_missing_label_is_quarantined(tmp_path):
     home = tmp_path / "home"
     write_home(home)

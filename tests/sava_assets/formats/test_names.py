@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from sava_assets.formats.names import (
     alike,
     class_name,
+    in_markdown,
     is_utf8,
     misnamed,
     near_misses,
@@ -119,3 +120,19 @@ def test_names_that_are_nearly_alike_are_grouped():
 def test_long_lists_and_long_names_are_cut():
     assert some([str(k) for k in range(9)]) == "0, 1, 2, 3, 4, …"
     assert some(["x" * 500]) == "x" * 60 + "…"
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("T-Shirt 3.5/x", "T-Shirt 3.5/x"),
+        ("![x](http://elsewhere/x.png)", r"\!\[x\]\(http\://elsewhere/x.png\)"),
+        ("<img src=x>", r"\<img src=x\>"),
+        ("a|b\n| c", r"a\|b\\n\| c"),
+        ("a_b_c **d** `e` ~~f~~", r"a\_b\_c \*\*d\*\* \`e\` \~\~f\~\~"),
+        ("someone@elsewhere &amp;", r"someone\@elsewhere \&amp;"),
+        ("\x1b[2J", r"\\x1b\[2J"),
+    ],
+)
+def test_a_name_in_markdown_is_nothing_but_a_name(name, written):
+    assert in_markdown(name) == written
