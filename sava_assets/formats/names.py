@@ -22,8 +22,9 @@ def class_name(text: str) -> str:
 
 
 def likeness(name: str) -> str:
-    """What class names share that differ only in case, blanks, width of letters or leading zeros."""
-    folded = unicodedata.normalize("NFKC", name).casefold().strip()
+    """What class names share that differ only in case, blanks, invisible letters, width of letters or leading zeros."""
+    folded = unicodedata.normalize("NFKC", name).casefold()
+    folded = "".join(letter for letter in folded if unicodedata.category(letter) != "Cf").strip()
     if number := re.fullmatch(r"(-?)\+?0*(\d+)(?:\.0*)?", folded):
         return number[1] + number[2]
     return re.sub(r"[\s_\-]+", " ", folded).strip()

@@ -41,7 +41,17 @@ def test_a_class_name_is_its_own_class_name(text):
 
 @pytest.mark.parametrize(
     ("name", "known"),
-    [("East", "east"), ("01", "1"), ("7", "007"), ("3.0", "3"), ("hot_dog", "hot dog"), ("ｅast", "east")],
+    [
+        ("East", "east"),
+        ("01", "1"),
+        ("7", "007"),
+        ("3.0", "3"),
+        ("hot_dog", "hot dog"),
+        ("ｅast", "east"),
+        ("ea\u200bst", "east"),
+        ("so\u00adfa", "sofa"),
+        ("\u2066cat\u2069s", "cats"),
+    ],
 )
 def test_near_misses_are_found(name, known):
     assert near_misses([name, known, "other"], [known, "else"]) == {name: known}
