@@ -22,9 +22,9 @@ from tests.soak.states import clean_copy, differences, state, unfinished
 from tests.soak.weather import Landing
 
 EVENTS_PER_SHARD = 3
-PAUSE_SECONDS = 0.0, 6.0
+PAUSE_SECONDS = 0.0, 12.0
 """Between two events, at least and at most."""
-SHARES = 0.0, 0.0005, 0.002, 0.02
+SHARES = 0.0, 0.002, 0.01, 0.05
 """Of the calls on the disk that fail, by turns."""
 RETRY_SECONDS = 5.0
 REST_SECONDS = 3_600.0
