@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.e2e.server import Server, serving
+from tests.e2e.server import Server, serving, wait_for
 from tests.sava_assets.homes import untrained_checkpoint, write_home
 from tests.soak.faults.sitecustomize import HITS
 from tests.soak.states import clean_copy, differences, state, unfinished
@@ -26,6 +26,8 @@ PAUSE_SECONDS = 0.0, 12.0
 """Between two events, at least and at most."""
 SHARES = 0.0, 0.002, 0.01, 0.05
 """Of the calls on the disk that fail, by turns."""
+FAULTS_PER_SHARD = 5
+"""At least, before the disk is sound again."""
 RETRY_SECONDS = 5.0
 REST_SECONDS = 3_600.0
 """After which a daemon that is not done counts as stuck."""
@@ -86,6 +88,8 @@ def _storm(server: Server, disk: Disk, landing: Landing, chance: random.Random) 
         time.sleep(chance.uniform(*PAUSE_SECONDS))
         assert server.process.poll() is None, "the daemon ended"
     landing.clears_up()
+    disk.fails(SHARES[2])
+    wait_for(lambda: len(disk.hits) >= FAULTS_PER_SHARD * len(landing.names), "faults of the disk", server)
     disk.fails(0.0)
 
 
