@@ -3,9 +3,10 @@ PYTHON ?= python3
 CIFAR10 ?= ../shared/data
 HOME_FOLDER ?= data/demo
 FUZZ ?= 10000
+SOAK ?= 50
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo cifar10 benchmark sensitivity study incremental bench million publication neighbour ui serve lineage page check quick test fuzz audit lint clean
+.PHONY: help setup demo cifar10 benchmark sensitivity study incremental bench million publication neighbour ui serve lineage page check quick test fuzz soak audit lint clean
 
 help:            ## list the targets
 	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):[^#]*## /make \1\t/' | expand -t 16
@@ -70,6 +71,9 @@ audit: setup     ## known advisories of the installed packages; fails on one, an
 
 fuzz: setup      ## 10,000 hostile inputs, others every time; FUZZ=number
 	.venv/bin/python -m tests.fuzz $(FUZZ)
+
+soak: setup      ## 50 shards come and go under the real daemon on a failing disk; SOAK=number; an hour
+	.venv/bin/python -m tests.soak $(SOAK)
 
 lint: setup      ## formatting, lint rules, types
 	.venv/bin/ruff format --check .

@@ -1,5 +1,7 @@
 """From what a caller has (numpy or torch, any float type) to checked `Points` on the device."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -49,6 +51,18 @@ def _within_range(x: Tensor, side: str) -> Tensor:
             "squares overflow: divide all features by one number, or use unit_norm"
         )
     return x
+
+
+def in_their_span(train: Points, reference: Points) -> tuple[Points, Points]:
+    """The same points in no more coordinates than there are points, where they have more features than that: R of the
+    QR decomposition, which keeps every distance and every product. What grows with the square of the width is then
+    bounded by the points."""
+    x = torch.cat([train.features, reference.features])
+    if x.shape[1] <= len(x):
+        return train, reference
+    coordinates = torch.linalg.qr(x.double().T, mode="r").R.T.to(x.dtype).contiguous()
+    own, others = coordinates.split([len(train), len(reference)])
+    return replace(train, features=own), replace(reference, features=others)
 
 
 def class_count(train: Points, reference: Points) -> int:

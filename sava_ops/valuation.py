@@ -27,7 +27,7 @@ from sava_ops.decisions.assessment import Assessment
 from sava_ops.decisions.conformal import bad_share, clean_probability, conformal_p_values, suggestion_confidence
 from sava_ops.decisions.evidence import Evidence, Side, weigh
 from sava_ops.decomposition import Scores, decompose
-from sava_ops.inputs import Array, as_points, class_count
+from sava_ops.inputs import Array, as_points, class_count, in_their_span
 from sava_ops.ot.cost import Points
 from sava_ops.ot.labelled_kernel import Room
 from sava_ops.ot.sinkhorn import Problem, solve
@@ -88,6 +88,7 @@ def value_points(
         reference_features, reference_labels, side="reference", unit_norm=config.unit_norm, device=device
     )
     classes = class_count(train, reference)
+    train, reference = in_their_span(train, reference)
     train_rows, reference_rows = (split_points(side, config) for side in (train, reference))
     calibration = calibrate(train, reference, classes=classes, config=config)
     reference_batches = calibration.batches(reference, reference_rows)

@@ -13,6 +13,7 @@ from upath import UPath
 
 from sava_assets.formats.further_columns import further_columns
 from sava_assets.formats.landing import EncodedImage, contents, read_images
+from sava_assets.formats.names import shown
 from sava_assets.freshness.computation import Run, computed
 from sava_assets.freshness.rules import shards_of
 from sava_assets.home.store import Output, Result, table_file
@@ -107,9 +108,9 @@ def _ingest(run: Run, path: UPath, *, prefix: str) -> ImageSet:
     while chunk := list(islice(images, IMAGES_AT_ONCE)):
         total += _decoded(chunk, prefix)
     for row in total.quarantine.to_pylist():
-        run.log.warning(f"quarantined {row['id']}: {row['reason']}")
+        run.log.warning(f"quarantined {shown(row['id'])}: {row['reason']}")
     for passed in contents(path, follow_links=run.knobs.follow_links).passed_over:
-        run.log.warning(f"passed over {prefix}{passed.name}: {passed.reason or 'no data'}")
+        run.log.warning(f"passed over {shown(prefix)}{passed.name}: {passed.reason or 'no data'}")
     if not len(total.points):
         first = f" (first: {total.quarantine['reason'][0]})" if len(total.quarantine) else ""
         raise BadInput(f"{path} holds no usable image, {len(total.quarantine)} quarantined{first}: put images there")

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw, ImageFont
 
-from sava_assets.formats.names import shown
+from sava_assets.formats.names import in_markdown, shown
 from sava_assets.home.failures import in_words
 from sava_ops.images.decode import decode, fit
 
@@ -132,7 +132,7 @@ def image_grid(images: Sequence[bytes], captions: Sequence[str]) -> str:
 def listing(table: pa.Table, columns: Sequence[str]) -> str:
     """The first rows as a Markdown table."""
     rows = table.slice(0, MOST_ROWS).select(list(columns)).to_pylist()
-    cells = [[f"{v:.2g}" if isinstance(v, float) else str(v).replace("|", "\\|") for v in row.values()] for row in rows]
+    cells = [[f"{v:.2g}" if isinstance(v, float) else in_markdown(str(v)) for v in row.values()] for row in rows]
     more = [f"\n… and {len(table) - MOST_ROWS:,} more"] if len(table) > MOST_ROWS else []
     return "\n".join([_line(columns), _line(["---"] * len(columns)), *map(_line, cells), *more])
 

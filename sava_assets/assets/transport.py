@@ -12,6 +12,7 @@ from torch import Tensor
 from sava_assets.assets import plots
 from sava_assets.assets.findings import with_findings
 from sava_assets.assets.ingest import refuse_shared_images
+from sava_assets.formats.names import in_markdown
 from sava_assets.freshness.computation import Run, computed, log_work, sound_tensors
 from sava_assets.freshness.rules import class_names
 from sava_assets.home.store import BATCH_ROWS, STARTING_POTENTIALS, Output, Result, digest, table_file, tensor_file
@@ -124,7 +125,8 @@ def _worst(shares: Tensor, classes: list[str], sentence: str) -> str:
     """The largest entries (of this class, for that one) as a list."""
     order = shares.flatten().argsort(descending=True, stable=True)[:_MOST_CONFUSIONS].tolist()
     pairs = [(*divmod(place, len(classes)), float(shares.flatten()[place])) for place in order]
-    found = [(classes[own], classes[other], share) for own, other, share in pairs if share >= _LEAST_CONFUSION]
+    names = [in_markdown(name) for name in classes]
+    found = [(names[own], names[other], share) for own, other, share in pairs if share >= _LEAST_CONFUSION]
     return "\n".join(f"- {sentence.format(*line)}" for line in found)
 
 

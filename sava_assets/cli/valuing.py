@@ -1,6 +1,7 @@
 """`sava value`: two tables of features in, a table of findings out; what would look right and is not is refused."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pyarrow.parquet as pq
 
 from sava_assets.assets.findings import COLUMNS
 from sava_assets.formats.feature_table import FeatureTable, any_of, label_column, read_features
+from sava_assets.formats.names import near_misses, some
+from sava_assets.home.failures import in_words
 from sava_assets.home.resources import Workspace
 from sava_ops import Valuation, ValuationConfig, value_points
 from sava_ops.errors import BadInput
@@ -22,7 +25,10 @@ def value_tables(train: Path, reference: Path, output: Path, *, paper: bool, dev
 
     Raises BadInput, before any work where that can be.
     """
-    _check_output(output, (train, reference))
+    try:
+        _check_output(output, (train, reference))
+    except OSError as error:  # a name that is too long, a folder into which nobody may look
+        raise BadInput(f"{in_words(error)}: name other files") from error
     device = Workspace.checked_device(device)
     points, judges = read_features(train, taken=[*COLUMNS.values(), SUGGESTED]), read_features(reference)
     _check_classes(points, judges)
@@ -49,8 +55,9 @@ def _check_output(output: Path, inputs: tuple[Path, Path]) -> None:
         raise BadInput(f"the output {output} is not a file: name a Parquet file")
     if not os.access(folder, os.W_OK):
         raise BadInput(f"nothing may be written in the folder {output.parent}: choose another output")
-    for path in inputs:
-        if output.exists() and path.exists() and output.samefile(path):
+    there = [path for path in inputs if path.exists()]
+    for path in there:
+        if output.exists() and output.samefile(path):
             raise BadInput(f"the output {output} is the input {path}, whose features it would lose: name another file")
 
 
@@ -67,6 +74,11 @@ def _check_classes(points: FeatureTable, judges: FeatureTable) -> None:
             f"training and reference points have no class in common (training: {any_of(own)}; reference: "
             f"{any_of(known)}): name the classes alike"
         )
+    if points.kind == "words" and (near := near_misses(own, known)):
+        raise BadInput(
+            f"{points.path} writes classes otherwise than {judges.path} "
+            f"({some(f'{name!r} for {other!r}' for name, other in near.items())}): name them alike"
+        )
 
 
 def _doubts(points: FeatureTable, judges: FeatureTable) -> Iterator[str]:
@@ -75,6 +87,8 @@ def _doubts(points: FeatureTable, judges: FeatureTable) -> Iterator[str]:
         yield f"warning: no reference point judges the classes {any_of(foreign)}"
     if points.features.shape[1] == 1 and judges.features.shape[1] == 1:
         yield "warning: features of one column have nothing but a sign once they are divided by their length"
+    if alone := {label for label, count in Counter(judges.labels).items() if count == 1} & set(points.labels):
+        yield f"warning: one reference point alone judges the classes {any_of(alone)}"
     if len(judges.features) > 1 and (judges.features == judges.features[0]).all():
         yield "warning: all reference points are equal: whatever differs from them looks bad"
     if shared := _shared(points.features, judges.features):
@@ -96,7 +110,7 @@ def _write(output: Path, points: FeatureTable, found: Valuation, names: list) ->
     schema = points.schema
     for field in own.schema:
         schema = schema.append(field)
-    partial, done = output.with_name(f".{output.name}.partial"), 0
+    partial, done = output.with_name(f".sava-{os.getpid()}.partial"), 0  # short: the name may be as long as can be
     try:
         with pq.ParquetWriter(partial, schema, compression="zstd") as writer:
             for block in points.others():
@@ -104,5 +118,7 @@ def _write(output: Path, points: FeatureTable, found: Valuation, names: list) ->
                 writer.write_table(pa.Table.from_arrays(columns, schema=schema))
                 done += len(block)
         partial.replace(output)
+    except OSError as error:
+        raise BadInput(f"the output {output} cannot be written ({in_words(error)}): choose another one") from error
     finally:
         partial.unlink(missing_ok=True)

@@ -147,10 +147,20 @@ def _class_names(schema: pa.Schema, classes: Sequence[str] | None, place: str) -
     for name in ("info", "features", "label", "names"):
         value = value.get(name) if isinstance(value, dict) else None
     if value is None:
-        return classes
+        return _distinct(classes, "`classes` in sava.yaml")
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
         raise BadInput(f"the class names in the `huggingface` metadata of {place} are no list of names: mend them")
-    return value
+    return _distinct(value, f"the `huggingface` metadata of {place}")
+
+
+def _distinct(names: Sequence[str] | None, where: str) -> Sequence[str] | None:
+    """Raises BadInput for a class that is there twice, however it is written: which number is which?"""
+    seen: set[str] = set()
+    for name in map(class_name, names or ()):
+        if name and name in seen:
+            raise BadInput(f"{where} has the class {shown(name)!r} twice, for two numbers: give each its own name")
+        seen.add(name)
+    return names
 
 
 def _folder_label(file: File) -> str | None:

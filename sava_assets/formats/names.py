@@ -22,8 +22,9 @@ def class_name(text: str) -> str:
 
 
 def likeness(name: str) -> str:
-    """What class names share that differ only in case, blanks, width of letters or leading zeros."""
-    folded = unicodedata.normalize("NFKC", name).casefold().strip()
+    """What class names share that differ only in case, blanks, invisible letters, width of letters or leading zeros."""
+    folded = unicodedata.normalize("NFKC", name).casefold()
+    folded = "".join(letter for letter in folded if unicodedata.category(letter) != "Cf").strip()
     if number := re.fullmatch(r"(-?)\+?0*(\d+)(?:\.0*)?", folded):
         return number[1] + number[2]
     return re.sub(r"[\s_\-]+", " ", folded).strip()
@@ -98,6 +99,11 @@ def shown(name: str) -> str:
         letter.encode("unicode_escape").decode() if unicodedata.category(letter) in UNSEEN else letter
         for letter in readable(name)
     )
+
+
+def in_markdown(name: str) -> str:
+    """A name as Markdown shows it letter by letter: no link, no picture from elsewhere, no tag, no further cell."""
+    return re.sub(r"[\\`*_{}\[\]<>()#!|~&:@]", r"\\\g<0>", shown(name))
 
 
 def partition_label(folder: str) -> str | None:

@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 from torch import Tensor
 
+from sava_assets.formats.names import shown
 from sava_assets.freshness.condition import automation_condition
 from sava_assets.freshness.rules import RULES, SHARDS_NAME, Pinned, inputs, key, look, upstream_results
 from sava_assets.home.failures import described
@@ -59,7 +60,8 @@ class Run:
 
     @property
     def title(self) -> str:
-        return self.asset if self.shard is None else f"{self.asset}[{self.shard}]"
+        """As logs and terminals may show it."""
+        return self.asset if self.shard is None else f"{self.asset}[{shown(self.shard)}]"
 
     @property
     def content_version(self) -> str | None:
@@ -184,7 +186,7 @@ def _materialize_shards(
         except Exception as error:
             if len(context.partition_keys) == 1:
                 raise
-            context.log.error(f"{context.asset_key.to_user_string()}[{shard}] failed: {error}")
+            context.log.error(f"{context.asset_key.to_user_string()}[{shown(shard)}] failed: {shown(str(error))}")
             failed[shard] = error
     if failed:
         for shard, (_, report) in done.items():

@@ -204,6 +204,9 @@ def inputs(asset: str, home: Home, shards: Sequence[str], shard: str | None = No
     if asset == "raw_images" and (columns := found["landing"]["columns"]):
         named["columns"] = columns
     named["sources"] |= {name: version for name in rule.observed if (version := _observed_version(home, name))}
+    if asset == "raw_images" and _source(home, "landing", shard).is_dir():
+        # Ids begin with it. The fingerprint of a file holds its name, that of a folder does not.
+        named["shard"] = shard
     for name in named_upstream(asset, knobs):
         named[name] = {s or "": r.data_version for s, r in upstream_results(asset, name, home, shards, shard).items()}
     if asset == "reference_images":

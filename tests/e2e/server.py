@@ -48,11 +48,18 @@ class Server:
 
 @contextmanager
 def serving(
-    command: str, home: Path, *, ignored: Collection[signal.Signals] = (), **environment: str
+    command: str,
+    home: Path,
+    *,
+    under: Collection[str] = (),
+    ignored: Collection[signal.Signals] = (),
+    answers: bool = True,
+    **environment: str,
 ) -> Iterator[Server]:
     """`sava ui` or `sava serve` on a free port, stopped at the end by its own process group.
 
-    It starts with these signals ignored, as `nohup` and the background of a script leave them.
+    `under` is the program that becomes it (`nohup`). It starts with these signals ignored, as the background of a
+    script leaves them. Without `answers` it is given as soon as it runs.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -60,13 +67,14 @@ def serving(
     log = home.parent / f"{command}.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "sava_assets.cli", command, "--home", str(home), "--port", str(port)],
+            [*under, sys.executable, "-m", "sava_assets.cli", command, "--home", str(home), "--port", str(port)],
             stdout=output, stderr=output, start_new_session=True, env=os.environ | environment,
             preexec_fn=lambda: _ignore(ignored),
         )  # fmt: skip
     server = Server(process, port)
     try:
-        wait_for(lambda: _answers(server), "the webserver's answer", server, log)
+        if answers:
+            wait_for(lambda: _answers(server), "the webserver's answer", server, log)
         yield server
     finally:
         if process.poll() is None:

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from tests.fuzz import properties, seeds
+from tests.fuzz.features import calls
 from tests.fuzz.mutations import mutated
 from tests.fuzz.names import file_names, folder_names
 from tests.fuzz.properties import Tally
@@ -42,13 +43,14 @@ def _checkpoints() -> st.SearchStrategy[tuple[str, bytes]]:
 
 
 KINDS = {
-    "images": Kind(0.45, lambda: mutated(seeds.images()), properties.image),
+    "images": Kind(0.4, lambda: mutated(seeds.images()), properties.image),
     "Parquet bytes": Kind(0.15, lambda: mutated(seeds.tables()), properties.table),
     "tar bytes": Kind(0.05, lambda: mutated(seeds.archives()), properties.archive),
     "tables": Kind(0.15, image_tables, properties.table),
     "landing folders": Kind(0.1, landings, properties.home),
     "settings": Kind(0.07, settings_files, properties.settings),
     "checkpoints": Kind(0.03, _checkpoints, properties.checkpoint),
+    "calls of value": Kind(0.05, calls, properties.call),
 }
 
 

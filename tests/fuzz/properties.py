@@ -5,13 +5,18 @@ import logging
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 from upath import UPath
 
+from sava_assets.assets.findings import COLUMNS
 from sava_assets.assets.ingest import ingest_shard
+from sava_assets.cli import app
 from sava_assets.cli.accounts import accounts
 from sava_assets.cli.preparation import prepare_home
 from sava_assets.formats.by_name import is_table
@@ -25,6 +30,7 @@ from sava_assets.home.store import Result
 from sava_ops.errors import BadInput
 from sava_ops.images.decode import ImageFacts, Undecodable, decode, fit, inspect_all
 from sava_ops.images.encoder import load_encoder
+from tests.fuzz.features import Call
 
 log = logging.getLogger("fuzz")
 log.addHandler(logging.NullHandler())
@@ -194,3 +200,56 @@ def archive(data: bytes, folder: Path, tally: Tally) -> None:
     """An archive is not unpacked, under its own name or as something else; and what it holds appears nowhere."""
     home({"a.tar": data, "b.parquet": data, "c/east/0.png": data, "c/east/1.tgz": data}, folder, tally)
     assert not [path for path in folder.rglob("*") if path.name in ("up.png", "root.png")]
+
+
+def call(made: Call, folder: Path, tally: Tally) -> None:
+    """`sava value`: exit code 0 and a table that is right, or 1, one sentence and nothing written."""
+    for name, content in (("train", made.train), ("reference", made.reference)):
+        if content is not None:
+            (folder / f"{name}.parquet").write_bytes(content)
+    (folder / "link.parquet").symlink_to("train.parquet")
+    before = _files(folder)
+    arguments = ["value", *(str(folder / f"{name}.parquet") for name in ("train", "reference"))]
+    arguments += ["-o", str(folder / made.output), "--device", made.device, *(["--paper"] if made.paper else [])]
+    done = CliRunner().invoke(app, arguments)
+    after = _files(folder)
+    if done.exit_code:
+        assert done.exit_code == 1, done.output
+        assert isinstance(done.exception, SystemExit), done.exception
+        assert done.stderr.startswith("error: ")
+        assert "not foreseen" not in done.stderr
+        assert done.stderr.count("\n") == 1
+        assert len(done.stderr) < LONGEST_SENTENCE
+        assert after == before
+        tally.became["refused"] += 1
+        return
+    assert {name: data for name, data in after.items() if name != made.output} == before
+    _valued(*(folder / name for name in ("train.parquet", "reference.parquet", made.output)))
+    tally.became["valued"] += 1
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.exists()}
+
+
+def _valued(train: Path, reference: Path, output: Path) -> None:
+    """The other columns as they were, and findings that are numbers, of points that are numbers."""
+    given, found = pq.read_table(train), pq.read_table(output)
+    kept = [name for name in given.column_names if name != "features"]
+    assert found.column_names == [*kept, *COLUMNS.values(), "suggested_label"]
+    assert found.select(kept).equals(given.select(kept))
+    values = found["value"].to_numpy()
+    assert np.isfinite(values).all()
+    assert ((found["p_value"].to_numpy() >= 0) & (found["p_value"].to_numpy() <= 1)).all()
+    known = {*map(_plain, given["label"].to_pylist()), *map(_plain, pq.read_table(reference)["label"].to_pylist())}
+    assert set(map(_plain, found["suggested_label"].to_pylist())) <= known
+    assert set(map(_plain, given["label"].to_pylist())) & set(
+        map(_plain, pq.read_table(reference)["label"].to_pylist())
+    )
+    for table in (given, pq.read_table(reference)):
+        numbers = np.array([list(row) for row in table["features"].to_pylist()], np.float64)
+        assert np.isfinite(numbers).all()
+
+
+def _plain(label: Any) -> Any:
+    return int(label) if isinstance(label, float) else label

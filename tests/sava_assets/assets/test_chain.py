@@ -223,6 +223,20 @@ def test_an_unreadable_image_is_quarantined_counted_and_the_run_goes_on(tmp_path
     assert metadata["quarantined"].value == 2
 
 
+@pytest.mark.parametrize("name", ["two\nlines", "\x1b[2J", "\r\x9bforged"])
+def test_no_name_steers_a_terminal_from_the_log(tmp_path, name):
+    home = tmp_path / "home"
+    write_home(home)
+    (home / "landing" / "second" / "east" / f"{name}.png").write_bytes(b"no image")
+    (home / "landing" / "second").rename(home / "landing" / name)
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("shards", [name])
+        done = materialize(Workspace(home=str(home)), instance, "raw_images", shard=name)
+        lines = [entry.message for entry in instance.all_logs(done.run_id) if "quarantined " in entry.message]
+    assert len(lines) == 1
+    assert lines[0].isprintable()
+
+
 def test_a_missing_label_is_quarantined(tmp_path):
     home = tmp_path / "home"
     write_home(home)
@@ -550,3 +564,24 @@ def test_only_new_batches_are_announced(curated, tmp_path):
     other = inputs | {"label_distances": {"": "another"}}
     store.set_current(store.save("batch_ot", "other-calibration", Output({}, matrix.numbers), other))
     assert sum(runner._sizes_to_compute(workspace, ["first", "second"])) == 64
+
+
+@pytest.mark.parametrize("again", ["copied", "linked", "renamed"])
+def test_the_same_images_in_another_shard_have_that_shards_ids(tmp_path, again):
+    """Nothing tells a copied folder from its original but the name of the shard."""
+    home = tmp_path / "home"
+    write_home(home)
+    landing, workspace = home / "landing", Workspace(home=str(home))
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("shards", ["second", "third"])
+        materialize(workspace, instance, "raw_images", shard="second")
+        if again == "copied":
+            shutil.copytree(landing / "second", landing / "third")
+        elif again == "linked":
+            (landing / "third").symlink_to(landing / "second")
+        else:
+            (landing / "second").rename(landing / "third")
+        materialize(workspace, instance, "raw_images", shard="third")
+    for shard in ("second", "third"):
+        points = workspace.store.current("raw_images", shard).table("points.parquet")
+        assert {name.split("/")[0] for name in points["id"].to_pylist()} == {shard}

@@ -30,6 +30,12 @@ def test_confusions_are_sentences_the_most_frequent_first():
     )
 
 
+def test_names_of_classes_stay_names():
+    found = torch.tensor([[0.8, 0.2, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    told = _confused(noise(found, found), ["![x](http://elsewhere)", "<b>\n- lie", "c"])
+    assert told == r"- \!\[x\]\(http\://elsewhere\) is labelled \<b\>\\n- lie in 20% of the cases"
+
+
 def test_rare_confusions_alone_are_said_to_be_rare():
     found = torch.tensor([[0.99, 0.01, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
     assert _confused(noise(found, found), ["Top", "T-Shirt", "Hat"]) == "No pair is confused often."

@@ -208,6 +208,43 @@ def test_what_makes_values_useless_is_said(write, reference, tmp_path):
     assert "features of one column" in said(*one)
 
 
+def test_a_reference_point_alone_is_said(write, tmp_path):
+    judges = write("few.parquet", lists(RX[:7]), np.array([0, 0, 0, 1, 1, 1, 2]))
+    code, said = sava("value", write("a.parquet", lists(X), Y), judges, "-o", tmp_path / "o.parquet")
+    assert code == 0
+    assert "one reference point alone judges the classes 2" in said
+
+
+@pytest.mark.parametrize("other", ["B", "b ", "\tb", "ｂ", "b\u200b"])
+def test_another_spelling_of_a_class_is_refused(write, tmp_path, other):
+    train = write("a.parquet", lists(X), [("a", other, "c")[label] for label in Y])
+    judges = write("r.parquet", lists(RX), [("a", "b", "c")[label] for label in RY])
+    said = refused("value", train, judges, "-o", tmp_path / "o.parquet")
+    assert "a.parquet writes classes otherwise than" in said
+    assert "for 'b'): name them alike" in said
+
+
+def test_a_name_as_long_as_can_be_is_written(write, reference, tmp_path):
+    train = write("a.parquet", lists(X), Y)
+    values(train, reference, tmp_path / f"{'o' * 247}.parquet")
+    longer = tmp_path / f"{'o' * 248}.parquet"
+    for paths in ((train, reference, "-o", longer), (longer, reference, "-o", train), (train, longer, "-o", reference)):
+        assert "File name too long: name other files" in refused("value", *paths)
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("fault", [PermissionError(13, "Permission denied"), OSError(28, "No space left on device")])
+def test_an_output_that_cannot_be_written_is_a_sentence(write, reference, tmp_path, monkeypatch, fault):
+    def replace(*_: object) -> None:
+        raise fault
+
+    monkeypatch.setattr("pathlib.Path.replace", replace)
+    train = write("a.parquet", lists(X), Y)
+    said = refused("value", train, reference, "-o", tmp_path / "o.parquet")
+    assert f"cannot be written ({fault.strerror}): choose another one" in said
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_other_columns_stay_as_they_are_across_blocks(tmp_path, monkeypatch, write, reference):
     monkeypatch.setattr("sava_assets.formats.feature_table.ROWS_AT_ONCE", 16)
     more = {"words": [f"n{k}" for k in range(40)], "box": [{"x": k} if k % 3 else None for k in range(40)]}

@@ -188,3 +188,18 @@ def test_what_is_written_is_read(tmp_path):
     schema = image_schema(NAMES)
     pq.write_table(pa.table([ROWS, NUMBERS], schema=schema), tmp_path / "a.parquet")
     assert labels(UPath(tmp_path / "a.parquet")) == WORDS.to_pylist()
+
+
+@pytest.mark.parametrize("names", [["east", "east"], ["east", "north", " east\n"], ["e\u0301", "é", "east"]])
+def test_two_numbers_of_one_class_are_refused(tmp_path, names):
+    numbers = pa.array([0, 1, 0, 1])
+    with pytest.raises(BadInput, match=r"metadata of .* has the class '.*' twice, for two numbers"):
+        labels(written(tmp_path / "a.parquet", label=numbers, metadata=named(names)))
+    with pytest.raises(BadInput, match=r"`classes` in sava.yaml has the class '.*' twice, for two numbers"):
+        labels(written(tmp_path / "b.parquet", label=numbers), names)
+
+
+def test_numbers_without_a_name_may_be_several(tmp_path):
+    assert labels(written(tmp_path / "a.parquet", label=NUMBERS, metadata=named(["east", "north", "", ""]))) == [
+        "east", "north", "east", "north",
+    ]  # fmt: skip

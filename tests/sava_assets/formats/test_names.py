@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from sava_assets.formats.names import (
     alike,
     class_name,
+    in_markdown,
     is_utf8,
     misnamed,
     near_misses,
@@ -40,7 +41,17 @@ def test_a_class_name_is_its_own_class_name(text):
 
 @pytest.mark.parametrize(
     ("name", "known"),
-    [("East", "east"), ("01", "1"), ("7", "007"), ("3.0", "3"), ("hot_dog", "hot dog"), ("ｅast", "east")],
+    [
+        ("East", "east"),
+        ("01", "1"),
+        ("7", "007"),
+        ("3.0", "3"),
+        ("hot_dog", "hot dog"),
+        ("ｅast", "east"),
+        ("ea\u200bst", "east"),
+        ("so\u00adfa", "sofa"),
+        ("\u2066cat\u2069s", "cats"),
+    ],
 )
 def test_near_misses_are_found(name, known):
     assert near_misses([name, known, "other"], [known, "else"]) == {name: known}
@@ -119,3 +130,19 @@ def test_names_that_are_nearly_alike_are_grouped():
 def test_long_lists_and_long_names_are_cut():
     assert some([str(k) for k in range(9)]) == "0, 1, 2, 3, 4, …"
     assert some(["x" * 500]) == "x" * 60 + "…"
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("T-Shirt 3.5/x", "T-Shirt 3.5/x"),
+        ("![x](http://elsewhere/x.png)", r"\!\[x\]\(http\://elsewhere/x.png\)"),
+        ("<img src=x>", r"\<img src=x\>"),
+        ("a|b\n| c", r"a\|b\\n\| c"),
+        ("a_b_c **d** `e` ~~f~~", r"a\_b\_c \*\*d\*\* \`e\` \~\~f\~\~"),
+        ("someone@elsewhere &amp;", r"someone\@elsewhere \&amp;"),
+        ("\x1b[2J", r"\\x1b\[2J"),
+    ],
+)
+def test_a_name_in_markdown_is_nothing_but_a_name(name, written):
+    assert in_markdown(name) == written
