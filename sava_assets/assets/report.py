@@ -12,6 +12,7 @@ import torch
 
 from sava_assets.freshness.computation import Run, computed
 from sava_assets.freshness.history import snapshots
+from sava_assets.freshness.overlap import valued
 from sava_assets.home.resources import Workspace
 from sava_assets.home.store import Output, Result, bytes_file, put_file, table_file
 from sava_assets.review.page import page
@@ -37,7 +38,7 @@ def curation_report(run: Run) -> Output:
     pruned, knobs = run.read("pruned_dataset"), run.knobs.review
     if pruned.inputs["raw_images"] != {shard: raw.data_version for shard, raw in run.read_shards("raw_images").items()}:
         raise BadInput("pruned_dataset is older than the shards: materialize pruned_dataset first")
-    points = with_people(pruned.table("points.parquet"))
+    points = with_people(valued(pruned.table("points.parquet")))
     reference, judges = run.read("reference_embeddings"), run.read("reference_images")
     names, labels = (reference.table("points.parquet")[name] for name in ("id", "label"))
     against, known = reference.tensors("features.safetensors")["features"], np.array(labels.to_pylist(), dtype=object)
@@ -89,14 +90,18 @@ def page_of(workspace: Workspace, result: Result, *, served: bool) -> bytes:
     """The page of this result, with the history as it is now."""
     store = workspace.store
     pruned = store.require("pruned_dataset")
-    points, shown = pruned.table("points.parquet", ["id", "action"]), result.table("shown.parquet")
+    points, shown = _actions(pruned), result.table("shown.parquet")
     past = [each for each in snapshots(store) if each.results.get("pruned_dataset") != pruned.key]
     before = store.find("pruned_dataset", past[-1].results["pruned_dataset"]) if past else None
-    news, counts = changes(shown, points, before.table("points.parquet", ["id", "action"]) if before else None)
+    news, counts = changes(shown, points, _actions(before) if before else None)
     summary = json.loads(result.read("summary.json"))
     history = [{"number": e.number, "time": e.time, **e.numbers, "changes": dict(e.changes)} for e in past]
     told = {**summary, "history": history, "changes": counts, "curation": pruned.key[:12]}
     return page(shown, result.table("references.parquet"), told, news, served=served)
+
+
+def _actions(pruned: Result) -> pa.Table:
+    return valued(pruned.table("points.parquet", ["id", "action"]))
 
 
 def _with_pictures(run: Run, shown: pa.Table) -> tuple[pa.Table, list[torch.Tensor]]:
