@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 import torch
 
 from sava_assets.assets import plots
+from sava_assets.assets.copies import with_copies
 from sava_assets.assets.decisions import decided_by_people
 from sava_assets.assets.findings import findings, with_findings
 from sava_assets.assets.set_aside import with_set_aside
@@ -83,7 +84,9 @@ def pruned_dataset(run: Run) -> Output:
     mended = relabelled & knobs.relabel
     curated = np.where(mended, suggested, own)
     curated[~made.keep & ~mended] = None
-    ruling = decided_by_people(run, points, made.action.tolist(), curated.tolist())
+    copies = with_copies(run, points, made.action.tolist(), curated.tolist())
+    points = copies.points
+    ruling = decided_by_people(run, points, copies.actions, copies.curated)
     for name, column in ruling.columns.items():
         points = points.append_column(name, column)
     keep, action = ruling.columns["keep"].to_numpy(zero_copy_only=False), ruling.columns["action"].to_pylist()
@@ -93,10 +96,15 @@ def pruned_dataset(run: Run) -> Output:
     table, aside = with_set_aside(run, points)
     return Output(
         files={"points.parquet": table_file(table)},
-        numbers=numbers | {"threshold": made.threshold, "bad_share": bad_share(p_value)} | ruling.numbers | aside,
+        numbers=numbers
+        | {"threshold": made.threshold, "bad_share": bad_share(p_value)}
+        | copies.numbers
+        | ruling.numbers
+        | aside,
         pictures={
             "evidence": plots.histogram(evidence, "evidence (nats)", made.threshold),
             "share of bad points": _shares(points, {"label": labels, "shard": shards}, made),
+            **copies.pictures,
             **ruling.pictures,
         },
     )

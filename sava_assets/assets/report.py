@@ -7,7 +7,6 @@ from typing import Any
 import dagster as dg
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
 from sava_assets.freshness.computation import Run, computed
@@ -55,13 +54,13 @@ def curation_report(run: Run) -> Output:
     for column, rows in nearest.items():
         places = [np.searchsorted(used, row[row >= 0]).tolist() for row in rows]
         shown = shown.append_column(f"nearest_of_{column}", pa.array(places, pa.list_(pa.int32())))
-    flagged = shown.filter(pc.field("algorithm_action") != "keep")
-    chosen = drawn(flagged["pixel_hash"].to_pylist(), size=knobs.sample, seed=knobs.seed)
-    # Of the flagged ones alone: a person may have decided on a copy, or on what was not flagged.
-    lot = [
-        action != "keep" and each in chosen
-        for action, each in zip(shown["algorithm_action"].to_pylist(), shown["pixel_hash"].to_pylist(), strict=True)
-    ]
+    flagged = np.not_equal(shown["algorithm_action"].to_pylist(), "keep")
+    # Of those that evidence speaks against: the rate is not one of copies, and a person may have decided on any image.
+    threshold = pruned.numbers["threshold"]
+    suspects = flagged & (shown["evidence"].to_numpy() >= (np.inf if threshold is None else threshold))
+    hashes = np.array(shown["pixel_hash"].to_pylist(), dtype=object)
+    chosen = drawn(hashes[suspects].tolist(), size=knobs.sample, seed=knobs.seed)
+    lot = [bool(suspect) and each in chosen for suspect, each in zip(suspects, hashes, strict=True)]
     shown = shown.append_column("sample", pa.array(lot, pa.bool_()))
     prune = run.knobs.prune
     rate = realised(shown, prune.false_discovery_rate if prune.fraction is None else None)
@@ -73,7 +72,7 @@ def curation_report(run: Run) -> Output:
             "references.parquet": table_file(_references(judges, names.take(pa.array(used)), labels, used, run)),
             "summary.json": bytes_file(as_json(summary)),
         },
-        numbers={"shown": len(shown), "flagged": len(flagged), **rate},
+        numbers={"shown": len(shown), "flagged": int(flagged.sum()), **rate},
     )
 
 

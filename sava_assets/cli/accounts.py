@@ -9,6 +9,7 @@ from upath import UPath
 
 from sava_assets.formats.contents import PassedOver, contents
 from sava_assets.formats.names import shown
+from sava_assets.freshness import copies
 from sava_assets.freshness.overlap import in_words
 from sava_assets.freshness.rules import landing_of, set_aside
 from sava_assets.freshness.survey import Survey
@@ -76,6 +77,9 @@ def say_accounts(survey: Survey, console: Console, *, quarantine: bool) -> None:
         lines = [f"{name}: {reason}" for own in found.set_aside.values() for name, reason in own.items()]
         if quarantine:
             _say_some(console, lines, "in the table of decisions")
+    pruned = survey.store.current("pruned_dataset")
+    if pruned and (words := copies.in_words(pruned.numbers)):
+        _say(console, words)
     if passed := found.named():
         _say(console, "passed over:")
         _say_some(console, passed, "in the logs of the sets")

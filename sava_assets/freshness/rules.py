@@ -18,6 +18,7 @@ from sava_assets.formats.decision_files import decisions_version, read_decisions
 from sava_assets.formats.further_columns import further_types
 from sava_assets.formats.landing import Landed, Listing, fingerprint, landed, listing
 from sava_assets.formats.names import misnamed, shown, some
+from sava_assets.freshness.copies import has_copies
 from sava_assets.freshness.overlap import CLEAN_SETS, overlap
 from sava_assets.home.failures import in_words
 from sava_assets.home.resources import Knobs
@@ -201,6 +202,8 @@ def inputs(asset: str, home: Home, shards: Sequence[str], shard: str | None = No
         named["set_aside"] = digest(sorted(aside))
     if asset == "pruned_dataset" and (every := _set_aside_of_all(home, shards)):
         named["set_aside"] = digest(every)
+    if asset == "pruned_dataset" and has_copies(home.store, upstream_results(asset, "raw_images", home, shards)):
+        named["copies"] = knobs.prune.copies
     if asset == "label_distances":
         named["classes"] = class_names(home, shards)
     return named
