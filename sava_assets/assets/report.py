@@ -54,7 +54,7 @@ def curation_report(run: Run) -> Output:
     for column, rows in nearest.items():
         places = [np.searchsorted(used, row[row >= 0]).tolist() for row in rows]
         shown = shown.append_column(f"nearest_of_{column}", pa.array(places, pa.list_(pa.int32())))
-    flagged = np.not_equal(shown["algorithm_action"].to_pylist(), "keep")
+    flagged = np.array([action != "keep" for action in shown["algorithm_action"].to_pylist()], dtype=bool)
     # Of those that evidence speaks against: the rate is not one of copies, and a person may have decided on any image.
     threshold = pruned.numbers["threshold"]
     suspects = flagged & (shown["evidence"].to_numpy() >= (np.inf if threshold is None else threshold))
