@@ -4,14 +4,15 @@ from collections.abc import Iterator
 
 import dagster as dg
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
-from sava_assets.assets.ingest import shared_images
 from sava_assets.formats.landing import contents, count
 from sava_assets.formats.names import alike, some
 from sava_assets.freshness.computation import SHARDS, Home
-from sava_assets.freshness.rules import shards_of, wanted
+from sava_assets.freshness.overlap import CLEAN_SETS, shared_images
+from sava_assets.freshness.rules import set_aside, shards_of, wanted
 from sava_assets.home.resources import Workspace
 from sava_assets.home.store import Result
 
@@ -22,10 +23,10 @@ FEW_TOLD = 1 / 3
 """Share of the reference images whose class a classifier of the features tells, below which values mean little."""
 
 
-@dg.asset_check(asset="raw_images", partitions_def=SHARDS, additional_deps=["reference_images", "test_images"])
+@dg.asset_check(asset="raw_images", partitions_def=SHARDS, additional_deps=list(CLEAN_SETS))
 def images_disjoint(context: dg.AssetCheckExecutionContext, workspace: Home) -> dg.AssetCheckResult:
-    """No training image is also a reference or test image (by pixels)."""
-    there = [name for name in ("reference_images", "test_images") if name in wanted(workspace)]
+    """No training image is also a reference or test image (by pixels), or those that are will be set aside."""
+    there = [name for name in CLEAN_SETS if name in wanted(workspace)]
     sets = [workspace.store.current(name) for name in there]
     shared = [
         pair
@@ -35,7 +36,8 @@ def images_disjoint(context: dg.AssetCheckExecutionContext, workspace: Home) -> 
         for pair in shared_images(result, other)
     ]
     first = {"first": f"{shared[0][0]} is {shared[0][1]}"} if shared else {}
-    return dg.AssetCheckResult(passed=not shared, metadata={"shared": len(shared), **first})
+    aside = workspace.knobs.overlap == "set_aside"
+    return dg.AssetCheckResult(passed=aside or not shared, metadata={"shared": len(shared), **first})
 
 
 @dg.asset_check(asset="raw_images", partitions_def=SHARDS)
@@ -72,7 +74,9 @@ def class_shares_kept(context: dg.AssetCheckExecutionContext, workspace: Home) -
     spread = 0
     stratified = workspace.knobs.valuation.batching == "stratified"
     for _, result in _shards(context, workspace, "batches"):
-        points = result.table("points.parquet", ["label", "batch"])
+        points = result.table("points.parquet", ["label", "batch"]).filter(pc.field("batch").is_valid())
+        if not len(points):
+            continue
         labels = np.unique(points["label"].to_pylist(), return_inverse=True)[1]
         counts = np.zeros((result.numbers["batches"], labels.max() + 1), dtype=int)
         np.add.at(counts, (points["batch"].to_numpy(), labels), 1)
@@ -151,12 +155,13 @@ def plan_marginals(workspace: Home) -> dg.AssetCheckResult:
 
 @dg.asset_check(asset="point_values")
 def values_aligned(workspace: Home) -> dg.AssetCheckResult:
-    """Every point of every valued shard has one finite value, under its own id and label."""
+    """Every point of every valued shard that is not set aside has one finite value, under its own id and label."""
     points = workspace.store.require("point_values").table("points.parquet")
     wrong = 0
     for shard in points["shard"].unique().to_pylist():
         own = points.filter(pc.field("shard") == shard)
         raw = workspace.store.require("raw_images", shard).table("points.parquet")
+        raw = raw.filter(~pc.field("id").isin(pa.array(list(set_aside(workspace, shard)), pa.string())))
         wrong += own.select(["id", "label"]) != raw.select(["id", "label"])
     broken = int((~np.isfinite(points["value"].to_numpy())).sum())
     return dg.AssetCheckResult(

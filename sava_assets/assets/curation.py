@@ -8,12 +8,14 @@ import pyarrow.compute as pc
 import torch
 
 from sava_assets.assets import plots
+from sava_assets.assets.copies import with_copies
 from sava_assets.assets.decisions import decided_by_people
 from sava_assets.assets.findings import findings, with_findings
-from sava_assets.assets.ingest import refuse_shared_images
+from sava_assets.assets.set_aside import with_set_aside
 from sava_assets.assets.transport import read_row
 from sava_assets.freshness.computation import Run, computed
 from sava_assets.freshness.history import join_accuracy
+from sava_assets.freshness.overlap import SET_ASIDE, refuse_shared_images
 from sava_assets.home.resources import PruneKnobs
 from sava_assets.home.store import DamagedResult, Output, Result, table_file
 from sava_ops.decisions.assessment import Assessment
@@ -36,7 +38,8 @@ def point_values(run: Run) -> Output:
     index, members = run.read("batch_ot").table("rows.parquet"), run.read_shards("batches")
     found = assess(_rows(run, index["row"].to_pylist()), _plan(run.read("batch_plan")), run.knobs.valuation)
     shards = list(dict.fromkeys(index["shard"].to_pylist()))
-    tables = [members[shard].table("points.parquet") for shard in shards]
+    # What is in no batch is set aside.
+    tables = [members[shard].table("points.parquet").filter(pc.field("batch").is_valid()) for shard in shards]
     names = [pa.repeat(shard, len(table)) for shard, table in zip(shards, tables, strict=True)]
     points = pa.concat_tables(table.append_column("shard", name) for table, name in zip(tables, names, strict=True))
     # Rows are batch by batch, the table is shard by shard.
@@ -71,7 +74,8 @@ def _rows(run: Run, keys: list[str]) -> Iterator[BatchRow]:
 
 @computed(group="curation", kinds={"parquet"})
 def pruned_dataset(run: Run) -> Output:
-    """What becomes of each training image: keep, drop, relabel or review. `curated_dataset` publishes what is kept."""
+    """What becomes of each training image: keep, drop, relabel or review; set aside, if it also stands in the reference
+    or test set. `curated_dataset` publishes what is kept."""
     points, knobs = run.read("point_values").table("points.parquet"), run.knobs.prune
     labels, shards = (np.unique(points[name].to_pylist(), return_inverse=True)[1] for name in ("label", "shard"))
     made = decide(findings(points), labels, knobs.rule)
@@ -81,19 +85,27 @@ def pruned_dataset(run: Run) -> Output:
     mended = relabelled & knobs.relabel
     curated = np.where(mended, suggested, own)
     curated[~made.keep & ~mended] = None
-    ruling = decided_by_people(run, points, made.action.tolist(), curated.tolist())
+    copies = with_copies(run, points, made.action.tolist(), curated.tolist())
+    points = copies.points
+    ruling = decided_by_people(run, points, copies.actions, copies.curated)
     for name, column in ruling.columns.items():
         points = points.append_column(name, column)
     keep, action = ruling.columns["keep"].to_numpy(zero_copy_only=False), ruling.columns["action"].to_pylist()
     evidence, p_value = points["evidence"].to_numpy(), points["p_value"].to_numpy()
     numbers = {"points": len(points), "kept": int(keep.sum()), "pruned": int((~keep).sum())}
     numbers |= {f"to_{name}": action.count(name) for name in ("drop", "relabel", "review")}
+    table, aside = with_set_aside(run, points)
     return Output(
-        files={"points.parquet": table_file(points)},
-        numbers=numbers | {"threshold": made.threshold, "bad_share": bad_share(p_value)} | ruling.numbers,
+        files={"points.parquet": table_file(table)},
+        numbers=numbers
+        | {"threshold": made.threshold, "bad_share": bad_share(p_value)}
+        | copies.numbers
+        | ruling.numbers
+        | aside,
         pictures={
             "evidence": plots.histogram(evidence, "evidence (nats)", made.threshold),
             "share of bad points": _shares(points, {"label": labels, "shard": shards}, made),
+            **copies.pictures,
             **ruling.pictures,
         },
     )
@@ -134,7 +146,8 @@ def classifier_accuracy(run: Run) -> Output:
     """Test accuracy of ResNet18, with equal steps, trained on all data, on a random subset, on what is kept, on that
     with the relabelled images, and on all data weighted by how probably clean they are."""
     training, test = run.read_shards("raw_images"), run.read("test_images")
-    refuse_shared_images(training | {"the reference set": run.read("reference_images")}, "test", test)
+    shared = training if run.knobs.overlap == "refuse" else {}
+    refuse_shared_images(shared | {"the reference set": run.read("reference_images")}, "test", test)
     points = run.read("pruned_dataset").table("points.parquet")
     classes = sorted(set(points["label"].to_pylist()) | set(test.numbers["classes"]))
     pool, knobs = _labelled(training, classes, run), run.knobs.classifier
@@ -160,8 +173,9 @@ def classifier_accuracy(run: Run) -> Output:
 
 def _training_sets(points: pa.Table, classes: list[str]) -> dict[str, TrainingSet]:
     keep = points["keep"].to_numpy(zero_copy_only=False)
+    inside = np.not_equal(points["action"].to_pylist(), SET_ASIDE).nonzero()[0]
     # Another seed than any batch's or model's: the control must not share their chance.
-    control = keep_random(len(keep), pruned=int((~keep).sum()), seed=2**31)
+    control = inside[keep_random(len(inside), pruned=int((~keep[inside]).sum()), seed=2**31)]
     number = {name: i for i, name in enumerate(classes)}
     label = np.array([number[name] for name in points["label"].to_pylist()])
     # A suggested label is one of the reference set, which the test set may lack; that of a person goes before.
@@ -170,15 +184,14 @@ def _training_sets(points: pa.Table, classes: list[str]) -> dict[str, TrainingSe
     relabel = np.equal(points["action"].to_pylist(), "relabel") & (suggested >= 0)
     mended = torch.from_numpy(np.where(relabel, suggested, label))
     rows = {
-        name: torch.from_numpy(mask.nonzero()[0])
-        for name, mask in {"random": control, "pruned": keep, "relabelled": keep | relabel}.items()
+        name: torch.from_numpy(mask.nonzero()[0]) for name, mask in {"pruned": keep, "either": keep | relabel}.items()
     }
-    everything, weights = torch.arange(len(keep)), points["clean_probability"].to_numpy().astype(np.float32)
+    everything, weights = torch.from_numpy(inside), points["clean_probability"].to_numpy()[inside].astype(np.float32)
     return {
         "all": TrainingSet(everything),
-        "random": TrainingSet(rows["random"]),
+        "random": TrainingSet(torch.from_numpy(control)),
         "pruned": TrainingSet(rows["pruned"]),
-        "relabelled": TrainingSet(rows["relabelled"], labels=mended[rows["relabelled"]]),
+        "relabelled": TrainingSet(rows["either"], labels=mended[rows["either"]]),
         "reweighted": TrainingSet(everything, weights=torch.from_numpy(weights)),
     }
 

@@ -42,7 +42,7 @@ def decided_by_people(run: Run, points: pa.Table, actions: Sequence[str], curate
     """The decisions of people above those of the algorithm. Without any, the table is what it was before there were."""
     verdicts = resolved(read_decisions(run.workspace.folder(run.knobs.decisions)))
     own = points["label"].to_pylist()
-    hashes = _pixel_hashes(run, points["id"]) if verdicts.standing else own
+    hashes = images_of(run, points["id"])["pixel_hash"].to_pylist() if verdicts.standing else own
     present = set(hashes)
     known = {*run.read("reference_images").numbers["classes"], *own}
     refuse_unknown_labels(verdicts, present, known)
@@ -57,18 +57,18 @@ def decided_by_people(run: Run, points: pa.Table, actions: Sequence[str], curate
         run.log.warning(f"contradiction: {example}")
     if elsewhere := numbers["decisions_not_in_pool"]:
         run.log.info(f"{elsewhere} decisions are on images that are not in the pool; they wait for them")
-    listed = "\n".join(f"- {_plain(example)}" for example in examples)
+    listed = "\n".join(f"- {as_markdown(example)}" for example in examples)
     return Ruling(columns, numbers, {"contradictions": listed} if listed else {})
 
 
-def _pixel_hashes(run: Run, ids: pa.ChunkedArray) -> list[str]:
-    """Of these points, in their order."""
-    tables = [result.table("points.parquet", ["id", "pixel_hash"]) for result in run.read_shards("raw_images").values()]
-    known = pa.concat_tables(tables)
-    by_id = dict(zip(known["id"].to_pylist(), known["pixel_hash"].to_pylist(), strict=True))
-    return [by_id[name] for name in ids.to_pylist()]
+def images_of(run: Run, ids: pa.ChunkedArray) -> pa.Table:
+    """Sizes and pixel hashes of the images of these points, in their order."""
+    columns = ["id", "pixel_hash", "width", "height"]
+    known = pa.concat_tables(r.table("points.parquet", columns) for r in run.read_shards("raw_images").values())
+    rows = {name: row for row, name in enumerate(known["id"].to_pylist())}
+    return known.take(pa.array([rows[name] for name in ids.to_pylist()], pa.int64()))
 
 
-def _plain(text: str) -> str:
+def as_markdown(text: str) -> str:
     """Markdown of a text that somebody else wrote."""
     return "".join(f"\\{letter}" if letter in "\\`*_{}[]<>()#+-.!|&" else letter for letter in text)

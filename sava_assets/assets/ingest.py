@@ -2,13 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from upath import UPath
 
 from sava_assets.formats.further_columns import further_columns
@@ -16,7 +14,7 @@ from sava_assets.formats.landing import EncodedImage, contents, read_images
 from sava_assets.formats.names import shown
 from sava_assets.freshness.computation import Run, computed
 from sava_assets.freshness.rules import shards_of
-from sava_assets.home.store import Output, Result, table_file
+from sava_assets.home.store import Output, table_file
 from sava_ops.batches import split_batches
 from sava_ops.errors import BadInput
 from sava_ops.images.decode import inspect_all
@@ -73,24 +71,6 @@ def reference_images(run: Run) -> Output:
 def test_images(run: Run) -> Output:
     """The images on which accuracy is reported, and nothing else."""
     return _output(_ingest(run, run.workspace.folder(run.knobs.test or ""), prefix="test/"))
-
-
-def shared_images(one: Result, other: Result) -> list[tuple[str, str]]:
-    """Ids of images with equal pixels in two sets."""
-    first, second = (result.table("points.parquet", ["id", "pixel_hash"]) for result in (one, other))
-    shared = first.filter(pc.field("pixel_hash").isin(second["pixel_hash"].combine_chunks()))
-    known = dict(zip(second["pixel_hash"].to_pylist(), second["id"].to_pylist(), strict=True)) if len(shared) else {}
-    return [(row["id"], known[row["pixel_hash"]]) for row in shared.to_pylist()]
-
-
-def refuse_shared_images(ones: Mapping[str, Result], other_name: str, other: Result) -> None:
-    """Raise BadInput if a set of `ones` shares an image with the other set: it would judge itself."""
-    for name, one in ones.items():
-        if shared := shared_images(one, other):
-            raise BadInput(
-                f"{name} shares {len(shared)} images with the {other_name} set (first: {shared[0][0]} is "
-                f"{shared[0][1]}): remove them from one side"
-            )
 
 
 def ingest_shard(run: Run) -> Output:

@@ -7,11 +7,11 @@ from typing import Any
 import dagster as dg
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
 from sava_assets.freshness.computation import Run, computed
 from sava_assets.freshness.history import snapshots
+from sava_assets.freshness.overlap import valued
 from sava_assets.home.resources import Workspace
 from sava_assets.home.store import Output, Result, bytes_file, put_file, table_file
 from sava_assets.review.page import page
@@ -37,7 +37,7 @@ def curation_report(run: Run) -> Output:
     pruned, knobs = run.read("pruned_dataset"), run.knobs.review
     if pruned.inputs["raw_images"] != {shard: raw.data_version for shard, raw in run.read_shards("raw_images").items()}:
         raise BadInput("pruned_dataset is older than the shards: materialize pruned_dataset first")
-    points = with_people(pruned.table("points.parquet"))
+    points = with_people(valued(pruned.table("points.parquet")))
     reference, judges = run.read("reference_embeddings"), run.read("reference_images")
     names, labels = (reference.table("points.parquet")[name] for name in ("id", "label"))
     against, known = reference.tensors("features.safetensors")["features"], np.array(labels.to_pylist(), dtype=object)
@@ -54,13 +54,13 @@ def curation_report(run: Run) -> Output:
     for column, rows in nearest.items():
         places = [np.searchsorted(used, row[row >= 0]).tolist() for row in rows]
         shown = shown.append_column(f"nearest_of_{column}", pa.array(places, pa.list_(pa.int32())))
-    flagged = shown.filter(pc.field("algorithm_action") != "keep")
-    chosen = drawn(flagged["pixel_hash"].to_pylist(), size=knobs.sample, seed=knobs.seed)
-    # Of the flagged ones alone: a person may have decided on a copy, or on what was not flagged.
-    lot = [
-        action != "keep" and each in chosen
-        for action, each in zip(shown["algorithm_action"].to_pylist(), shown["pixel_hash"].to_pylist(), strict=True)
-    ]
+    flagged = np.array([action != "keep" for action in shown["algorithm_action"].to_pylist()], dtype=bool)
+    # Of those that evidence speaks against: the rate is not one of copies, and a person may have decided on any image.
+    threshold = pruned.numbers["threshold"]
+    suspects = flagged & (shown["evidence"].to_numpy() >= (np.inf if threshold is None else threshold))
+    hashes = np.array(shown["pixel_hash"].to_pylist(), dtype=object)
+    chosen = drawn(hashes[suspects].tolist(), size=knobs.sample, seed=knobs.seed)
+    lot = [bool(suspect) and each in chosen for suspect, each in zip(suspects, hashes, strict=True)]
     shown = shown.append_column("sample", pa.array(lot, pa.bool_()))
     prune = run.knobs.prune
     rate = realised(shown, prune.false_discovery_rate if prune.fraction is None else None)
@@ -72,7 +72,7 @@ def curation_report(run: Run) -> Output:
             "references.parquet": table_file(_references(judges, names.take(pa.array(used)), labels, used, run)),
             "summary.json": bytes_file(as_json(summary)),
         },
-        numbers={"shown": len(shown), "flagged": len(flagged), **rate},
+        numbers={"shown": len(shown), "flagged": int(flagged.sum()), **rate},
     )
 
 
@@ -89,14 +89,18 @@ def page_of(workspace: Workspace, result: Result, *, served: bool) -> bytes:
     """The page of this result, with the history as it is now."""
     store = workspace.store
     pruned = store.require("pruned_dataset")
-    points, shown = pruned.table("points.parquet", ["id", "action"]), result.table("shown.parquet")
+    points, shown = _actions(pruned), result.table("shown.parquet")
     past = [each for each in snapshots(store) if each.results.get("pruned_dataset") != pruned.key]
     before = store.find("pruned_dataset", past[-1].results["pruned_dataset"]) if past else None
-    news, counts = changes(shown, points, before.table("points.parquet", ["id", "action"]) if before else None)
+    news, counts = changes(shown, points, _actions(before) if before else None)
     summary = json.loads(result.read("summary.json"))
     history = [{"number": e.number, "time": e.time, **e.numbers, "changes": dict(e.changes)} for e in past]
     told = {**summary, "history": history, "changes": counts, "curation": pruned.key[:12]}
     return page(shown, result.table("references.parquet"), told, news, served=served)
+
+
+def _actions(pruned: Result) -> pa.Table:
+    return valued(pruned.table("points.parquet", ["id", "action"]))
 
 
 def _with_pictures(run: Run, shown: pa.Table) -> tuple[pa.Table, list[torch.Tensor]]:

@@ -7,13 +7,14 @@ from functools import cache, cached_property
 import numpy as np
 import pyarrow as pa
 import torch
+from jaxtyping import Bool
 from torch import Tensor
 
 from sava_assets.assets import plots
 from sava_assets.assets.findings import with_findings
-from sava_assets.assets.ingest import refuse_shared_images
 from sava_assets.formats.names import in_markdown
 from sava_assets.freshness.computation import Run, computed, log_work, sound_tensors
+from sava_assets.freshness.overlap import refuse_shared_images
 from sava_assets.freshness.rules import class_names
 from sava_assets.home.store import BATCH_ROWS, STARTING_POTENTIALS, Output, Result, digest, table_file, tensor_file
 from sava_ops.batches import split_batches
@@ -30,19 +31,23 @@ from sava_ops.valuation import plan_batches
 
 PAIRS = ("costs", "marginal_errors", "sweeps", "converged", "shift")
 """What of all rows is kept together."""
+_NOTHING_LEFT = "every training image is also in the reference or test set: put other images into the shards"
 CALIBRATION_POINTS = 16_384
 
 
 @computed(group="training", kinds={"numpy"})
 def batches(run: Run) -> Output:
-    """Which batch each point of a shard belongs to; a later shard changes nothing here."""
-    return _split(run, run.read("embeddings"))
+    """Which batch each point of a shard belongs to; a later shard changes nothing here. Images that also stand in the
+    reference or test set are in none."""
+    embedded = run.read("embeddings")
+    return _split(run, embedded, _inside(run, run.shard or "", embedded))
 
 
 @computed(group="reference", kinds={"numpy"})
 def reference_batches(run: Run) -> Output:
     """Which batch each reference point belongs to."""
-    return _split(run, run.read("reference_embeddings"))
+    embedded = run.read("reference_embeddings")
+    return _split(run, embedded, np.ones(embedded.numbers["points"], dtype=bool))
 
 
 @computed(group="reference", kinds={"pytorch"})
@@ -136,9 +141,12 @@ _MOST_CONFUSIONS, _LEAST_CONFUSION = 20, 0.02
 @computed(group="valuation", kinds={"pytorch"})
 def batch_ot(run: Run) -> Output:
     """Transport of every training batch to every reference batch; only rows that are not stored are computed."""
-    refuse_shared_images(run.read_shards("raw_images"), "reference", run.read("reference_images"))
+    if run.knobs.overlap == "refuse":
+        refuse_shared_images(run.read_shards("raw_images"), "reference", run.read("reference_images"))
     grid = _Grid(run)
     sizes = {shard: members.numbers["sizes"] for shard, _, members in grid.shards()}
+    if not any(sizes.values()):
+        raise BadInput(_NOTHING_LEFT)
     total, keys, kept = sum(map(len, sizes.values())), [], []
     for row_key, row in grid.rows():
         keys.append(row_key)
@@ -261,19 +269,30 @@ def read_row(run: Run, key: str) -> BatchRow | None:
     return BatchRow(**tensors) if tensors else None
 
 
-def _split(run: Run, embedded: Result) -> Output:
-    """Batch number of every point, and the sizes of the batches."""
+def _inside(run: Run, shard: str, embedded: Result) -> Bool[np.ndarray, " n"]:
+    """The embedded points of a shard that are not set aside."""
+    aside = run.set_aside(shard)
+    ids = embedded.table("points.parquet", ["id"])["id"].to_pylist()
+    return np.array([name not in aside for name in ids], dtype=bool)
+
+
+def _split(run: Run, embedded: Result, inside: Bool[np.ndarray, " n"]) -> Output:
+    """Batch number of every point, null where it is not to be in one, and the sizes of the batches."""
     points, config = embedded.table("points.parquet"), run.knobs.valuation
-    codes = np.unique(points["label"].to_pylist(), return_inverse=True)[1]
-    size = config.batch_size or len(points)
+    rows, count = inside.nonzero()[0], int(inside.sum())
+    codes = np.unique(points["label"].to_pylist(), return_inverse=True)[1][rows]
+    size = config.batch_size or max(count, 1)
     parts = split_batches(codes, batch_size=size, seed=config.seed, batching=config.batching)
     numbers = np.empty(len(points), dtype=np.int32)
-    for number, rows in enumerate(parts):
-        numbers[rows] = number
+    for number, own in enumerate(parts):
+        numbers[rows[own]] = number
+    column = pa.array(numbers, mask=~inside) if count < len(points) else pa.array(numbers)
+    aside = {"set_aside": len(points) - count} if count < len(points) else {}
     return Output(
-        files={"points.parquet": table_file(points.append_column("batch", pa.array(numbers)))},
-        numbers={"points": len(points), "batches": len(parts), "sizes": [len(rows) for rows in parts]}
-        | {"embeddings": embedded.data_version},
+        files={"points.parquet": table_file(points.append_column("batch", column))},
+        numbers={"points": count, "batches": len(parts), "sizes": [len(own) for own in parts]}
+        | {"embeddings": embedded.data_version}
+        | aside,
     )
 
 
@@ -305,9 +324,14 @@ def _calibration_sample(run: Run, classes: list[str]) -> Points:
     shards = run.read_shards("embeddings")
     labels = [_class_ids(result, classes) for result in shards.values()]
     config = run.knobs.valuation
-    rows = calibration_rows(
-        np.concatenate(labels), size=CALIBRATION_POINTS, per_class=config.class_sample, seed=config.seed
-    )
+    inside = np.concatenate([_inside(run, shard, result) for shard, result in shards.items()]).nonzero()[0]
+    if not len(inside):
+        raise BadInput(_NOTHING_LEFT)
+    rows = inside[
+        calibration_rows(
+            np.concatenate(labels)[inside], size=CALIBRATION_POINTS, per_class=config.class_sample, seed=config.seed
+        )
+    ]
     starts = np.cumsum([0, *map(len, labels)])
     features = []
     for i, result in enumerate(shards.values()):

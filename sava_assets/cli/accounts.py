@@ -1,6 +1,6 @@
-"""Where every file and row is: used, quarantined, or passed over; nothing is lost in silence."""
+"""Where every file and row is: used, set aside, quarantined, or passed over; nothing is lost in silence."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -9,7 +9,9 @@ from upath import UPath
 
 from sava_assets.formats.contents import PassedOver, contents
 from sava_assets.formats.names import shown
-from sava_assets.freshness.rules import landing_of
+from sava_assets.freshness import copies
+from sava_assets.freshness.overlap import in_words
+from sava_assets.freshness.rules import landing_of, set_aside
 from sava_assets.freshness.survey import Survey
 from sava_assets.home.store import Result
 from sava_ops.errors import BadInput
@@ -28,17 +30,19 @@ class Accounts:
     unread: list[str]
     """The other ones."""
     passed_over: list[PassedOver]
+    set_aside: Mapping[str, Mapping[str, str]]
+    """Shard → id of each image that is read and not used → the reason."""
 
     def total(self, number: str) -> int:
         return sum(result.numbers[number] for result in self.read)
 
     @property
     def line(self) -> str:
-        used, aside, passed = self.total("images"), self.total("quarantined"), len(self.passed_over)
+        read, aside, passed = self.total("images"), self.total("quarantined"), len(self.passed_over)
+        apart = sum(map(len, self.set_aside.values()))
         by_rule = sum(not each.reason for each in self.passed_over)
-        said = (
-            f"{used + aside + passed:,} files and rows: {used:,} used + {aside:,} quarantined + {passed:,} passed over"
-        )
+        said = f"{read + aside + passed:,} files and rows: {read - apart:,} used"
+        said += (f" + {apart:,} set aside" if apart else "") + f" + {aside:,} quarantined + {passed:,} passed over"
         said += f" ({by_rule:,} by rule, being no data by name)" if by_rule else ""
         return said + (f"; not read yet or refused: {', '.join(self.unread)}" if self.unread else "")
 
@@ -54,16 +58,28 @@ def accounts(survey: Survey) -> Accounts:
     states = [state for asset in SETS for state in survey.of(asset)]
     results = {s.title: survey.store.current(s.asset, s.shard) for s in states if s.status == "fresh"}
     read = [result for result in results.values() if result]
-    return Accounts(read, [s.title for s in states if not results.get(s.title)], list(_passed_over(survey)))
+    unread = [s.title for s in states if not results.get(s.title)]
+    shards = [s.shard for s in states if s.shard is not None and results.get(s.title)]
+    aside = {shard: found for shard in shards if (found := set_aside(survey, shard))}
+    return Accounts(read, unread, list(_passed_over(survey)), aside)
 
 
 def say_accounts(survey: Survey, console: Console, *, quarantine: bool) -> None:
-    """The sum, and the names of what was passed over (and set aside); one line each, whole, as it is."""
+    """The sum, how many are set aside of which shard, and the names of what was passed over; with `quarantine` also of
+    what was quarantined and set aside. One line each, whole, as it is."""
     found = accounts(survey)
     _say(console, found.line)
     if quarantine and (aside := found.quarantine()):
         _say(console, f"{len(aside):,} images quarantined:")
         _say_some(console, aside, "in quarantine.parquet of each set's result")
+    if words := in_words(found.set_aside):
+        _say(console, words)
+        lines = [f"{name}: {reason}" for own in found.set_aside.values() for name, reason in own.items()]
+        if quarantine:
+            _say_some(console, lines, "in the table of decisions")
+    pruned = survey.store.current("pruned_dataset")
+    if pruned and (words := copies.in_words(pruned.numbers)):
+        _say(console, words)
     if passed := found.named():
         _say(console, "passed over:")
         _say_some(console, passed, "in the logs of the sets")

@@ -29,9 +29,10 @@ def print_found(workspace: Workspace, planted: set[str]) -> None:
     """How many of the labels that were made wrong the values found."""
     import numpy as np
 
+    from sava_assets.freshness.overlap import valued
     from sava_ops.decisions.detection import auroc, found_in_top
 
-    points = workspace.store.require("pruned_dataset").table("points.parquet")
+    points = valued(workspace.store.require("pruned_dataset").table("points.parquet"))
     bad = np.array([name in planted for name in points["id"].to_pylist()])
     values, keep = points["evidence"].to_numpy(), points["keep"].to_numpy(zero_copy_only=False)
     pruned = int((~keep).sum())

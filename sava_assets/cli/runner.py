@@ -12,11 +12,11 @@ import dagster as dg
 from rich.console import Console
 from rich.markup import escape
 
-from sava_assets.assets.ingest import refuse_shared_images
 from sava_assets.cli.accounts import say_accounts
 from sava_assets.cli.preparation import dagster_instance
 from sava_assets.cli.progress import bars
 from sava_assets.definitions import ASSETS, CHECKS
+from sava_assets.freshness.overlap import refuse_shared_images
 from sava_assets.freshness.processes import bury_dead_runs, claim_shards, own_tags
 from sava_assets.freshness.rules import RULES, SHARDS_NAME, has_test_set, inputs, landing_of
 from sava_assets.freshness.survey import PENDING, State, Survey
@@ -27,7 +27,7 @@ from sava_assets.home.store import DamagedResult, place
 from sava_ops.errors import BadInput
 from sava_ops.forecast import forecast
 
-BACKFILLED = ("raw_images", "reference_images", "encoder", "embeddings", "batches")
+BACKFILLED = ("raw_images", "reference_images", "test_images", "encoder", "embeddings", "batches")
 STUDIED = ("raw_images", "reference_images", "test_images", "encoder", "embeddings", "reference_embeddings")
 """What a study reads of the chain."""
 LAST = "curated_dataset"
@@ -81,6 +81,7 @@ def study(workspace: Workspace, console: Console) -> None:
         )
     with _session(workspace, console) as (instance, shards):
         _raise(_run_due(workspace, instance, console, STUDIED, shards))
+        refuse_overlap(workspace, shards, training=True)  # it reads whole shards: nothing is set aside there
         for asset, own in STUDIES.items():
             for cell in own.cells:
                 if is_due(asset, workspace, shards, cell):
@@ -110,7 +111,7 @@ def _run_due(
     disjoint = False
     while units := _next_units(survey := Survey(workspace, shards), assets, chosen, failed):
         if units[0].asset not in SETS and not disjoint:
-            refuse_overlap(workspace, shards)
+            refuse_overlap(workspace, shards, training=workspace.knobs.overlap == "refuse")
             disjoint = True
         if units[0].asset == "batch_ot" and (told := _forecast(workspace, shards)):
             console.print(told, highlight=False)
@@ -237,17 +238,18 @@ def _next_units(survey: Survey, assets: Sequence[str], chosen: Sequence[str], fa
     return []
 
 
-def refuse_overlap(workspace: Workspace, shards: Sequence[str]) -> None:
-    """Raise BadInput if two of training, reference and test set share an image, before any work is spent on them."""
+def refuse_overlap(workspace: Workspace, shards: Sequence[str], *, training: bool) -> None:
+    """Raise BadInput if reference and test set share an image, or `training` data and one of them, before any work is
+    spent on them."""
     store = workspace.store
-    found = {shard: store.current("raw_images", shard) for shard in shards}
-    training = {shard: result for shard, result in found.items() if result}
+    found = {shard: store.current("raw_images", shard) for shard in shards} if training else {}
+    pool = {shard: result for shard, result in found.items() if result}
     reference, test = store.current("reference_images"), store.current("test_images")
     test = test if has_test_set(workspace) else None
     if reference:
-        refuse_shared_images(training, "reference", reference)
+        refuse_shared_images(pool, "reference", reference)
     if test:
-        refuse_shared_images(training | ({"the reference set": reference} if reference else {}), "test", test)
+        refuse_shared_images(pool | ({"the reference set": reference} if reference else {}), "test", test)
 
 
 def _materialize(

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sava_assets.formats.names import shown
 from sava_assets.freshness.condition import automation_condition
-from sava_assets.freshness.rules import RULES, SHARDS_NAME, Pinned, inputs, key, look, upstream_results
+from sava_assets.freshness.rules import RULES, SHARDS_NAME, Pinned, inputs, key, look, set_aside, upstream_results
 from sava_assets.home.failures import described
 from sava_assets.home.ownership import owned
 from sava_assets.home.resources import Knobs, Workspace
@@ -81,6 +81,12 @@ class Run:
     def read_shards(self, upstream: str) -> dict[str, Result]:
         """What a sharded upstream asset produced last, by shard, in order."""
         return {str(shard): result for shard, result in self._results(upstream).items()}
+
+    def set_aside(self, shard: str) -> dict[str, str]:
+        """Id of each image of the shard that also stands in a clean set, and why it is left out."""
+        if not RULES[self.asset].apart_from:
+            raise AssertionError(f"{self.asset} does not declare what its training images are kept apart from")
+        return set_aside(self.pinned, shard)
 
     def _results(self, upstream: str) -> dict[str | None, Result]:
         if upstream not in RULES[self.asset].reads:

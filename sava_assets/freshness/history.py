@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from sava_assets.freshness.overlap import valued
 from sava_assets.freshness.rules import PROOF, RULES
 from sava_assets.home.ownership import owned
 from sava_assets.home.publication import GRACE_SECONDS, Publication
@@ -55,7 +56,7 @@ def record(workspace: Workspace, shards: Sequence[str]) -> Snapshot:
         return known[-1]
     pruned = store.require("pruned_dataset")
     before = store.find("pruned_dataset", known[-1].results["pruned_dataset"]) if known else None
-    points = pruned.table("points.parquet", ["shard", "value", "keep"])
+    points = valued(pruned.table("points.parquet", ["shard", "value", "keep", "action"]))
     value = points["value"].to_numpy()
     made = Snapshot(
         number=known[-1].number + 1 if known else 1,
@@ -201,5 +202,5 @@ def _changes(before: Result | None, now: Result) -> dict[str, int]:
 
 
 def _decisions(result: Result) -> dict[str, bool]:
-    points: pa.Table = result.table("points.parquet", ["id", "keep"])
+    points: pa.Table = valued(result.table("points.parquet", ["id", "keep", "action"]))
     return dict(zip(points["id"].to_pylist(), points["keep"].to_pylist(), strict=True))

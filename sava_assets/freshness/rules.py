@@ -20,6 +20,8 @@ from sava_assets.formats.decision_files import decisions_version, read_decisions
 from sava_assets.formats.further_columns import further_types
 from sava_assets.formats.landing import Landed, Listing, fingerprint, landed, listing
 from sava_assets.formats.names import misnamed, shown, some
+from sava_assets.freshness.copies import has_copies
+from sava_assets.freshness.overlap import CLEAN_SETS, overlap
 from sava_assets.home.failures import in_words
 from sava_assets.home.listed import listed
 from sava_assets.home.look import LookStore
@@ -94,6 +96,9 @@ class Rule:
     """Knobs that name folders whose content is read."""
     observed: tuple[str, ...] = ()
     """Source assets, and the knobs that name their folders of decisions: missing or empty ones name no result."""
+    apart_from: tuple[str, ...] = ()
+    """Sets that its training images must not stand in. Those that do are set aside, and only they may name the result:
+    not the rest of these sets."""
     sharded: bool = False
     published: bool = False
     """Its result stands for files outside the store, in `curated/`: where they are missing or damaged it is due."""
@@ -105,7 +110,7 @@ class Rule:
     @property
     def dependencies(self) -> tuple[str, ...]:
         """What it stands below of in the lineage."""
-        return self.reads + self.observed
+        return self.reads + self.observed + tuple(name for name in self.apart_from if name not in self.reads)
 
 
 _LABELS = ("valuation.label_metric", "valuation.class_sample", "valuation.calibration_sample")
@@ -122,7 +127,7 @@ RULES = {
     "encoder": Rule("1", upstream=("reference_images",), knobs=("encoder",)),
     "embeddings": Rule("2", upstream=("raw_images", "encoder"), sharded=True),
     "reference_embeddings": Rule("2", upstream=("reference_images", "encoder")),
-    "batches": Rule("1", upstream=("embeddings",), knobs=_BATCHING, sharded=True),
+    "batches": Rule("1", upstream=("embeddings",), knobs=_BATCHING, apart_from=CLEAN_SETS, sharded=True),
     "reference_batches": Rule("1", upstream=("reference_embeddings",), knobs=_BATCHING),
     "reference_values": Rule("6", upstream=("reference_embeddings",), knobs=("valuation",)),
     "label_distances": Rule(
@@ -130,6 +135,7 @@ RULES = {
         upstream=("reference_embeddings",),
         pinned=("embeddings",),
         knobs=(*_LABELS, "valuation.unit_norm", "valuation.seed"),
+        apart_from=CLEAN_SETS,
     ),
     "batch_ot": Rule(
         "6",
@@ -154,6 +160,7 @@ RULES = {
         pinned=("reference_images",),
         knobs=tuple(f"prune.{name}" for name in _PRUNE + _BRAKE),
         observed=("decisions",),
+        apart_from=CLEAN_SETS,
     ),
     "curation_report": Rule(
         "1",
@@ -218,9 +225,23 @@ def inputs(asset: str, home: Home, shards: Sequence[str], shard: str | None = No
         raise BadInput(fault)
     if asset == "curated_dataset" and (versions := _columns_versions(home, shards)):
         named["columns"] = versions
+    # The calibration leaves them out, too, but is pinned: a later shard that shares an image must not undo it.
+    if asset == "batches" and (aside := set_aside(home, shard or "")):
+        named["set_aside"] = digest(sorted(aside))
+    if asset == "pruned_dataset" and (every := _set_aside_of_all(home, shards)):
+        named["set_aside"] = digest(every)
+    if asset == "pruned_dataset" and has_copies(home.store, upstream_results(asset, "raw_images", home, shards)):
+        named["copies"] = knobs.prune.copies
     if asset == "label_distances":
         named["classes"] = class_names(home, shards)
     return named
+
+
+def set_aside(home: Home, shard: str) -> dict[str, str]:
+    """Id of each image of the shard that values and cut are to do without, and why."""
+    if home.knobs.overlap == "refuse":  # who runs the chain refuses it
+        return {}
+    return overlap(home.store, shard, [name for name in wanted(home) if name in CLEAN_SETS])
 
 
 def named_upstream(asset: str, knobs: Knobs) -> tuple[str, ...]:
@@ -345,6 +366,12 @@ def _columns_versions(home: Home, shards: Sequence[str]) -> dict[str, str]:
     found = upstream_results("curated_dataset", "raw_images", home, shards)
     versions = {str(s): result.numbers.get("columns_version") for s, result in found.items()}
     return {s: version for s, version in versions.items() if version}
+
+
+def _set_aside_of_all(home: Home, shards: Sequence[str]) -> dict[str, dict[str, str]]:
+    """What is set aside of each shard, of those that have some."""
+    found = upstream_results("pruned_dataset", "raw_images", home, shards)
+    return {str(s): aside for s in found if (aside := set_aside(home, str(s)))}
 
 
 def _observed_version(home: Home, name: str) -> str | None:

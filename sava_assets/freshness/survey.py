@@ -109,7 +109,7 @@ class Survey:
 
     def _compared(self, asset: str, shard: str | None) -> State:
         named = named_upstream(asset, self.knobs)
-        pending = self._pending(named, asset, shard)
+        pending = self._pending((*named, *RULES[asset].apart_from), asset, shard)
         failure = self.store.failure(asset, shard)
         try:
             if unsettled := self._unsettled(asset, shard):
@@ -187,8 +187,8 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str
     for name in dict.fromkeys([*now, *before]):
         if before.get(name) != now.get(name):
             yield f"{'shard' if name == 'landing' else name} content changed"
-    for name in sorted(new.keys() - {"code_version", "knobs", "sources"}):
-        before, after = old.get(name), new[name]
+    for name in sorted((old.keys() | new.keys()) - {"code_version", "knobs", "sources"}):
+        before, after = old.get(name), new.get(name)
         if not isinstance(before, dict) or not isinstance(after, dict):
             if before != after:
                 yield f"{name} changed"

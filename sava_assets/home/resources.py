@@ -7,7 +7,7 @@ import re
 import reprlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -62,6 +62,8 @@ class PruneKnobs(BaseModel):
     """Cut as many points as the false-discovery rate allows, even more than `brake`."""
     relabel: bool = False
     """Keep points whose action is "relabel", under their suggested label; without it they are left out."""
+    copies: Literal["keep", "one"] = "keep"
+    """Of images with equal pixels all are kept, or the best one; what a person decided on them holds for each."""
     export_images: bool = True
     """Publish the kept images, not only the table of points."""
     dry_run: bool = False
@@ -120,6 +122,9 @@ class Knobs(BaseModel):
     """Clean images on which accuracy is reported. A home needs none: null, or not set and no folder of that name."""
     decisions: str = "decisions"
     """What people decided about images (`sava_assets.formats.decision_files`)."""
+    overlap: Literal["set_aside", "refuse"] = "set_aside"
+    """What becomes of a training image that also stands in the reference or test set: it is left out and counted, or
+    the run refuses the sets."""
     clean_train: str | None = None
     """Clean images that train the encoder; without them half of the reference set does."""
     classes: list[str] | None = None

@@ -323,7 +323,10 @@ function overview() {
     ["to drop", numbers.to_drop], ["to relabel", numbers.to_relabel], ["to review", numbers.to_review],
     ["decided by people", numbers.decided_by_people ?? 0], ["changed by people", numbers.changed_by_people ?? 0],
     ["contradictions among people", numbers.contradictions ?? 0],
-    ["decided, not in the pool", numbers.decisions_not_in_pool ?? 0]]);
+    ["decided, not in the pool", numbers.decisions_not_in_pool ?? 0],
+    ...(numbers.copied_images ? [["with copies in the pool", numbers.copied_images],
+      ["copies under another label", numbers.copies_under_two_labels], ["copies left out", numbers.copies_left_out]] : []),
+    ...Object.entries(numbers.set_aside ?? {}).map(([shard, n]) => [`set aside of ${shard}: also in a clean set`, n])]);
   const rates = table(["", "share"], [["estimated bad", percent(numbers.bad_share)],
     ["false discoveries, nominal", rate.nominal_false_discovery_rate === null ? "a fixed share is cut"
       : percent(rate.nominal_false_discovery_rate)],

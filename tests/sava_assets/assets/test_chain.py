@@ -25,6 +25,7 @@ from sava_ops.decisions.detection import auroc
 from tests.pictures import png, scan
 from tests.sava_assets.homes import (
     NAMES,
+    SETTINGS,
     copy_of,
     materialize,
     pictures,
@@ -300,10 +301,10 @@ def refused(home: Path, message: str, *, curated: bool = False) -> None:
     assert (home / "curated").exists() == curated
 
 
-def test_an_image_in_two_sets_is_refused_whatever_its_file(tmp_path):
+def test_an_image_in_two_sets_is_refused_whatever_its_file_where_that_is_asked(tmp_path):
     shared = png(scan(1, 2_001))  # the second reference image
     home = tmp_path / "training"
-    write_home(home)
+    write_home(home, SETTINGS | {"overlap": "refuse"})
     (home / "landing" / "second" / "east" / "copy.png").write_bytes(shared)
     refused(
         home,
@@ -311,7 +312,7 @@ def test_an_image_in_two_sets_is_refused_whatever_its_file(tmp_path):
         "remove them from one side",
     )
     home = tmp_path / "test"
-    write_home(home)
+    write_home(home)  # two clean sets must not share an image in any home
     write_set(home / "test" / "clean.parquet", pictures(4, first=2_000))
     refused(home, r"the reference set shares 4 images with the test set \(first: reference/east/000.png is test/0\)")
 

@@ -152,7 +152,13 @@ def test_reference_trusted_fails_when_many_points_are_suspicious(workspace, susp
     store.set_current(sound)
 
 
-def test_images_disjoint_fails_when_the_reference_set_holds_a_training_image(workspace):
+@pytest.mark.parametrize("setting", ["refuse", "set_aside"])
+def test_images_disjoint_names_a_training_image_of_the_reference_set_and_fails_where_that_is_refused(
+    curated, tmp_path, setting
+):
+    workspace = copy_of(curated[0], tmp_path / "home")
+    with (workspace.root / "sava.yaml").open("a") as file:
+        file.write(f"overlap: {setting}\n")
     training, reference = workspace.store.current("raw_images", "first"), workspace.store.current("reference_images")
     assert evaluate(workspace, "images_disjoint", "first").passed
     points, own = reference.table("points.parquet"), training.table("points.parquet")
@@ -163,8 +169,8 @@ def test_images_disjoint_fails_when_the_reference_set_holds_a_training_image(wor
         table_file(points.set_column(column, "pixel_hash", pa.array(hashes))),
     )  # fmt: skip
     evaluation = evaluate(workspace, "images_disjoint", "first")
-    workspace.store.set_current(reference)
-    assert not evaluation.passed
+    assert evaluation.passed == (setting == "set_aside")
+    assert evaluation.metadata["shared"].value == 1
     assert evaluation.metadata["first"].value == f"{own['id'][2].as_py()} is {points['id'][0].as_py()}"
 
 

@@ -1,0 +1,81 @@
+"""Training images that also stand in the reference or the test set, by their pixels: set aside, with the reason.
+
+They stay in `raw_images` and `embeddings`, which say what a shard holds: another reference or test set costs no image a
+second reading. They are left out where the points of a shard are divided into batches and where the calibration takes
+its sample, as values, p-values and the cut are made of these alone. What names such a result is which of its own images
+are shared, never the rest of the other sets; where none is, nothing is named.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from sava_assets.formats.names import shown
+from sava_assets.home.store import Result, Store, file_name
+from sava_ops.errors import BadInput
+
+CLEAN_SETS = ("reference_images", "test_images")
+"""What training images are kept apart from."""
+SET_ASIDE = "set_aside"
+"""Action of these images in the table of decisions; they have neither value nor evidence."""
+
+
+def overlap(store: Store, shard: str, clean: Sequence[str]) -> dict[str, str]:
+    """Id of each image of the shard that stands in one of these sets, and why it is set aside; of sets that are there.
+
+    Compared once for each content of shard and sets: a look reads what the last one found.
+    """
+    results = {name: result for name in clean if (result := store.current(name))}
+    training = store.current("raw_images", shard)
+    if training is None or not results:
+        return {}
+    compared = {name: result.data_version for name, result in {"raw_images": training, **results}.items()}
+    place = f"looks/overlaps/{file_name(shard)}.json"
+    known = store.read_json(place) or {}
+    if known.get("compared") != compared:
+        found: dict[str, str] = {}
+        for name, result in results.items():
+            title = name.removesuffix("_images")
+            found = {
+                one: f"also in the {title} set ({other})" for one, other in shared_images(training, result)
+            } | found
+        known = {"compared": compared, "found": found}
+        store.put_json(place, known)
+    return known["found"]
+
+
+def valued(points: pa.Table) -> pa.Table:
+    """Without the points that are set aside."""
+    return points.filter(pc.field("action") != SET_ASIDE)
+
+
+def shared_images(one: Result, other: Result) -> list[tuple[str, str]]:
+    """Ids of images with equal pixels in two sets."""
+    first, second = (result.table("points.parquet", ["id", "pixel_hash"]) for result in (one, other))
+    shared = first.filter(pc.field("pixel_hash").isin(second["pixel_hash"].combine_chunks()))
+    known = dict(zip(second["pixel_hash"].to_pylist(), second["id"].to_pylist(), strict=True)) if len(shared) else {}
+    return [(row["id"], known[row["pixel_hash"]]) for row in shared.to_pylist()]
+
+
+def refuse_shared_images(ones: Mapping[str, Result], other_name: str, other: Result) -> None:
+    """Raise BadInput if a set of `ones` shares an image with the other set: it would judge itself."""
+    for name, one in ones.items():
+        if shared := shared_images(one, other):
+            raise BadInput(
+                f"{name} shares {len(shared)} images with the {other_name} set (first: {shared[0][0]} is "
+                f"{shared[0][1]}): remove them from one side"
+            )
+
+
+def in_words(aside: Mapping[str, Mapping[str, str]]) -> str:
+    """How many images are set aside, and of which shards; empty if none is. `aside`: shard → id → reason."""
+    counts = {shard: len(found) for shard, found in aside.items() if found}
+    if not counts:
+        return ""
+    parts = ", ".join(f"{count:,} of {shown(shard)}" for shard, count in sorted(counts.items(), key=_most_first))
+    return f"{sum(counts.values()):,} training images are set aside, being in the reference or test set too: {parts}"
+
+
+def _most_first(entry: tuple[str, int]) -> tuple[int, str]:
+    return -entry[1], entry[0]
