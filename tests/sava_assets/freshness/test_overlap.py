@@ -70,7 +70,7 @@ def test_equal_contents_are_compared_once_and_other_contents_again(store, monkey
 
 def test_a_damaged_note_of_what_was_found_is_made_anew(store):
     found = overlap(store, "s", CLEAN_SETS)
-    (note,) = (store.root / "overlaps").iterdir()
+    (note,) = (store.root / "looks" / "overlaps").iterdir()
     note.write_bytes(b'{"compared": ')
     assert overlap(store, "s", CLEAN_SETS) == found
 
