@@ -85,7 +85,7 @@ def test_a_label_given_to_a_mark_is_not_learned(monkeypatch, learned, blamed):
 
 
 def test_a_class_that_is_frequent_is_no_flood(monkeypatch):
-    """All its labels are right, so the reference points gain nothing, and the noise model is as without the question."""
+    """All its labels are right, so the reference points gain nothing, and the noise model is as if none had asked."""
     pool = drawn(4_000, 32)
     pool = pool.take(((pool.labels == 0) | (torch.arange(4_000) % 5 == 0)).nonzero()[:, 0])
     noise = fitted(drawn(200, 33), pool)
