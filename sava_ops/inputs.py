@@ -13,6 +13,9 @@ Array = np.ndarray | Tensor
 SHORTEST = 1e-12
 """Length below which torch takes a vector for zero."""
 
+AFFORDABLE_WIDTH = 4_096
+"""Features of which a square matrix takes seconds and megabytes; an encoder has fewer."""
+
 
 def as_points(features: Array, labels: Array, *, side: str, unit_norm: bool, device: str = "cpu") -> Points:
     """Checked points: features (n, d) float32 or float64, finite, unit norm if asked; labels (n,) int64 ≥ 0.
@@ -54,11 +57,11 @@ def _within_range(x: Tensor, side: str) -> Tensor:
 
 
 def in_their_span(train: Points, reference: Points) -> tuple[Points, Points]:
-    """The same points in no more coordinates than there are points, where they have more features than that: R of the
-    QR decomposition, which keeps every distance and every product. What grows with the square of the width is then
-    bounded by the points."""
+    """The same points in no more coordinates than there are points, where they have more than `AFFORDABLE_WIDTH`
+    features: R of the QR decomposition, which keeps every distance and every product. What grows with the square of the
+    width is then bounded by the points."""
     x = torch.cat([train.features, reference.features])
-    if x.shape[1] <= len(x):
+    if x.shape[1] <= max(len(x), AFFORDABLE_WIDTH):
         return train, reference
     coordinates = torch.linalg.qr(x.double().T, mode="r").R.T.to(x.dtype).contiguous()
     own, others = coordinates.split([len(train), len(reference)])

@@ -8,8 +8,15 @@
     L(T, p̃)   = Σ_pool log Σ_c p̃(c | x_i) T[c, z_i] + Σ_reference log p̃(y_j | x_j), all points held out
     ℓ_c(x, z) = −log p̃(c | x) − log (T[c, z] / U[c, z])    what class c costs an image that is labelled z
 
-T is U at first; then T and p̃ are found by turns, each from the other, for as long as L rises, `ROUNDS` times at most;
-in the first turn T from p as well, and the better one by L goes on.
+At first T is U, and p has the class shares of the pool's labels; or it is
+
+    D[c, z]   = (1 − ω) 1[c = z] + ω q_z       a wrong label is drawn from q, whatever the image: ω and q by EM on p
+
+and p has the class shares that the images alone tell (`label_shift`). Where one label is given too often, to images
+with one mark, say, U takes it for a frequent class and p̃ would learn the mark. Reference points held out decide, whose
+labels nobody made wrong: D goes on if p̃ has less log loss under it, by more than chance explains. Then T and p̃ are
+found by turns, each from the other, for as long as L rises, `ROUNDS` times at most; in the first turn T from p as well,
+and the better one by L goes on.
 
 A small reference set, or one of other cameras, knows its classes by few images; the pool has many, most of them
 labelled right. A step of semi-supervised learning under label noise (Nigam et al. 2000; Sukhbaatar et al. 2015; with
@@ -25,7 +32,9 @@ has the labels of its own fold behind it at second hand, by way of the p̃ of th
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -36,10 +45,13 @@ from torch.nn.functional import one_hot
 
 from sava_ops.ot.cost import Points
 from sava_ops.reference.discriminant import Discriminant, fold_numbers
+from sava_ops.reference.label_shift import estimated_shares
 from sava_ops.reference.logistic import Regressions, losses
 
 PRIOR_LABELS = 100.0
 """Strength of the Dirichlet prior: so many images with a label say as much of it as the prior."""
+CHANCE_DEVIATIONS = 2.0
+"""By how many standard errors D has to be better than U."""
 ROUNDS = 2
 """Of T and p̃ by turns: each fits the regressions on both sides again."""
 INVERSE_PENALTY = 2.0
@@ -122,10 +134,18 @@ class _Joint(NamedTuple):
     reference_losses: Float[Tensor, "M classes"]
     """−log p̃ of the reference points, each held out."""
 
+    def own_losses(self, sides: "_BothSides") -> Float[Tensor, " M"]:
+        """Of the reference points under their own labels."""
+        return self.reference_losses.gather(1, sides.reference.labels[:, None])[:, 0].double()
+
+    def clearly_beats(self, other: "_Joint", sides: "_BothSides") -> bool:
+        """Whether the reference points, each beside itself, cost less here, by more than chance."""
+        less = other.own_losses(sides) - self.own_losses(sides)
+        return float(less.sum()) > CHANCE_DEVIATIONS * float(less.square().sum()) ** 0.5
+
     def likelihood(self, noise: _Confusions, sides: "_BothSides") -> float:
         """L."""
-        own = self.reference_losses.gather(1, sides.reference.labels[:, None])
-        return noise.held_out(self.pool, sides) - float(own.double().sum())
+        return noise.held_out(self.pool, sides) - float(self.own_losses(sides).sum())
 
 
 class _BothSides:
@@ -133,19 +153,20 @@ class _BothSides:
 
     def __init__(self, reference: Points, pool: Points, known: Discriminant, *, seed: int) -> None:
         classes, folds = known.biases.shape[1], len(known.biases)
-        self.reference, self.pool = reference, pool
+        self.reference, self.pool, self.folds = reference, pool, folds
         self.pool_folds = hashed_folds(pool.features, folds)
         self.reference_folds = fold_numbers(reference.labels, seed=seed)
         x = torch.cat([pool.features, reference.features])
         fold_of = torch.cat([self.pool_folds, self.reference_folds])
         self.certain = one_hot(reference.labels, classes).to(x)
-        self.by_reference = [probabilities(pool, known, fold) for fold in range(folds)]
         seen = torch.stack([fold_of != fold if folds > 1 else fold_of == fold for fold in range(folds)])
         self.problem = Regressions(x, seen.to(x))
 
-    def fit(self, confusions: Float[Tensor, "folds classes classes"]) -> _Joint:
-        """p̃ on the soft labels of this T."""
-        pairs = zip(self.by_reference, confusions, strict=True)
+    def fit(
+        self, by_reference: Float[Tensor, "folds n classes"], confusions: Float[Tensor, "folds classes classes"]
+    ) -> _Joint:
+        """p̃ on the soft labels of this p and T."""
+        pairs = zip(by_reference, confusions, strict=True)
         targets = [torch.cat([_truth(p, own, self.pool.labels), self.certain]) for p, own in pairs]
         weights, biases, converged = self.problem.solve(torch.stack(targets), INVERSE_PENALTY)
         logits = _own_logits(self.reference.features, self.reference_folds, weights, biases)
@@ -172,19 +193,28 @@ def fit_label_noise(reference: Points, pool: Points, known: Discriminant, *, see
     present = known.shares > 0
     pool = pool.take(present[pool.labels].nonzero()[:, 0])
     sides = _BothSides(reference, pool, known, seed=seed)
-    p = torch.stack(sides.by_reference).mean(0)
-    noise = _by_folds(p, sides, present, even=True)
-    found, explained = sides.fit(noise.confusions), None
+    first = []
+    estimated = estimated_shares(known.losses(pool.features), known) if len(pool) else known.shares
+    for shares, model in ((_given_shares(pool, known), None), (estimated, partial(_drawn, present=present))):
+        by_reference = torch.stack([probabilities(pool, known, fold, shares) for fold in range(len(known.biases))])
+        noise = _by_folds(by_reference.mean(0), sides, present, model)
+        first.append((by_reference, noise, sides.fit(by_reference, noise.confusions)))
+    by_reference, noise, found = first[first[1][2].clearly_beats(first[0][2], sides)]
+    p, explained = by_reference.mean(0), None
     before = found.likelihood(noise, sides)
     # Of two classes, nothing is unknown about a wrong label.
     for turn in range(ROUNDS if int(present.sum()) > 2 and len(pool) else 0):
         # A strong reference set is the better judge of who confuses what, for it has not learned from them.
         judges = [found.pool, p] if turn == 0 else [found.pool]
-        tried = [(judge, _by_folds(judge, sides, present)) for judge in judges]
+        tried = [(judge, _by_folds(judge, sides, present, _confusions)) for judge in judges]
         gains = [own.gain(judge, sides) for judge, own in tried]
         if explained is None:
             explained = _explained(*tried[0], sides, gain=gains[0])
-        refitted = [(own, sides.fit(own.confusions)) for (_, own), gain in zip(tried, gains, strict=True) if gain > 0]
+        refitted = [
+            (own, sides.fit(by_reference, own.confusions))
+            for (_, own), gain in zip(tried, gains, strict=True)
+            if gain > 0
+        ]
         likelihoods = [joint.likelihood(own, sides) for own, joint in refitted]
         if max(likelihoods, default=before) <= before:
             break
@@ -203,13 +233,18 @@ def fit_label_noise(reference: Points, pool: Points, known: Discriminant, *, see
     )
 
 
-def _by_folds(p: Float[Tensor, "n classes"], sides: _BothSides, present: Tensor, *, even: bool = False) -> _Confusions:
-    """T and U of every fold; T = U if all other labels are to be alike (`even`)."""
+def _by_folds(
+    p: Float[Tensor, "n classes"],
+    sides: _BothSides,
+    present: Tensor,
+    model: Callable[[Tensor, Tensor, Tensor], Tensor] | None,
+) -> _Confusions:
+    """T of this model and U of every fold; T = U without one."""
     labels, found = sides.pool.labels, []
-    for fold in range(len(sides.by_reference)):
-        fitted = sides.pool_folds != fold if len(sides.by_reference) > 1 else sides.pool_folds == fold
+    for fold in range(sides.folds):
+        fitted = sides.pool_folds != fold if sides.folds > 1 else sides.pool_folds == fold
         uniform = _uniform_noise(p[fitted], labels[fitted], present)
-        found.append((uniform if even else _confusions(p[fitted], labels[fitted], uniform), uniform))
+        found.append((model(p[fitted], labels[fitted], uniform) if model else uniform, uniform))
     confusions, uniform = (torch.stack(side) for side in zip(*found, strict=True))
     return _Confusions(confusions, uniform)
 
@@ -242,11 +277,17 @@ def _own_logits(
     return logits
 
 
-def probabilities(pool: Points, known: Discriminant, fold: int) -> Float[Tensor, "n classes"]:
-    """p(c | x) of one fold of the reference set's regressions, were the classes as frequent there as the pool's labels
-    are: who is rare in the reference set need not be rare."""
+def _given_shares(pool: Points, known: Discriminant) -> Float[Tensor, " classes"]:
     given = torch.bincount(pool.labels, minlength=len(known.shares)).to(known.shares) + 1
-    odds = (given / given.sum() / known.shares.clamp(min=SMALLEST)).log().to(known.biases)
+    return given / given.sum()
+
+
+def probabilities(
+    pool: Points, known: Discriminant, fold: int, shares: Float[Tensor, " classes"]
+) -> Float[Tensor, "n classes"]:
+    """p(c | x) of one fold of the reference set's regressions, had the classes these shares: who is rare in the
+    reference set need not be rare."""
+    odds = (shares.clamp(min=SMALLEST) / known.shares.clamp(min=SMALLEST)).log().to(known.biases)
     logits = pool.features @ known.weights[fold].T + known.biases[fold] + odds
     return logits.softmax(1).clamp(min=SMALLEST)
 
@@ -272,6 +313,21 @@ def _uniform_noise(p: Float[Tensor, "n classes"], labels: Int64[Tensor, " n"], p
         if abs(wrong - last) < EM_TOLERANCE / 10:
             break
     return (1 - wrong) * own + wrong * present.to(p.dtype) * (1 - own) / others
+
+
+def _drawn(p: Float[Tensor, "n classes"], labels: Int64[Tensor, " n"], uniform: Tensor, *, present: Tensor) -> Tensor:
+    """D; q near even, as T is near U."""
+    even = present.double() / present.sum()
+    right, q, wrong = p.gather(1, labels[:, None])[:, 0].double(), even, 0.2
+    for _ in range(EM_STEPS if len(p) else 0):
+        belongs = wrong * q[labels] / (wrong * q[labels] + (1 - wrong) * right)
+        wrong = min(max(float(belongs.mean()), LEAST_WRONG), MOST_WRONG)
+        drawn = (PRIOR_LABELS * even).index_add(0, labels, belongs)
+        q, last = drawn / drawn.sum(), q
+        if float((q - last).abs().max()) < EM_TOLERANCE:
+            break
+    drawn = ((1 - wrong) * torch.eye(len(q), dtype=q.dtype, device=q.device) + wrong * q).to(p.dtype)
+    return torch.where(present[:, None], drawn, uniform)
 
 
 def _confusions(p: Float[Tensor, "n classes"], labels: Int64[Tensor, " n"], prior: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from sava_ops import inputs
 from sava_ops.config import ValuationConfig
 from sava_ops.inputs import in_their_span
 from sava_ops.ot.cost import Points
@@ -19,6 +20,11 @@ def sides(width: int, count: int = 30) -> tuple[Points, Points]:
 def products(points: tuple[Points, Points]) -> torch.Tensor:
     x = torch.cat([side.features for side in points])
     return x @ x.T
+
+
+@pytest.fixture(autouse=True)
+def _no_width_is_affordable(monkeypatch):
+    monkeypatch.setattr(inputs, "AFFORDABLE_WIDTH", 0)
 
 
 @pytest.mark.parametrize("width", [62, 500])

@@ -63,6 +63,36 @@ def test_uniform_noise_is_nobodys_confusion(share):
     assert float(1 - noise.confusions.diagonal(dim1=1, dim2=2).mean()) == pytest.approx(share, abs=0.06)
 
 
+def marked(pool: Points) -> tuple[Points, np.ndarray]:
+    """A fifth of the other classes' images carry one mark, half of what they show is gone, and all are labelled 0."""
+    rows = (pool.labels > 0).nonzero()[:, 0].numpy()[::5]
+    features = pool.features.clone()
+    features[rows] = features[rows] / 2
+    features[rows, -1] += 5.0
+    return relabelled(Points(features, pool.labels), rows, np.zeros(len(rows), dtype=np.int64)), rows
+
+
+@pytest.mark.parametrize(
+    ("learned", "blamed"), [("from both", (0.75, 1.0)), ("as if the label were frequent", (0.0, 0.3))]
+)
+def test_a_label_given_to_a_mark_is_not_learned(monkeypatch, learned, blamed):
+    if learned != "from both":
+        monkeypatch.setattr(module, "CHANCE_DEVIATIONS", np.inf)
+    pool, rows = marked(drawn(4_000, 30, apart=3.0))
+    costs = fitted(drawn(800, 31, apart=3.0), pool).costs(pool.features, pool.labels)[rows]
+    least, most = blamed
+    assert least <= float((costs[:, 0] > costs[:, 1:].amin(1)).double().mean()) <= most
+
+
+def test_a_class_that_is_frequent_is_no_flood(monkeypatch):
+    """All its labels are right, so the reference points gain nothing, and the noise model is as if none had asked."""
+    pool = drawn(4_000, 32)
+    pool = pool.take(((pool.labels == 0) | (torch.arange(4_000) % 5 == 0)).nonzero()[:, 0])
+    noise = fitted(drawn(200, 33), pool)
+    monkeypatch.setattr(module, "CHANCE_DEVIATIONS", np.inf)
+    assert torch.equal(fitted(drawn(200, 33), pool).confusions, noise.confusions)
+
+
 def test_few_reference_points_learn_from_the_pool():
     reference, pool, unseen = drawn(12, 6, apart=2.0), drawn(2_000, 7, apart=2.0), drawn(1_000, 8, apart=2.0)
     known = fit_discriminant(reference, classes=CLASSES, seed=0)
