@@ -26,7 +26,9 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module")
-def browser():
+def browser(request):
+    """Started when the home is curated, which is done in this process: the driver occupies its event loop."""
+    request.getfixturevalue("curated")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
