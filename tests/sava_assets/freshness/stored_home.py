@@ -42,6 +42,10 @@ def pack(home: Path, target: Path = STORED) -> None:
 def unpack(home: Path) -> None:
     with tarfile.open(STORED) as archive:
         archive.extractall(home, filter="data")
+    for manifest in home.glob("store/results/*/*/manifest.json"):
+        for file in json.loads(manifest.read_bytes())["files"].values():
+            # Stands for what was left out: that it is there is all a look sees.
+            manifest.with_name(file["file"]).touch()
 
 
 if __name__ == "__main__":
