@@ -166,12 +166,12 @@ def puts_of_a_publication(workspace: Workspace, monkeypatch, fail_at: int | None
     """Publish another version; what the store was asked to put into `curated/`, the last of which failed if asked."""
     put, seen = Store.put, []
 
-    def counted(self, name, writer):
+    def counted(self, name, writer, **how):
         if self.root.name == "curated":
             seen.append(name)
             if len(seen) == fail_at:
                 raise error
-        return put(self, name, writer)
+        return put(self, name, writer, **how)
 
     with monkeypatch.context() as patch:
         patch.setattr(Store, "put", counted)
@@ -203,12 +203,12 @@ def test_a_disk_that_is_full_at_any_step_leaves_the_old_version_or_the_new(unpro
 def _killed_at(home: str, step: int) -> None:
     put, seen = Store.put, []
 
-    def killing(self, name, writer):
+    def killing(self, name, writer, **how):
         if self.root.name == "curated":
             seen.append(name)
             if len(seen) == step:
                 os.kill(os.getpid(), 9)
-        return put(self, name, writer)
+        return put(self, name, writer, **how)
 
     Store.put = killing
     curate(Workspace(home=home), QUIET)
