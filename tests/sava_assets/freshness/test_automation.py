@@ -24,7 +24,7 @@ from sava_assets.freshness import rules as freshness
 from sava_assets.freshness.sensors import recurate
 from sava_assets.freshness.survey import RETRY_SECONDS, Survey
 from sava_assets.home.resources import Workspace
-from sava_assets.home.store import Output, bytes_file
+from sava_assets.home.store import Output, bytes_file, table_file
 from sava_ops import BadInput
 from sava_ops.images.encoder import save_encoder, train_encoder
 from sava_ops.images.training import TrainingConfig
@@ -416,7 +416,8 @@ def test_150_shards_are_seen_and_each_change_is_found(deployment):
         for name in names:
             wanted = freshness.inputs(asset, survey, deployment.shards, name)
             content = {"numbers": {"classes": ["east"], "points": 1, "sizes": [1]}, "data_version": f"{asset} {name}"}
-            output = Output({"x": bytes_file(b"x")}, **content)
+            points = pa.table({"id": [name], "pixel_hash": [name]})
+            output = Output({"x": bytes_file(b"x"), "points.parquet": table_file(points)}, **content)
             store.set_current(store.save(asset, freshness.key(wanted), output, wanted), name)
     assert deployment.tick() == [("batch_ot", None)]
     (landing / "s077" / "east" / "b.png").write_bytes(png(scan(0, 30_000)))

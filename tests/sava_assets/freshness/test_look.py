@@ -24,6 +24,8 @@ from tests.sava_assets.freshness.stored_home import unpack
 from tests.sava_assets.homes import copy_of
 
 VERSION = "5" * 32
+EMBEDDED = ("embeddings", "reference_embeddings")
+SETS = ("raw_images", "reference_images", "test_images")
 
 
 @contextmanager
@@ -73,7 +75,8 @@ def whole_home(folder: Path, shards: int) -> Workspace:
     for asset in wanted(workspace):
         sharded = RULES[asset].sharded
         like = real.require(asset, "first" if sharded else None)
-        kept = {"moments.safetensors": bytes_file(like.read("moments.safetensors"))} if "embeddings" in asset else {}
+        small = dict.fromkeys(EMBEDDED, "moments.safetensors") | dict.fromkeys(SETS, "points.parquet")
+        kept = {small[asset]: bytes_file(like.read(small[asset]))} if asset in small else {}
         numbers = {**like.numbers} | ({"version": VERSION} if asset == "curated_dataset" else {})
         for shard in names if sharded else [None]:
             named = inputs(asset, workspace, names, shard)
