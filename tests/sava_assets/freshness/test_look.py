@@ -161,7 +161,8 @@ def test_what_somebody_else_put_replaced_or_took_away_is_in_the_next_look(homes)
 def test_what_another_process_stored_is_in_the_next_look(homes):
     workspace = homes[4]
     fresh = workspace.store.require("raw_images", "s002")
-    other = workspace.store.save("raw_images", "another", Output({}), {"code_version": "0"})
+    points = {"points.parquet": bytes_file(fresh.read("points.parquet"))}
+    other = workspace.store.save("raw_images", "another", Output(points), {"code_version": "0"})
     workspace.store.set_current(other, "s002")
     assert "due raw_images[s002]: code version 0 → 2" in " ".join(whole_look(workspace)[1])
     workspace.store.set_failure("raw_images", "s002", fresh.key, "no luck")
@@ -171,7 +172,7 @@ def test_what_another_process_stored_is_in_the_next_look(homes):
     workspace.store.forget(fresh)
     assert "due raw_images[s002]: no result yet" in whole_look(workspace)[1]
     workspace.store.save(
-        "raw_images", fresh.key, Output({}, fresh.numbers, data_version=fresh.data_version), fresh.inputs
+        "raw_images", fresh.key, Output(points, fresh.numbers, data_version=fresh.data_version), fresh.inputs
     )
     assert whole_look(workspace)[1] == []
 
