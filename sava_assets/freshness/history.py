@@ -59,7 +59,7 @@ def record(workspace: Workspace, shards: Sequence[str]) -> Snapshot:
     points = valued(pruned.table("points.parquet", ["shard", "value", "keep", "action"]))
     value = points["value"].to_numpy()
     made = Snapshot(
-        number=known[-1].number + 1 if known else 1,
+        number=_next_number(store),
         time=time.time(),
         results=results,
         numbers={
@@ -94,6 +94,13 @@ def join_accuracy(workspace: Workspace, accuracy: Result) -> None:
         if joined != past:
             _put(store, joined)
         return
+
+
+def _next_number(store: Store) -> int:
+    """After all that are there, also those that cannot be read any more."""
+    folder = store.root / SNAPSHOTS
+    there = [path.stem for path in folder.iterdir()] if folder.exists() else []
+    return max((int(name) for name in there if name.isdecimal()), default=0) + 1
 
 
 def _put(store: Store, snapshot: Snapshot, *, new: bool = False) -> None:
@@ -139,8 +146,9 @@ def _collect(store: Store, shards: Sequence[str], keep: int | None, grace: float
     used |= {part for asset, key in used for part in _parts(store.find(asset, key))}
     found: dict[tuple[str, str], list[Entry]] = defaultdict(list)
     for name, entry in tree(store.root / "results").items():
-        asset, key, *_ = name.split("/")
-        found[asset, key].append(entry)
+        if name.count("/") > 1:  # whatever else lies there is nobody's result
+            asset, key, _ = name.split("/", 2)
+            found[asset, key].append(entry)
     unused = {result: files for result, files in found.items() if result not in used}
     removed = {result: files for result, files in unused.items() if max(file.written for file in files) <= oldest}
     for asset, key in removed:

@@ -241,3 +241,21 @@ def test_a_snapshot_replaces_no_other(curated, tmp_path, monkeypatch):
     assert [past.number for past in snapshots(workspace.store)] == [1, 2, 3]
     assert snapshots(workspace.store)[1].results["pruned_dataset"] == "another"
     assert record(workspace, BOTH).number == 3
+
+
+def test_a_snapshot_that_cannot_be_read_is_not_replaced_either(curated, tmp_path):
+    workspace = copy_of(curated[0], tmp_path / "home")
+    damaged = workspace.root / "store" / "snapshots" / "000001.json"
+    damaged.write_bytes(b"")
+    assert record(workspace, BOTH).number == 2
+    assert record(workspace, BOTH).number == 2
+    assert damaged.read_bytes() == b""
+
+
+def test_what_is_no_result_stays_where_it_is(curated, tmp_path):
+    workspace = copy_of(curated[0], tmp_path / "home")
+    strays = [workspace.root / "store" / "results" / name for name in ("note.txt", "raw_images/note.txt")]
+    for stray in strays:
+        stray.write_text("mine")
+    assert collect_garbage(workspace, BOTH, grace=0) == (0, 0)
+    assert all(stray.read_text() == "mine" for stray in strays)
