@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sava_assets.formats.names import shown
 from sava_assets.freshness.computation import Run
 from sava_assets.freshness.overlap import SET_ASIDE
 from sava_assets.home.store import Result
@@ -24,7 +25,7 @@ def with_set_aside(run: Run, points: pa.Table) -> tuple[pa.Table, dict[str, Any]
         own = points.filter(pc.field("shard") == shard)
         tables.append(_joined(own, result, shard, aside[shard]) if shard in aside else own)
         for name, reason in aside.get(shard, {}).items():
-            run.log.info(f"set aside {name}: {reason}")
+            run.log.info(f"set aside {shown(name)}: {shown(reason)}")
     return pa.concat_tables(tables), {"set_aside": {shard: len(found) for shard, found in aside.items()}}
 
 

@@ -28,10 +28,11 @@ def page_in_home(workspace: Workspace) -> Path:
 
 def reported(workspace: Workspace) -> Iterator[str]:
     """Write the page; yields what is to be said."""
+    from sava_assets.assets.report import write_page
     from sava_assets.review.shown import in_words
 
     result = current_report(workspace)
-    yield f"{page_in_home(workspace)}"
+    yield f"{write_page(workspace, result)}"
     yield f"{result.numbers['flagged']:,} images are flagged"
     yield in_words(result.numbers)
     yield from decided(workspace)

@@ -62,8 +62,12 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = 60
 
     def do_GET(self) -> None:
-        if self._allowed(""):
+        if not self._allowed(""):
+            return
+        try:
             self._answer(HTTPStatus.OK, self.server.page(), "text/html; charset=utf-8")
+        except BadInput as fault:  # a curation goes on meanwhile
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, str(fault))
 
     def do_POST(self) -> None:
         length = self.headers.get("Content-Length", "")

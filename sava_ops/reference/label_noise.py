@@ -20,10 +20,10 @@ and the better one by L goes on.
 
 A small reference set, or one of other cameras, knows its classes by few images; the pool has many, most of them
 labelled right. A step of semi-supervised learning under label noise (Nigam et al. 2000; Sukhbaatar et al. 2015; with
-trusted data, Hendrycks et al. 2018) gets both. The soft labels come from the reference set alone: mistakes that the
-pool's labels share are not learned from them. T comes from p̃: a weak classifier's own confusions would look like those
-of the people who labelled, and p̃ has learned better; where it has not, a T that is the classifier's own predicts the
-labels of images held out no better than U does.
+trusted data, Hendrycks et al. 2018) gets both. What an image shows, the soft labels have from the reference set alone;
+they follow a given label only as far as p and T leave room for it. T comes from p̃: a weak classifier's own confusions
+would look like those of the people who labelled, and p̃ has learned better; where it has not, a T that is the
+classifier's own predicts the labels of images held out no better than U does.
 
 The p̃, T and U that judge a point were fitted without it and its label, on both sides alike: reference points by
 stratified folds, pool points by a hash of their features, which tells the fold of any image in any batch. Three things

@@ -150,3 +150,11 @@ def test_a_refused_save_raises_before_anything_is_written(tmp_path):
     with pytest.raises(BadInput, match="holds no list of decisions"):
         save_decisions(UPath(tmp_path / "decisions"), b"{}")
     assert not (tmp_path / "decisions").exists()
+
+
+def test_a_page_that_is_due_is_said_to_be(server):
+    def due() -> bytes:
+        raise BadInput("the page is due: run `sava curate` first")
+
+    server.page = due
+    assert ask(server, "GET", f"/{server.secret}/") == (503, "the page is due: run `sava curate` first")
