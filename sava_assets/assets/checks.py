@@ -12,7 +12,8 @@ from sava_assets.formats.landing import contents, count
 from sava_assets.formats.names import alike, some
 from sava_assets.freshness.computation import SHARDS, Home
 from sava_assets.freshness.overlap import CLEAN_SETS, shared_images
-from sava_assets.freshness.rules import set_aside, shards_of, wanted
+from sava_assets.freshness.rules import set_aside, wanted
+from sava_assets.freshness.sources import shards_of
 from sava_assets.home.resources import Workspace
 from sava_assets.home.store import Result
 

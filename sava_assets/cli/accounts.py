@@ -11,7 +11,8 @@ from sava_assets.formats.contents import PassedOver, contents
 from sava_assets.formats.names import shown
 from sava_assets.freshness import copies
 from sava_assets.freshness.overlap import in_words
-from sava_assets.freshness.rules import landing_of, set_aside
+from sava_assets.freshness.rules import set_aside
+from sava_assets.freshness.sources import landing_of
 from sava_assets.freshness.survey import Survey
 from sava_assets.home.store import Result
 from sava_ops.errors import BadInput

@@ -257,7 +257,7 @@ def gc(
     """Delete stored results that no curation in the history uses, and versions that were replaced long enough ago."""
     from sava_assets.cli.outcome import say
     from sava_assets.freshness.history import collect_garbage, collect_versions
-    from sava_assets.freshness.rules import shards_of
+    from sava_assets.freshness.sources import shards_of
     from sava_assets.home.resources import CURATED
 
     workspace = _existing(home)

@@ -11,7 +11,8 @@ from upath import UPath
 
 from sava_assets.cli.reviewing import page_in_home
 from sava_assets.formats.names import shown
-from sava_assets.freshness.rules import Home, has_test_set
+from sava_assets.freshness.rules import has_test_set
+from sava_assets.freshness.sources import Home
 from sava_assets.home.publication import Publication
 from sava_assets.home.resources import CURATED, Workspace
 from sava_assets.home.store import Result

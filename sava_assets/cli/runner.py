@@ -18,7 +18,8 @@ from sava_assets.cli.progress import bars
 from sava_assets.definitions import ASSETS, CHECKS
 from sava_assets.freshness.overlap import refuse_shared_images
 from sava_assets.freshness.processes import bury_dead_runs, claim_shards, own_tags
-from sava_assets.freshness.rules import RULES, SHARDS_NAME, has_test_set, inputs, landing_of
+from sava_assets.freshness.rules import RULES, SHARDS_NAME, has_test_set, inputs
+from sava_assets.freshness.sources import landing_of
 from sava_assets.freshness.survey import PENDING, State, Survey
 from sava_assets.home.failures import described
 from sava_assets.home.ownership import owned

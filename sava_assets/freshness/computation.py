@@ -14,7 +14,8 @@ from torch import Tensor
 
 from sava_assets.formats.names import shown
 from sava_assets.freshness.condition import automation_condition
-from sava_assets.freshness.rules import RULES, SHARDS_NAME, Pinned, inputs, key, look, set_aside, upstream_results
+from sava_assets.freshness.rules import RULES, SHARDS_NAME, inputs, key, look, set_aside, upstream_results
+from sava_assets.freshness.sources import Pinned
 from sava_assets.home.failures import described
 from sava_assets.home.ownership import owned
 from sava_assets.home.resources import Knobs, Workspace

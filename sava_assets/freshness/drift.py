@@ -8,7 +8,7 @@ has moved, so has the unit of ε, ρ and the label weight.
 import time
 from collections.abc import Mapping, Sequence
 
-from sava_assets.freshness.rules import Home
+from sava_assets.freshness.sources import Home
 from sava_assets.home.store import DamagedResult, Result, digest
 from sava_ops.ot.moments import mean_feature_cost_of_moments
 

@@ -6,80 +6,23 @@ with the current one.
 """
 
 import os
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from upath import UPath
 
-from sava_assets.formats.by_name import is_table
-from sava_assets.formats.decision_files import decisions_version, read_decisions
-from sava_assets.formats.further_columns import further_types
-from sava_assets.formats.landing import Landed, Listing, fingerprint, landed, listing
+from sava_assets.formats.decision_files import decisions_version
 from sava_assets.formats.names import misnamed, shown, some
 from sava_assets.freshness.copies import has_copies
 from sava_assets.freshness.overlap import CLEAN_SETS, overlap
-from sava_assets.home.failures import in_words
-from sava_assets.home.listed import listed
-from sava_assets.home.look import LookStore
+from sava_assets.freshness.sources import Home, checkpoint_version, listing_of, looked_into, observed_version, source_of
 from sava_assets.home.resources import Knobs
-from sava_assets.home.store import RememberingStore, Result, Store, digest
+from sava_assets.home.store import Result, digest
 from sava_ops.errors import BadInput
 
 SHARDS_NAME = "/".join(filter(None, [os.environ.get("SAVA_NAME"), "shards"]))
 """Of the dynamic partitions in Dagster; with SAVA_NAME, so that several homes can share an instance."""
-CHANGING_SECONDS = 2.0
-"""A file that changed this recently may change again within the resolution of its time stamp."""
-
-
-class Home(Protocol):
-    """What naming a result needs of a `Workspace`."""
-
-    @property
-    def knobs(self) -> Knobs: ...
-    @property
-    def store(self) -> Store: ...
-    def folder(self, path: str) -> UPath: ...
-
-
-@dataclass(frozen=True)
-class Pinned:
-    """A home as one run sees it: settings and upstream results read once, so what is read is what names the result."""
-
-    home: Home
-    knobs: Knobs
-    store: Store
-
-    @classmethod
-    def of(cls, home: Home) -> "Pinned":
-        return cls(home, home.knobs, RememberingStore(home.store.root))
-
-    def folder(self, path: str) -> UPath:
-        return self.home.folder(path)
-
-    @cached_property
-    def landed(self) -> Landed:
-        return landed(self.folder(self.knobs.landing), follow_links=self.knobs.follow_links)
-
-
-@dataclass(frozen=True)
-class Look(Pinned):
-    """A home as one look sees it: every place, and every folder of the store, is listed once."""
-
-    store: LookStore
-    _places: dict[str, UPath] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, home: Home) -> "Look":
-        return cls(home, home.knobs, LookStore(home.store.root))
-
-    def folder(self, path: str) -> UPath:
-        if path not in self._places:
-            self._places[path] = listed(self.home.folder(path))
-        return self._places[path]
 
 
 @dataclass(frozen=True)
@@ -206,12 +149,12 @@ def inputs(asset: str, home: Home, shards: Sequence[str], shard: str | None = No
     rule, knobs = RULES[asset], home.knobs
     named: dict[str, Any] = {"code_version": rule.code_version}
     named["knobs"] = {name: knobs.value(name) for name in rule.knobs}
-    found = {name: _look_into(home, _source(home, name, shard)) for name in rule.sources if knobs.value(name)}
+    found = {name: looked_into(home, source_of(home, name, shard)) for name in rule.sources if knobs.value(name)}
     named["sources"] = {name: seen["fingerprint"] for name, seen in found.items()}
     if asset == "raw_images" and (columns := found["landing"]["columns"]):
         named["columns"] = columns
-    named["sources"] |= {name: version for name in rule.observed if (version := _observed_version(home, name))}
-    if asset == "raw_images" and _source(home, "landing", shard).is_dir():
+    named["sources"] |= {name: version for name in rule.observed if (version := observed_version(home, name))}
+    if asset == "raw_images" and source_of(home, "landing", shard).is_dir():
         # Ids begin with it. The fingerprint of a file holds its name, that of a folder does not.
         named["shard"] = shard
     for name in named_upstream(asset, knobs):
@@ -219,7 +162,7 @@ def inputs(asset: str, home: Home, shards: Sequence[str], shard: str | None = No
     if asset == "reference_images":
         named["split"] = knobs.encoder.source == "train"
     if asset == "encoder" and knobs.encoder.source not in ("train", "imagenet"):
-        named["checkpoint"] = _checkpoint_version(home, knobs.encoder.source)
+        named["checkpoint"] = checkpoint_version(home, knobs.encoder.source)
     judged = {"embeddings": "raw_images", "classifier_accuracy": "test_images"}.get(asset)
     if judged and (fault := refusal(home, judged, shard)):
         raise BadInput(fault)
@@ -253,20 +196,13 @@ def named_upstream(asset: str, knobs: Knobs) -> tuple[str, ...]:
 def sources(asset: str, home: Home, shard: str | None) -> list[UPath]:
     """Files and folders outside the store that the asset reads. Raises BadInput for what is not there."""
     knobs = home.knobs
-    return [_source(home, name, shard) for name in RULES[asset].sources if knobs.value(name)]
+    return [source_of(home, name, shard) for name in RULES[asset].sources if knobs.value(name)]
 
 
 def look(asset: str, home: Home, shard: str | None) -> tuple[str, ...]:
     """Digests of the listings of all that the asset reads outside the store."""
     observed = [decisions_version(home.folder(home.knobs.value(name))) or "" for name in RULES[asset].observed]
     return (*(listing_of(home, path).digest for path in sources(asset, home, shard)), *observed)
-
-
-def listing_of(home: Home, path: UPath, *, anew: bool = False) -> Listing:
-    """What a look at a set's files tells; `anew`: whatever the home has seen of it. Raises BadInput where it cannot be
-    looked at."""
-    with _readable(path):
-        return listing(listed(path, anew=anew), follow_links=home.knobs.follow_links)
 
 
 def upstream_results(
@@ -305,18 +241,6 @@ def class_names(home: Home, shards: Sequence[str]) -> list[str]:
     return known + sorted(seen - set(known))
 
 
-def landing_of(home: Home) -> Landed:
-    """What lies in the home's landing folder; of a pinned home, what lay there when that was first asked."""
-    if isinstance(home, Pinned):
-        return home.landed
-    return landed(home.folder(home.knobs.landing), follow_links=home.knobs.follow_links)
-
-
-def shards_of(home: Home) -> dict[str, UPath]:
-    """Shard name → its file or folder."""
-    return landing_of(home).shards
-
-
 def refusal(home: Home, asset: str, shard: str | None = None) -> str:
     """Why the reference set cannot judge a set by its class names; empty if it can, or if either is not there."""
     found, reference = home.store.current(asset, shard), home.store.current("reference_images")
@@ -324,41 +248,6 @@ def refusal(home: Home, asset: str, shard: str | None = None) -> str:
         return ""
     who = f"the shard {shown(shard)}" if shard else f"the {asset.removesuffix('_images')} set"
     return misnamed(who, found.numbers["classes"], reference.numbers["classes"])
-
-
-def _source(home: Home, name: str, shard: str | None) -> UPath:
-    folder = home.folder(home.knobs.value(name))
-    if shard is None:
-        if not folder.exists():
-            raise BadInput(f"the {name} set {folder} does not exist: create it, or set `{name}` in sava.yaml")
-        return folder
-    shards = shards_of(home)
-    if shard not in shards:
-        raise BadInput(f"the shard {shard!r} is not in {folder}: put it there, or delete its partition")
-    return shards[shard]
-
-
-def _look_into(home: Home, path: UPath) -> dict[str, Any]:
-    """`fingerprint` and further `columns` of a set; its files are read again only when a name, a size or a time stamp
-    changed."""
-    seen, name = listing_of(home, path), f"fingerprints/{digest(str(path))}.json"
-    known = home.store.read_json(name) or {}
-    same, links = known.get("listing") == seen.digest, home.knobs.follow_links
-    if same and "columns" in known:
-        return known
-    with _readable(path):
-        made = {"listing": seen.digest, "columns": _further_types(path, links)}
-        made["fingerprint"] = known["fingerprint"] if same else fingerprint(path, follow_links=links)
-    if time.time() - seen.touched > CHANGING_SECONDS and listing_of(home, path, anew=True).digest == seen.digest:
-        home.store.put_json(name, made)
-    return made
-
-
-def _further_types(path: UPath, follow_links: bool) -> list[list[str]]:
-    try:
-        return [] if path.is_file() and not is_table(path.name) else further_types(path, follow_links=follow_links)
-    except BadInput:  # whoever reads the set says so
-        return []
 
 
 def _columns_versions(home: Home, shards: Sequence[str]) -> dict[str, str]:
@@ -372,32 +261,3 @@ def _set_aside_of_all(home: Home, shards: Sequence[str]) -> dict[str, dict[str, 
     """What is set aside of each shard, of those that have some."""
     found = upstream_results("pruned_dataset", "raw_images", home, shards)
     return {str(s): aside for s in found if (aside := set_aside(home, str(s)))}
-
-
-def _observed_version(home: Home, name: str) -> str | None:
-    """Of a folder of decisions; None where there are none. Raises BadInput for files that are not as they must be."""
-    folder = home.folder(home.knobs.value(name))
-    with _readable(folder):
-        read_decisions(folder)
-        return decisions_version(folder)
-
-
-@contextmanager
-def _readable(path: UPath) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError as error:
-        raise BadInput(f"{shown(str(path))} changed while it was looked at ({in_words(error)}): look again") from error
-    except OSError as error:
-        raise BadInput(
-            f"{shown(str(path))} cannot be looked at ({in_words(error)}): allow it, or move it away"
-        ) from error
-
-
-def _checkpoint_version(home: Home, source: str) -> str:
-    """Of a local file its content; a URL stands for itself, so that no look costs a download."""
-    if "://" in source:
-        return source
-    if not (path := home.folder(source)).exists():
-        raise BadInput(f"the checkpoint {path} does not exist: correct `encoder.source` in sava.yaml")
-    return _look_into(home, path)["fingerprint"]

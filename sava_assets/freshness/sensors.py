@@ -7,7 +7,8 @@ import dagster as dg
 from sava_assets.freshness.computation import SHARDS, Home
 from sava_assets.freshness.lost_runs import note_lost
 from sava_assets.freshness.processes import bury_dead_runs, claim_shards
-from sava_assets.freshness.rules import RULES, SHARDS_NAME, Look, shards_of, wanted
+from sava_assets.freshness.rules import RULES, SHARDS_NAME, wanted
+from sava_assets.freshness.sources import Look, shards_of
 
 LOOK_SECONDS = int(os.environ.get("SAVA_LOOK_SECONDS", "30"))
 NIGHTLY = "0 3 * * *"

@@ -12,7 +12,8 @@ from typing import Any, Literal
 
 from upath import UPath
 
-from sava_assets.freshness.rules import RULES, Look, inputs, key, listing_of, named_upstream, shards_of, sources, wanted
+from sava_assets.freshness.rules import RULES, inputs, key, named_upstream, sources, wanted
+from sava_assets.freshness.sources import Look, listing_of, shards_of
 from sava_assets.home.failures import described
 from sava_assets.home.look import LookStore
 from sava_assets.home.publication import Publication

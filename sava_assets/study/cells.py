@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from sava_assets.freshness.computation import Home, Run, metadata_of, result_of
-from sava_assets.freshness.rules import RULES, SHARDS_NAME, Pinned, key
+from sava_assets.freshness.rules import RULES, SHARDS_NAME, key
+from sava_assets.freshness.sources import Pinned
 from sava_assets.home.resources import Workspace
 from sava_assets.home.store import Output, Result
 from sava_assets.study.corruptions import CORRUPTIONS, MAIN

@@ -23,7 +23,7 @@ from sava_assets.formats.by_name import is_table
 from sava_assets.formats.landing import contents
 from sava_assets.formats.names import misnamed, shown
 from sava_assets.freshness.computation import _failures_recorded, _run, result_of
-from sava_assets.freshness.rules import landing_of, shards_of
+from sava_assets.freshness.sources import landing_of, shards_of
 from sava_assets.freshness.survey import Survey
 from sava_assets.home.resources import Workspace, read_knobs
 from sava_assets.home.store import Result

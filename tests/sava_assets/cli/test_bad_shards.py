@@ -186,9 +186,9 @@ def test_a_shard_whose_content_changes_at_every_look_ends_the_run(home, monkeypa
     add_shard(home)
     counter = iter(range(10**6))
     seen = landing.fingerprint
-    monkeypatch.setattr("sava_assets.freshness.rules.CHANGING_SECONDS", float("inf"))
+    monkeypatch.setattr("sava_assets.freshness.sources.CHANGING_SECONDS", float("inf"))
     monkeypatch.setattr(
-        "sava_assets.freshness.rules.fingerprint",
+        "sava_assets.freshness.sources.fingerprint",
         lambda path, **more: f"{next(counter)}" if path.name.startswith("third") else seen(path, **more),
     )
     said = refused("curate", "--home", home)

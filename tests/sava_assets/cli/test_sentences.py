@@ -20,7 +20,7 @@ def test_what_nobody_foresaw_is_one_sentence_and_the_home_keeps_its_traceback(tm
         raise KeyError("odd")
 
     (tmp_path / "sava.yaml").write_text("landing: .\n")
-    monkeypatch.setattr("sava_assets.freshness.rules.landed", fail)
+    monkeypatch.setattr("sava_assets.freshness.sources.landed", fail)
     kept = tmp_path / "store" / "failures" / "sava-status.txt"
     assert refused("status", "--home", tmp_path) == f"KeyError: 'odd' (not foreseen; its traceback is in {kept})"
     assert "raise KeyError" in kept.read_text()

@@ -11,7 +11,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from sava_assets.cli.accounts import accounts
 from sava_assets.cli.outcome import no_test_set
-from sava_assets.freshness import rules
+from sava_assets.freshness import sources
 from sava_assets.freshness.drift import calibration_drift
 from sava_assets.freshness.rules import RULES, inputs, key, wanted
 from sava_assets.freshness.survey import Survey
@@ -131,8 +131,8 @@ def test_a_tick_of_the_automation_takes_as_few(homes):
 
 
 def test_a_local_landing_folder_is_gone_through_once_a_look(curated, tmp_path, monkeypatch):
-    workspace, landed, looks = copy_of(curated[0], tmp_path / "home"), rules.landed, []
-    monkeypatch.setattr(rules, "landed", lambda *a, **k: looks.append(1) or landed(*a, **k))
+    workspace, landed, looks = copy_of(curated[0], tmp_path / "home"), sources.landed, []
+    monkeypatch.setattr(sources, "landed", lambda *a, **k: looks.append(1) or landed(*a, **k))
     assert {state.status for state in Survey.landed(workspace).all()} == {"fresh"}
     assert looks == [1]
 

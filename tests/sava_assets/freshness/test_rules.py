@@ -3,7 +3,7 @@ import errno
 import pytest
 
 from sava_assets.cli.accounts import accounts
-from sava_assets.freshness.rules import listing_of
+from sava_assets.freshness.sources import listing_of
 from sava_assets.freshness.survey import Survey
 from sava_assets.home.resources import Workspace
 from sava_ops import BadInput
@@ -29,7 +29,7 @@ def test_what_cannot_be_looked_at_is_a_sentence(tmp_path, monkeypatch, error, wo
 
     home = Workspace(home=str(tmp_path))
     (tmp_path / "landing" / "s").mkdir(parents=True)
-    monkeypatch.setattr("sava_assets.freshness.rules.listing", fail)
+    monkeypatch.setattr("sava_assets.freshness.sources.listing", fail)
     with pytest.raises(BadInput, match=words):
         listing_of(home, home.folder("landing/s"))
     monkeypatch.setattr("sava_assets.cli.accounts.contents", fail)
