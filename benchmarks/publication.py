@@ -18,7 +18,7 @@ import pyarrow as pa
 from sava_assets.definitions import ASSETS
 from sava_assets.home.publication import Publication
 from sava_assets.home.resources import CURATED, Workspace
-from sava_assets.home.store import Output, table_file
+from sava_assets.home.result import Output, table_file
 
 SHARD = "large"
 IMAGE_BYTES = 3_000_000

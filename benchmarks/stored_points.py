@@ -11,7 +11,8 @@ from PIL import Image
 from sava_assets.definitions import ASSETS
 from sava_assets.freshness import rules as freshness
 from sava_assets.home.resources import Workspace
-from sava_assets.home.store import Output, Store, table_file, tensor_file
+from sava_assets.home.result import Output, table_file, tensor_file
+from sava_assets.home.store import Store
 from sava_ops.ot.cost import moments
 
 WIDTH = 512

@@ -15,7 +15,7 @@ from sava_assets.freshness.overlap import CLEAN_SETS, shared_images
 from sava_assets.freshness.rules import set_aside, wanted
 from sava_assets.freshness.sources import shards_of
 from sava_assets.home.resources import Workspace
-from sava_assets.home.store import Result
+from sava_assets.home.result import Result
 
 FEW = 20
 """Reference points of a class, below which its values are little more than chance."""

@@ -17,7 +17,7 @@ from sava_assets.freshness.computation import Run, computed
 from sava_assets.freshness.history import join_accuracy
 from sava_assets.freshness.overlap import SET_ASIDE, refuse_shared_images
 from sava_assets.home.resources import PruneKnobs
-from sava_assets.home.store import DamagedResult, Output, Result, table_file
+from sava_assets.home.result import DamagedResult, Output, Result, table_file
 from sava_ops.decisions.assessment import Assessment
 from sava_ops.decisions.conformal import bad_share
 from sava_ops.decisions.pruning import Decision, decide, keep_random

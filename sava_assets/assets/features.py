@@ -11,7 +11,8 @@ from torch import Tensor
 
 from sava_assets.freshness.computation import Run, computed, log_work, sound_tensors
 from sava_assets.home.resources import EncoderKnobs
-from sava_assets.home.store import EMBEDDING_BLOCKS, Output, Result, digest, table_file, tensor_file
+from sava_assets.home.result import Output, Result, digest, table_file, tensor_file
+from sava_assets.home.store import EMBEDDING_BLOCKS
 from sava_ops.errors import BadInput
 from sava_ops.images.decode import decode_all
 from sava_ops.images.encoder import Encoder, embed, load_encoder, save_encoder, train_encoder

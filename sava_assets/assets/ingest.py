@@ -14,7 +14,7 @@ from sava_assets.formats.landing import EncodedImage, contents, read_images
 from sava_assets.formats.names import shown
 from sava_assets.freshness.computation import Run, computed
 from sava_assets.freshness.sources import shards_of
-from sava_assets.home.store import Output, table_file
+from sava_assets.home.result import Output, table_file
 from sava_ops.batches import split_batches
 from sava_ops.errors import BadInput
 from sava_ops.images.decode import inspect_all

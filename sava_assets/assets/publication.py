@@ -16,7 +16,8 @@ from sava_assets.freshness.history import record
 from sava_assets.home.failures import in_words
 from sava_assets.home.publication import Publication
 from sava_assets.home.resources import CURATED
-from sava_assets.home.store import Output, Result, Writer, digest, file_name
+from sava_assets.home.result import Output, Result, Writer, digest
+from sava_assets.home.store import file_name
 from sava_ops.errors import BadInput
 
 

@@ -13,7 +13,8 @@ from sava_assets.freshness.computation import Run, computed
 from sava_assets.freshness.history import snapshots
 from sava_assets.freshness.overlap import valued
 from sava_assets.home.resources import Workspace
-from sava_assets.home.store import Output, Result, bytes_file, put_file, table_file
+from sava_assets.home.result import Output, Result, bytes_file, table_file
+from sava_assets.home.store import put_file
 from sava_assets.review.page import page
 from sava_assets.review.shown import as_json, changes, realised, tables, to_show, with_people
 from sava_ops.decisions.audit import drawn

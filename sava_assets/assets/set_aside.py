@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from sava_assets.formats.names import shown
 from sava_assets.freshness.computation import Run
 from sava_assets.freshness.overlap import SET_ASIDE
-from sava_assets.home.store import Result
+from sava_assets.home.result import Result
 
 
 def with_set_aside(run: Run, points: pa.Table) -> tuple[pa.Table, dict[str, Any]]:

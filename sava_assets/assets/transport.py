@@ -16,7 +16,8 @@ from sava_assets.formats.names import in_markdown
 from sava_assets.freshness.computation import Run, computed, log_work, sound_tensors
 from sava_assets.freshness.overlap import refuse_shared_images
 from sava_assets.freshness.rules import class_names
-from sava_assets.home.store import BATCH_ROWS, STARTING_POTENTIALS, Output, Result, digest, table_file, tensor_file
+from sava_assets.home.result import Output, Result, digest, table_file, tensor_file
+from sava_assets.home.store import BATCH_ROWS, STARTING_POTENTIALS
 from sava_ops.batches import split_batches
 from sava_ops.calibration import Calibration, calibrate, calibration_rows
 from sava_ops.errors import BadInput

@@ -14,7 +14,7 @@ from sava_assets.freshness.overlap import in_words
 from sava_assets.freshness.rules import set_aside
 from sava_assets.freshness.sources import landing_of
 from sava_assets.freshness.survey import Survey
-from sava_assets.home.store import Result
+from sava_assets.home.result import Result
 from sava_ops.errors import BadInput
 
 LINES = 10

@@ -15,7 +15,7 @@ from sava_assets.freshness.rules import has_test_set
 from sava_assets.freshness.sources import Home
 from sava_assets.home.publication import Publication
 from sava_assets.home.resources import CURATED, Workspace
-from sava_assets.home.store import Result
+from sava_assets.home.result import Result
 from sava_ops.errors import BadInput
 
 console = Console(stderr=False)

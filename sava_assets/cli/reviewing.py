@@ -6,7 +6,7 @@ from pathlib import Path
 from sava_assets.formats.decision_files import read_decisions
 from sava_assets.formats.names import some
 from sava_assets.home.resources import Workspace
-from sava_assets.home.store import Result
+from sava_assets.home.result import Result
 from sava_assets.review.verdicts import resolved
 from sava_ops.errors import BadInput
 

@@ -24,7 +24,8 @@ from sava_assets.freshness.survey import PENDING, State, Survey
 from sava_assets.home.failures import described
 from sava_assets.home.ownership import owned
 from sava_assets.home.resources import Knobs, Workspace
-from sava_assets.home.store import DamagedResult, place
+from sava_assets.home.result import DamagedResult
+from sava_assets.home.store import place
 from sava_ops.errors import BadInput
 from sava_ops.forecast import forecast
 

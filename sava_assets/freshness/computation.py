@@ -19,7 +19,8 @@ from sava_assets.freshness.sources import Pinned
 from sava_assets.home.failures import described
 from sava_assets.home.ownership import owned
 from sava_assets.home.resources import Knobs, Workspace
-from sava_assets.home.store import DamagedResult, Output, Result, place
+from sava_assets.home.result import DamagedResult, Output, Result
+from sava_assets.home.store import place
 from sava_ops.errors import BadInput
 
 Home = dg.ResourceParam[Workspace]

@@ -5,7 +5,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from sava_assets.home.store import Result, Store
+from sava_assets.home.result import Result
+from sava_assets.home.store import Store
 
 NOTE = "looks/copies.json"
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from sava_assets.freshness.sources import Home
-from sava_assets.home.store import DamagedResult, Result, digest
+from sava_assets.home.result import DamagedResult, Result, digest
 from sava_ops.ot.moments import mean_feature_cost_of_moments
 
 KEPT = "looks/drift.json"

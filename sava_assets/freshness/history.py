@@ -15,7 +15,8 @@ from sava_assets.freshness.rules import PROOF, RULES
 from sava_assets.home.ownership import owned
 from sava_assets.home.publication import GRACE_SECONDS, Publication
 from sava_assets.home.resources import CURATED, Workspace
-from sava_assets.home.store import BATCH_ROWS, STARTING_POTENTIALS, DamagedResult, Result, Store, place
+from sava_assets.home.result import DamagedResult, Result
+from sava_assets.home.store import BATCH_ROWS, STARTING_POTENTIALS, Store, place
 from sava_assets.home.tree import Entry, tree
 
 SNAPSHOTS = "snapshots"

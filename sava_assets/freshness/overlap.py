@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sava_assets.formats.names import shown
-from sava_assets.home.store import Result, Store, file_name
+from sava_assets.home.result import Result
+from sava_assets.home.store import Store, file_name
 from sava_ops.errors import BadInput
 
 CLEAN_SETS = ("reference_images", "test_images")

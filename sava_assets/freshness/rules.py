@@ -18,7 +18,7 @@ from sava_assets.freshness.copies import has_copies
 from sava_assets.freshness.overlap import CLEAN_SETS, overlap
 from sava_assets.freshness.sources import Home, checkpoint_version, listing_of, looked_into, observed_version, source_of
 from sava_assets.home.resources import Knobs
-from sava_assets.home.store import Result, digest
+from sava_assets.home.result import Result, digest
 from sava_ops.errors import BadInput
 
 SHARDS_NAME = "/".join(filter(None, [os.environ.get("SAVA_NAME"), "shards"]))

@@ -18,7 +18,8 @@ from sava_assets.home.failures import in_words
 from sava_assets.home.listed import listed
 from sava_assets.home.look import LookStore
 from sava_assets.home.resources import Knobs
-from sava_assets.home.store import RememberingStore, Store, digest
+from sava_assets.home.result import digest
+from sava_assets.home.store import RememberingStore, Store
 from sava_ops.errors import BadInput
 
 CHANGING_SECONDS = 2.0

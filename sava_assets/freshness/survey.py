@@ -18,7 +18,8 @@ from sava_assets.home.failures import described
 from sava_assets.home.look import LookStore
 from sava_assets.home.publication import Publication
 from sava_assets.home.resources import CURATED, Knobs, Workspace
-from sava_assets.home.store import Failure, Result, place
+from sava_assets.home.result import Failure, Result
+from sava_assets.home.store import place
 from sava_ops.errors import BadInput
 
 Status = Literal["fresh", "due", "waiting", "failed", "blocked"]

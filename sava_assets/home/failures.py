@@ -2,7 +2,8 @@
 
 import traceback
 
-from sava_assets.home.store import DamagedResult, Store, bytes_file
+from sava_assets.home.result import DamagedResult, bytes_file
+from sava_assets.home.store import Store
 from sava_ops.errors import BadInput
 
 FORESEEN = BadInput, DamagedResult

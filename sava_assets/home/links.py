@@ -17,7 +17,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from sava_assets.home.store import DamagedResult, Store, file_name, sha256_of
+from sava_assets.home.result import DamagedResult, sha256_of
+from sava_assets.home.store import Store, file_name
 
 VERSIONS, ABOUT, SUPERSEDED = "versions", "version.json", "superseded.json"
 CURRENT, IMAGES, POINTS = "current", "images", "points.parquet"

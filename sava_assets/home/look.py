@@ -6,7 +6,8 @@ from typing import Any
 
 from upath import UPath
 
-from sava_assets.home.store import RememberingStore, Result
+from sava_assets.home.result import Result
+from sava_assets.home.store import RememberingStore
 from sava_assets.home.tree import Entry, tree
 
 KEPT = "looks/read.json"

@@ -21,7 +21,8 @@ from typing import Any
 from upath import UPath
 
 from sava_assets.home.links import ABOUT, IMAGES, POINTS, SUPERSEDED, VERSIONS, Links, leads, targets
-from sava_assets.home.store import DamagedResult, Store, Writer, sha256_of
+from sava_assets.home.result import DamagedResult, Writer, sha256_of
+from sava_assets.home.store import Store
 
 POINTER = "current.json"
 GRACE_SECONDS = 86_400.0

@@ -10,30 +10,31 @@ A key names the inputs of a result (see `sava_assets.freshness.rules`), so equal
 appears under its final name in one step (rename, or one PUT on object stores), so nothing half-written is ever read.
 """
 
-import hashlib
 import json
 import logging
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
-from safetensors.numpy import load as load_arrays
 from upath import UPath
 
+from sava_assets.home.result import (
+    DamagedResult,
+    Failure,
+    Output,
+    Result,
+    StoredFile,
+    Writer,
+    digest,
+    json_file,
+    sha256_of,
+)
 from sava_ops.errors import BadInput
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-Writer = Callable[[Path], None]
 LONGEST_NAME = 200
 """Bytes of a shard's name that stands in a file's name as it is."""
 PARTIAL_SECONDS = 86_400
@@ -46,131 +47,6 @@ STARTING_POTENTIALS = "starting_potentials"
 """One per reference batch, named by the calibration that all rows share."""
 EMBEDDING_BLOCKS = "embedding_blocks"
 """The finished part of a set that is being embedded; `sava gc` removes it."""
-
-
-class DamagedResult(RuntimeError):
-    """A stored file is missing or does not have the content it was written with."""
-
-    def __init__(self, message: str, result: "Result | None" = None) -> None:
-        super().__init__(message)
-        self.result = result
-        """Whose file it is, if it belongs to a stored result."""
-
-
-@dataclass(frozen=True)
-class Output:
-    """What a computation hands to the store."""
-
-    files: Mapping[str, Writer]
-    """File name → function that writes it."""
-    numbers: Mapping[str, Any] = field(default_factory=dict)
-    """JSON values shown as the asset's metadata, and what other assets need without opening a file."""
-    pictures: Mapping[str, str] = field(default_factory=dict)
-    """Title → Markdown with an inline image."""
-    notes: Mapping[str, Any] = field(default_factory=dict)
-    """Numbers about this computation alone, reported but not stored: equal results are stored as equal bytes."""
-    data_version: str | None = None
-    """Identity of the content, where it is not that of the files' bytes."""
-    parts: Sequence[tuple[str, str]] = ()
-    """Kind and key of what is stored beside it, and of which it consists."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """The last attempt at a result, when it failed."""
-
-    key: str | None
-    """Which result; None if it failed before that was known."""
-    message: str
-    attempts: int
-    """How often in a row, for this key."""
-    time: float
-    """Seconds since the epoch."""
-
-
-@dataclass(frozen=True)
-class StoredFile:
-    path: UPath
-    sha256: str
-
-
-@dataclass(frozen=True)
-class Result:
-    """A stored result."""
-
-    asset: str
-    key: str
-    data_version: str
-    files: Mapping[str, StoredFile]
-    numbers: Mapping[str, Any]
-    pictures: Mapping[str, str]
-    inputs: Mapping[str, Any]
-    """What the key is the digest of."""
-    parts: tuple[tuple[str, str], ...] = ()
-    """Kind and key of what else is stored of it."""
-
-    def read(self, name: str) -> bytes:
-        """The content of a file, checked against its checksum; raises DamagedResult."""
-        stored = self.files[name]
-        try:
-            data: bytes = stored.path.fs.cat_file(stored.path.path)  # pyright: ignore[reportAssignmentType]
-        except FileNotFoundError:
-            raise self._missing(stored) from None
-        if hashlib.sha256(data).hexdigest() != stored.sha256:
-            raise self._damaged(stored)
-        return data
-
-    def table(self, name: str, columns: list[str] | None = None) -> pa.Table:
-        return pq.read_table(pa.BufferReader(self.read(name)), columns=columns)
-
-    def tensors(self, name: str) -> "dict[str, Tensor]":
-        from safetensors.torch import load
-
-        return load(self.read(name))
-
-    def arrays(self, name: str) -> dict[str, np.ndarray]:
-        """The same without torch, for those who only look."""
-        return load_arrays(self.read(name))
-
-    def verified(self, name: str) -> UPath:
-        """Where a file lies that is too large to be read at once, after it was read once piece by piece; raises
-        DamagedResult."""
-        stored = self.files[name]
-        try:
-            found = sha256_of(stored.path)
-        except FileNotFoundError:
-            raise self._missing(stored) from None
-        if found != stored.sha256:
-            raise self._damaged(stored)
-        return stored.path
-
-    def check(self) -> None:
-        """Read every file; raises DamagedResult for the first that is not as it was written."""
-        for name in self.files:
-            self.verified(name)
-
-    def _missing(self, stored: StoredFile) -> DamagedResult:
-        return DamagedResult(f"{stored.path} is missing: materialize {self.asset} again", self)
-
-    def _damaged(self, stored: StoredFile) -> DamagedResult:
-        return DamagedResult(f"{stored.path} is damaged (checksum differs): materialize {self.asset} again", self)
-
-
-def bytes_file(data: bytes) -> Writer:
-    def write(path: Path) -> None:
-        path.write_bytes(data)
-
-    return write
-
-
-def table_file(table: pa.Table) -> Writer:
-    return lambda path: pq.write_table(table, path, compression="zstd")
-
-
-def tensor_file(tensors: "Mapping[str, Tensor]") -> Writer:
-    from safetensors.torch import save_file
-
-    return lambda path: save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, path)
 
 
 class Store:
@@ -203,7 +79,7 @@ class Store:
         }
         if output.parts:
             manifest["parts"] = [list(part) for part in output.parts]
-        self.put(f"results/{asset}/{key}/manifest.json", _json_file(manifest))
+        self.put(f"results/{asset}/{key}/manifest.json", json_file(manifest))
         result = self.find(asset, key)
         assert result is not None
         return result
@@ -248,7 +124,7 @@ class Store:
                 yield pointer.relative_to(folder).parts[0].removesuffix(".json"), stored["key"]
 
     def set_current(self, result: Result, shard: str | None = None) -> None:
-        self.put(_pointer("current", result.asset, shard), _json_file({"key": result.key}))
+        self.put(_pointer("current", result.asset, shard), json_file({"key": result.key}))
         failure = self.root / _pointer("failures", result.asset, shard)
         for file in (failure, failure.with_name(f"{failure.stem}.txt")):
             file.unlink(missing_ok=True)
@@ -262,14 +138,14 @@ class Store:
         before = self.failure(asset, shard)
         attempts = before.attempts + 1 if before and before.key == key else 1
         failure = Failure(key, message, attempts, time.time())
-        self.put(_pointer("failures", asset, shard), _json_file(vars(failure)))
+        self.put(_pointer("failures", asset, shard), json_file(vars(failure)))
 
     def read_json(self, name: str) -> dict[str, Any] | None:
         """A small file below the root, if it is there."""
         return _read_json(self.root / name)
 
     def put_json(self, name: str, value: Mapping[str, Any], *, new: bool = False) -> None:
-        self.put(name, _json_file(dict(value)), new=new)
+        self.put(name, json_file(dict(value)), new=new)
 
     def _save_file(self, folder: UPath, name: str, writer: Writer) -> dict[str, str]:
         with self.scratch() as scratch:
@@ -327,12 +203,6 @@ class Store:
         return self.root.protocol in ("", "file", "local")
 
 
-def sha256_of(file: Path | UPath) -> str:
-    """Of a file, read piece by piece."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()  # pyright: ignore[reportArgumentType]
-
-
 class RememberingStore(Store):
     """Reads each pointer once: one look, or one run, sees one state of the store, whatever others write meanwhile."""
 
@@ -344,11 +214,6 @@ class RememberingStore(Store):
         if (asset, shard) not in self._seen:
             self._seen[asset, shard] = super().current(asset, shard)
         return self._seen[asset, shard]
-
-
-def digest(value: Any) -> str:
-    """A name for a JSON value: equal values, equal names."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def put_file(target: UPath, data: bytes) -> None:
@@ -379,10 +244,6 @@ def place(asset: str, shard: str | None) -> str:
 
 def _pointer(kind: str, asset: str, shard: str | None) -> str:
     return f"{kind}/{place(asset, shard)}.json"
-
-
-def _json_file(value: Any) -> Writer:
-    return bytes_file(json.dumps(value, indent=1, sort_keys=True).encode())
 
 
 def _read_json(path: UPath) -> dict[str, Any] | None:

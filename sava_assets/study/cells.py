@@ -13,7 +13,7 @@ from sava_assets.freshness.computation import Home, Run, metadata_of, result_of
 from sava_assets.freshness.rules import RULES, SHARDS_NAME, key
 from sava_assets.freshness.sources import Pinned
 from sava_assets.home.resources import Workspace
-from sava_assets.home.store import Output, Result
+from sava_assets.home.result import Output, Result
 from sava_assets.study.corruptions import CORRUPTIONS, MAIN
 from sava_ops.baselines import METHODS
 from sava_ops.errors import BadInput

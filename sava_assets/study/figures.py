@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import torch
 
 from sava_assets.assets import plots
-from sava_assets.home.store import Output, table_file
+from sava_assets.home.result import Output, table_file
 from sava_assets.study.cells import StudyRun, cells_of, pixels_of, studied
 from sava_assets.study.corruptions import MAIN
 from sava_assets.study.measures import STATISTICS, figure, found_by, last_layer_accuracy

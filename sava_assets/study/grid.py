@@ -9,7 +9,7 @@ import torch
 
 from sava_assets.assets import plots
 from sava_assets.assets.features import embed_set, stored_encoder
-from sava_assets.home.store import Output, Result, table_file, tensor_file
+from sava_assets.home.result import Output, Result, table_file, tensor_file
 from sava_assets.study.cells import StudyRun, cells_of, pixels_of, studied
 from sava_assets.study.corruptions import CORRUPTIONS, TARGET, Clean, mistakes_of
 from sava_assets.study.measures import PeakMemory, found_by, grouped, last_layer_accuracy, table_of

@@ -9,7 +9,7 @@ import psutil
 import pyarrow as pa
 
 from sava_assets.assets import plots
-from sava_assets.home.store import Output, table_file
+from sava_assets.home.result import Output, table_file
 from sava_assets.study.cells import StudyRun
 from sava_assets.study.corruptions import CORRUPTIONS
 from sava_ops.baselines import METHODS

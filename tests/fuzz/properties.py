@@ -26,7 +26,7 @@ from sava_assets.freshness.computation import _failures_recorded, _run, result_o
 from sava_assets.freshness.sources import landing_of, shards_of
 from sava_assets.freshness.survey import Survey
 from sava_assets.home.resources import Workspace, read_knobs
-from sava_assets.home.store import Result
+from sava_assets.home.result import Result
 from sava_ops.errors import BadInput
 from sava_ops.images.decode import ImageFacts, Undecodable, decode, fit, inspect_all
 from sava_ops.images.encoder import load_encoder

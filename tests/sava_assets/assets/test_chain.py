@@ -19,7 +19,8 @@ from sava_assets.formats.landing import read_images
 from sava_assets.freshness.history import collect_garbage
 from sava_assets.freshness.rules import RULES
 from sava_assets.home.resources import Workspace
-from sava_assets.home.store import EMBEDDING_BLOCKS, DamagedResult, Output
+from sava_assets.home.result import DamagedResult, Output
+from sava_assets.home.store import EMBEDDING_BLOCKS
 from sava_ops import BadInput, ValuationConfig, value_points
 from sava_ops.decisions.detection import auroc
 from tests.pictures import png, scan

@@ -11,7 +11,7 @@ import torch
 
 from sava_assets.assets import checks
 from sava_assets.home.resources import Workspace
-from sava_assets.home.store import Output, table_file, tensor_file
+from sava_assets.home.result import Output, table_file, tensor_file
 from tests.sava_assets.homes import copy_of, materialize
 
 

@@ -13,7 +13,7 @@ from sava_assets.cli.commands import app
 from sava_assets.cli.preparation import dagster_instance
 from sava_assets.cli.runner import curate
 from sava_assets.home.resources import Workspace
-from sava_assets.home.store import digest
+from sava_assets.home.result import digest
 from sava_ops import BadInput
 from sava_ops.images.decode import decode
 from tests.sava_assets.homes import copy_of, materialize

@@ -18,7 +18,7 @@ from sava_assets.cli.progress import Pace
 from sava_assets.formats import demo_sets as demos
 from sava_assets.formats.demo_sets import Labelled, planted_errors, write_cifar10, write_set
 from sava_assets.formats.landing import read_images
-from sava_assets.home.store import Output
+from sava_assets.home.result import Output
 from sava_ops import BadInput, ValuationConfig, value_points
 from tests.pictures import noise, png
 from tests.sava_assets.homes import SETTINGS, copy_of, pictures, write_home

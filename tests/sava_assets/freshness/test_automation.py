@@ -24,7 +24,7 @@ from sava_assets.freshness import rules as freshness
 from sava_assets.freshness.sensors import recurate
 from sava_assets.freshness.survey import RETRY_SECONDS, Survey
 from sava_assets.home.resources import Workspace
-from sava_assets.home.store import Output, bytes_file, table_file
+from sava_assets.home.result import Output, bytes_file, table_file
 from sava_ops import BadInput
 from sava_ops.images.encoder import save_encoder, train_encoder
 from sava_ops.images.training import TrainingConfig

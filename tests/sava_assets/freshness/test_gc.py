@@ -125,7 +125,7 @@ def test_what_is_young_stays_and_what_is_old_goes(curated, tmp_path):
 
 
 def workspace_output():
-    from sava_assets.home.store import Output, bytes_file
+    from sava_assets.home.result import Output, bytes_file
 
     return Output({"a": bytes_file(b"a"), "b": bytes_file(b"b")})
 

@@ -19,7 +19,7 @@ from sava_assets.home import look
 from sava_assets.home.listed import listed
 from sava_assets.home.publication import Publication
 from sava_assets.home.resources import CURATED, Workspace
-from sava_assets.home.store import Output, bytes_file
+from sava_assets.home.result import Output, bytes_file
 from tests.sava_assets.freshness.stored_home import unpack
 from tests.sava_assets.homes import copy_of
 

@@ -10,7 +10,7 @@ from sava_assets.definitions import defs
 from sava_assets.freshness.sensors import lost_runs
 from sava_assets.freshness.survey import RETRY_SECONDS, Survey
 from sava_assets.home.resources import Workspace
-from sava_assets.home.store import Failure
+from sava_assets.home.result import Failure
 from tests.sava_assets.freshness.stored_home import unpack
 
 BOTH = ["first", "second"]

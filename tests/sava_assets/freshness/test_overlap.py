@@ -6,7 +6,8 @@ from upath import UPath
 
 from sava_assets.freshness import overlap as module
 from sava_assets.freshness.overlap import CLEAN_SETS, in_words, overlap, shared_images, valued
-from sava_assets.home.store import Output, Store, table_file
+from sava_assets.home.result import Output, table_file
+from sava_assets.home.store import Store
 
 
 def put(store: Store, asset: str, images: dict[str, str], shard: str | None = None) -> None:

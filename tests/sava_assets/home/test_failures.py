@@ -4,7 +4,8 @@ import pytest
 from upath import UPath
 
 from sava_assets.home.failures import described
-from sava_assets.home.store import DamagedResult, Output, Store, place
+from sava_assets.home.result import DamagedResult, Output
+from sava_assets.home.store import Store, place
 from sava_ops import BadInput
 
 

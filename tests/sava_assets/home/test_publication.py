@@ -16,7 +16,8 @@ from upath import UPath
 from sava_assets.home import links
 from sava_assets.home.ownership import owned
 from sava_assets.home.publication import Publication
-from sava_assets.home.store import DamagedResult, Store, bytes_file, table_file
+from sava_assets.home.result import DamagedResult, bytes_file, table_file
+from sava_assets.home.store import Store
 
 ONE, TWO = "1" * 32, "2" * 32
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from upath import UPath
 
-from sava_assets.home.store import DamagedResult, Output, Store, bytes_file, digest, file_name, table_file, tensor_file
+from sava_assets.home.result import DamagedResult, Output, bytes_file, digest, table_file, tensor_file
+from sava_assets.home.store import Store, file_name
 from sava_ops import BadInput
 
 
