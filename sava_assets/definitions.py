@@ -5,11 +5,22 @@ from typing import cast
 
 import dagster as dg
 
-from sava_assets.assets import checks, curation, decisions, features, ingest, publication, report, transport
+from sava_assets.assets import (
+    batches,
+    calibration,
+    checks,
+    curation,
+    decisions,
+    features,
+    ingest,
+    publication,
+    report,
+    transport,
+)
 from sava_assets.freshness.sensors import automation, landing, lost_runs, recurate, recurate_job
 from sava_assets.home.resources import Workspace, default_home
 
-MODULES = [ingest, features, transport, decisions, curation, publication, report]
+MODULES = [ingest, features, batches, calibration, transport, decisions, curation, publication, report]
 ASSETS = cast("Sequence[dg.AssetsDefinition]", dg.load_assets_from_modules(MODULES))
 CHECKS = dg.load_asset_checks_from_modules([checks])
 

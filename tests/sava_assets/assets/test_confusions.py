@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from sava_assets.assets.calibration import _confused
 from sava_assets.assets.curation import _brake
-from sava_assets.assets.transport import _confused
 from sava_assets.home.resources import PruneKnobs
 from sava_ops.errors import BadInput
 from sava_ops.reference.label_noise import LabelNoise
