@@ -1,7 +1,8 @@
 """What all batch pairs share: computed once and pinned, so that new data changes no existing row.
 
 W (`ot.label_distance`), the scale of the costs, a sample of the pool to start from, what the reference set says of
-its classes (`reference.discriminant`), and what pool and reference together say of labels (`reference.label_noise`)
+its classes (`reference.discriminant`), and what pool and reference together say of labels (`reference.label_noise`) and
+of each other's images (`reference.density_ratio`).
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,8 @@ from torch import Tensor
 from sava_ops.config import ValuationConfig
 from sava_ops.ot.cost import Points, mean_feature_cost
 from sava_ops.ot.label_distance import class_samples, label_distances
+from sava_ops.reference.both_sides import BothSides
+from sava_ops.reference.density_ratio import DensityRatio, fit_density_ratio
 from sava_ops.reference.discriminant import Discriminant, fit_discriminant
 from sava_ops.reference.label_noise import LabelNoise, fit_label_noise
 
@@ -37,6 +40,8 @@ class Calibration:
     """Of the reference classes."""
     label_noise: LabelNoise
     """Of the pool, and what both sides together say of an image's class."""
+    density_ratio: DensityRatio
+    """Of pool and reference."""
 
     @property
     def centre(self) -> Float[Tensor, " d"]:
@@ -46,11 +51,12 @@ class Calibration:
 
     def batches(self, reference: Points, rows: Sequence[Int64[np.ndarray, " _"]]) -> list[Points]:
         """The reference set in batches as `transport_row` takes them: each in order of its classes, around `centre`,
-        with what a classifier thinks of the labels."""
+        with what the classifiers think of them."""
         known = replace(
             reference,
             features=reference.features - self.centre.to(reference.features),
             label_losses=self.label_noise.joint_reference_losses,
+            log_ratios=self.density_ratio.reference_log_ratios,
         )
         chosen = [torch.from_numpy(own).to(reference.labels.device) for own in rows]
         return [known.take(own[reference.labels[own].argsort(stable=True)]) for own in chosen]
@@ -65,13 +71,16 @@ def calibrate(train: Points, reference: Points, *, classes: int, config: Valuati
     labels, per_class = train.labels.cpu().numpy(), min(POOL_POINTS_PER_CLASS, POOL_POINTS // classes)
     rows = calibration_rows(labels, size=POOL_POINTS, per_class=per_class, seed=config.seed)
     pool = train.take(torch.from_numpy(rows).to(train.labels.device))
+    sides = BothSides(reference, pool, known, seed=config.seed)
+    ratio = fit_density_ratio(sides)
     return Calibration(
         label_distances=label_distances(*samples, classes=classes, divergence=config.label_metric == "divergence"),
         # Without any spread all costs are 0 and any unit will do.
         scale=mean_feature_cost(train.features, reference.features) or 1.0,
         sample=train.take(chosen),
         discriminant=known,
-        label_noise=fit_label_noise(reference, pool, known, seed=config.seed),
+        label_noise=fit_label_noise(sides, ratio.pool_shares),
+        density_ratio=ratio,
     )
 
 

@@ -17,6 +17,7 @@ from sava_ops.ot.cost import Points, feature_cost, label_costs, with_label_costs
 from sava_ops.ot.labelled_kernel import ColumnSide, LabelledKernel, Room, RowSide
 from sava_ops.ot.sinkhorn import Problem, Transport, solve, sweep, uniform
 from sava_ops.reference.covariate_shift import covariate_shift
+from sava_ops.reference.density_ratio import familiar
 from sava_ops.reference.label_shift import estimated_shares, reference_measure
 
 ENOUGH_TO_JUDGE = 2
@@ -46,13 +47,14 @@ class Frame:
         losses, unit = reference.losses(batch.features), calibration.scale
         self.label_costs = label_costs(calibration.label_distances, config.label_weight)
         self.estimate = config.class_shares == "estimated"
-        self.shares = estimated_shares(losses, reference) if self.estimate else reference.shares
+        ratios = calibration.density_ratio.log_ratios(batch.features)
+        self.shares = estimated_shares(losses, reference, familiar(ratios)) if self.estimate else reference.shares
         self.shift = covariate_shift(batch, losses.argmin(1), self.shares, reference)
         self.problem = Problem(config.epsilon * unit, config.rho * unit, config.tolerance, config.max_sweeps)
         self.compact = LabelledKernel.holds(self.label_costs, self.problem.epsilon)
         centred = batch.features - calibration.centre.to(batch.features)
         costs = calibration.label_noise.costs(batch.features, batch.labels)
-        self.own = self.side(Points(centred, batch.labels, costs), of_batch=True)
+        self.own = self.side(Points(centred, batch.labels, costs, ratios), of_batch=True)
 
     @property
     def known(self) -> Bool[Tensor, " classes"]:
@@ -145,7 +147,7 @@ class Frame:
         potentials = potentials_by_label(log_masses, self.label_costs, epsilon=self.problem.epsilon)
         # A cost of the point and its label alone: it changes no plan and adds to the potential.
         # What it costs beyond the best label: that an image is hard to classify is no fault of its label.
-        losses = losses_of(side.points)
+        losses = known_of(side.points.label_losses)
         beyond = losses - losses.amin(1, keepdim=True)
         return potentials + self.config.classifier_weight * self.calibration.scale * beyond
 
@@ -155,6 +157,7 @@ class Frame:
         return log_class_masses(images, g, judge.b.log(), judge.points.labels, classes=classes, epsilon=epsilon)
 
 
-def losses_of(points: Points) -> Tensor:
-    assert points.label_losses is not None, "reference points come from Calibration.batches"
-    return points.label_losses
+def known_of(said: Tensor | None) -> Tensor:
+    """What a classifier says of points."""
+    assert said is not None, "reference points come from Calibration.batches"
+    return said

@@ -28,10 +28,11 @@ from sava_ops.calibration import Calibration
 from sava_ops.config import ValuationConfig
 from sava_ops.decomposition import LabelPotentials, best_labels, spared
 from sava_ops.errors import BadInput
-from sava_ops.frame import Frame, losses_of
+from sava_ops.frame import Frame, known_of
 from sava_ops.ot.cost import Points
 from sava_ops.ot.labelled_kernel import Room
 from sava_ops.ot.sinkhorn import Transport
+from sava_ops.reference.density_ratio import told_apart
 
 KERNELS = 3
 """Numbers held for each pair of points on a GPU: the kernel, its entropy, room for the rest."""
@@ -62,6 +63,11 @@ class BatchRow:
     """Labels that a point could have instead of its own."""
     shift: Float[Tensor, ""]
     """How much of the batch's difference from the reference only a part of it has: t of `covariate_shift`, 0..1."""
+    log_ratios: Float[Tensor, " n"]
+    """How much likelier each image is of the pool than of the reference set: z of `density_ratio`, nats."""
+    held_out_log_ratios: Float[Tensor, " h"]
+    told_apart: Float[Tensor, ""]
+    """How well z tells the batch from a reference with its class shares, 0.5..1; see `density_ratio.told_apart`."""
     costs: Float[Tensor, " L"]
     """C̄[i, :], units of cost."""
     marginal_errors: Float[Tensor, " L"]
@@ -116,7 +122,8 @@ def transport_row(
         spared(keep(torch.stack(potentials, 1), labels), frame.judgeable)
         for potentials, labels in ((own, batch.labels), (others, held_out.points.labels))
     )
-    return _row(points, clean, frame, held_out.points, solved)
+    apart = told_apart(*_log_ratios(frame, reference_batches))
+    return _row(points, clean, frame, held_out.points, solved, apart)
 
 
 def pairs_at_once(rows: int, columns: int, like: Tensor, *, held: int = 0) -> int:
@@ -147,12 +154,25 @@ def held_out_rows(sizes: Sequence[int], config: ValuationConfig, *, turn: int) -
 
 
 def _joined(parts: Sequence[Points]) -> Points:
-    sides = [part.features for part in parts], [part.labels for part in parts], [losses_of(part) for part in parts]
-    return Points(*map(torch.cat, sides))
+    said = [[known_of(own) for own in (part.label_losses, part.log_ratios)] for part in parts]
+    sides = zip(*((part.features, part.labels, *own) for part, own in zip(parts, said, strict=True)), strict=True)
+    return Points(*(torch.cat(side) for side in sides))
+
+
+def _log_ratios(frame: Frame, reference_batches: Sequence[Points]) -> tuple[Tensor, Tensor, Tensor]:
+    """z of the batch and of all reference points, and how much each of these counts in the company of the batch."""
+    of_reference = torch.cat([known_of(batch.log_ratios) for batch in reference_batches])
+    weights = torch.cat([frame.odds[batch.labels] for batch in reference_batches])
+    return known_of(frame.own.points.log_ratios), of_reference, weights
 
 
 def _row(
-    points: LabelPotentials, clean: LabelPotentials, frame: Frame, held_out: Points, solved: Sequence[Transport]
+    points: LabelPotentials,
+    clean: LabelPotentials,
+    frame: Frame,
+    held_out: Points,
+    solved: Sequence[Transport],
+    apart: Tensor,
 ) -> BatchRow:
     like = points.potentials
     weights = frame.odds[held_out.labels]
@@ -173,6 +193,9 @@ def _row(
         nat=like.new_tensor(frame.config.classifier_weight * frame.calibration.scale),
         other_labels=(frame.known.sum() - 1).clamp(min=0),
         shift=frame.shift.size.to(like.dtype),
+        log_ratios=known_of(frame.own.points.log_ratios),
+        held_out_log_ratios=known_of(held_out.log_ratios),
+        told_apart=apart.to(like.dtype),
         costs=like.new_tensor([pair.cost for pair in solved]),
         marginal_errors=like.new_tensor([pair.marginal_error for pair in solved]),
         sweeps=torch.tensor([pair.sweeps for pair in solved]),

@@ -18,6 +18,7 @@ from sava_ops.calibration import Calibration, calibrate, calibration_rows
 from sava_ops.errors import BadInput
 from sava_ops.inputs import as_points
 from sava_ops.ot.cost import Points
+from sava_ops.reference.density_ratio import DensityRatio
 from sava_ops.reference.discriminant import Discriminant
 from sava_ops.reference.label_noise import LabelNoise
 from sava_ops.trust import suspicious, value_reference
@@ -64,6 +65,7 @@ def label_distances(run: Run) -> Output:
         "sample_labels": made.sample.labels,
         **vars(made.discriminant),
         **vars(made.label_noise),
+        **vars(made.density_ratio),
     }
     return Output(
         files={"calibration.safetensors": tensor_file(tensors)},
@@ -148,4 +150,5 @@ def calibration_of(tensors: dict[str, Tensor], device: str) -> Calibration:
         sample=Points(moved["sample_features"], moved["sample_labels"]),
         discriminant=Discriminant(**{field.name: moved[field.name] for field in fields(Discriminant)}),
         label_noise=LabelNoise(**{field.name: moved[field.name] for field in fields(LabelNoise)}),
+        density_ratio=DensityRatio(**{field.name: moved[field.name] for field in fields(DensityRatio)}),
     )

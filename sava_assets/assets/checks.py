@@ -22,6 +22,8 @@ FEW = 20
 MOST_SUSPICIOUS = 0.02
 FEW_TOLD = 1 / 3
 """Share of the reference images whose class a classifier of the features tells, below which values mean little."""
+FAR_APART = 0.75
+"""How often an image of a shard may be told from one of the reference set: half the way from a coin to certainty."""
 
 
 @dg.asset_check(asset="raw_images", partitions_def=SHARDS, additional_deps=list(CLEAN_SETS))
@@ -142,6 +144,26 @@ def all_pairs_converged(workspace: Home) -> dg.AssetCheckResult:
         passed=missed == 0,
         severity=dg.AssetCheckSeverity.WARN,
         metadata={"not_converged": missed, "largest_marginal_error": float(pairs["marginal_errors"].max())},
+    )
+
+
+@dg.asset_check(asset="batch_ot")
+def like_the_reference(workspace: Home) -> dg.AssetCheckResult:
+    """The images of a shard and those of the reference set, its classes weighing alike, are hard to tell apart."""
+    told = workspace.store.require("batch_ot").numbers["told_apart"]
+    far = sorted((shard for shard, share in told.items() if share > FAR_APART), key=lambda shard: -told[shard])
+    worst = max(told, key=lambda shard: told[shard])
+    said = f"images of {worst} are told from reference images in {told[worst]:.0%} of the pairs"
+    if far:
+        said += (
+            f", those of {len(far)} of {len(told)} shards in more than {FAR_APART:.0%}: they come from elsewhere, or "
+            "all are damaged, and no false-discovery rate is promised for them; add images like them, or review"
+        )
+    return dg.AssetCheckResult(
+        passed=not far,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=said,
+        metadata={"told_apart": told[worst], "far_apart": some(far)},
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from functools import cache, cached_property
 
+import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from sava_ops.ot.labelled_kernel import Room
 from sava_ops.transport import BatchRow, starting_potentials, transport_row
 from sava_ops.valuation import plan_batches
 
-PAIRS = ("costs", "marginal_errors", "sweeps", "converged", "shift")
+PAIRS = ("costs", "marginal_errors", "sweeps", "converged", "shift", "told_apart")
 """What of all rows is kept together."""
 
 
@@ -57,12 +58,23 @@ def batch_ot(run: Run) -> Output:
             "largest_marginal_error": float(pairs["marginal_errors"].max()),
             "mean_sweeps": float(pairs["sweeps"].double().mean()),
             "largest_shift_of_a_part": float(pairs["shift"].max()),
+            "told_apart": _by_shard(index, pairs["told_apart"]),
         },
         notes={"rows_computed": grid.computed, "shards_left_out": sorted(set(run.shards) - set(sizes))},
         pictures={"costs": plots.matrix(pairs["costs"], "training batch", "reference batch")},
         data_version=run.content_version,
         parts=[(BATCH_ROWS, key) for key in keys],
     )
+
+
+def _by_shard(index: pa.Table, of_batches: Tensor) -> dict[str, float]:
+    """Mean over each shard's points."""
+    shards, sizes = index["shard"].to_numpy(), index["size"].to_numpy()
+    values = of_batches.double().numpy()
+    return {
+        shard: float(np.average(values[shards == shard], weights=sizes[shards == shard]))
+        for shard in dict.fromkeys(shards.tolist())
+    }
 
 
 @computed(group="valuation", kinds={"numpy"})

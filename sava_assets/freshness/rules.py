@@ -72,16 +72,16 @@ RULES = {
     "reference_embeddings": Rule("2", upstream=("reference_images", "encoder")),
     "batches": Rule("1", upstream=("embeddings",), knobs=_BATCHING, apart_from=CLEAN_SETS, sharded=True),
     "reference_batches": Rule("1", upstream=("reference_embeddings",), knobs=_BATCHING),
-    "reference_values": Rule("7", upstream=("reference_embeddings",), knobs=("valuation",)),
+    "reference_values": Rule("8", upstream=("reference_embeddings",), knobs=("valuation",)),
     "label_distances": Rule(
-        "8",
+        "9",
         upstream=("reference_embeddings",),
         pinned=("embeddings",),
         knobs=(*_LABELS, "valuation.unit_norm", "valuation.seed"),
         apart_from=CLEAN_SETS,
     ),
     "batch_ot": Rule(
-        "6",
+        "7",
         upstream=("batches", "embeddings", "reference_batches", "reference_embeddings", "label_distances"),
         pinned=("raw_images", "reference_images"),
         knobs=tuple(f"valuation.{name}" for name in _PAIR + _WEIGHTS),
@@ -92,7 +92,7 @@ RULES = {
         knobs=("valuation.plan_epsilon", "valuation.rho", "valuation.batch_weights", "valuation.hierarchical"),
     ),
     "point_values": Rule(
-        "3",
+        "4",
         upstream=("raw_images", "batches", "batch_ot", "batch_plan"),
         pinned=("label_distances", "reference_embeddings"),
         knobs=("valuation.gradient",),

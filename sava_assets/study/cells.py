@@ -51,7 +51,7 @@ STUDIES = {
     "corrupted_pool": Study(
         "1", ("raw_images", "embeddings", "encoder", "test_images"), ("study.mistakes", "study.seeds"), BY_CORRUPTION
     ),
-    "method_scores": Study("1", ("corrupted_pool", "reference_embeddings"), (), BY_CELL),
+    "method_scores": Study("2", ("corrupted_pool", "reference_embeddings"), (), BY_CELL),
     "detection": Study("1", ("method_scores",)),
     "pruning_curves": Study(
         "1",
@@ -60,13 +60,13 @@ STUDIES = {
         BY_CELL,
     ),
     "pruning": Study("1", ("pruning_curves",)),
-    "whole_network": Study("1", ("corrupted_pool", "method_scores", "raw_images", "test_images"), ("study.training",)),
-    "detection_by_size": Study("1", ("corrupted_pool", "reference_embeddings"), ("study.sizes",)),
+    "whole_network": Study("2", ("corrupted_pool", "method_scores", "raw_images", "test_images"), ("study.training",)),
+    "detection_by_size": Study("2", ("corrupted_pool", "reference_embeddings"), ("study.sizes",)),
     "incremental_learning": Study(
         "1", ("corrupted_pool", "reference_embeddings", "test_embeddings"), ("study.last_layer_steps",)
     ),
-    "sensitivity": Study("1", ("corrupted_pool", "reference_embeddings"), ("study.batch_sizes",)),
-    "transport_example": Study("1", ("corrupted_pool", "reference_embeddings", "raw_images")),
+    "sensitivity": Study("2", ("corrupted_pool", "reference_embeddings"), ("study.batch_sizes",)),
+    "transport_example": Study("2", ("corrupted_pool", "reference_embeddings", "raw_images")),
 }
 """In the order in which they can be computed."""
 

@@ -4,7 +4,8 @@
     o_image = (1 − λ) a (e^{(1 − a) s} − 1) / π₀   excess of the pool over clean images, from the mixture
                                                    p ~ λ U(0, 1) + (1 − λ) Beta(a, 1), π₀ = λ + (1 − λ) a
                                                    (Pounds & Morris 2003)
-    o_label = e^{margin in nats} ω / ((C − 1)(1 − ω))       ω = share of wrong labels, by EM (Saerens et al. 2002)
+    o_label = e^{margin in nats} ω / ((C − 1)(1 − ω))       ω = share of wrong labels among good images, by EM
+                                                           (Saerens et al. 2002)
     evidence = log(1 + o_image) + log(1 + o_label)
 
 Ours. Where the pool's images are like the reference's, o_image is near 0 and the evidence ranks as the margin does;
@@ -21,7 +22,7 @@ TAIL = 0.9
 """Quantile of the clean points from which on their tail is exponential."""
 MOST_SURPRISE = 300.0
 REPRESENTATIVES = 4096
-"""Quantiles that stand for a pool in the fits."""
+"""Points that stand for a pool in the fits."""
 MOST_EVEN = 0.8
 """a of a pool with a tail. Seen on the sets of `make benchmark`: at its bound of 0.9 without damage, below a half with
 it."""
@@ -38,10 +39,12 @@ class Evidence(NamedTuple):
 
 
 class Side(NamedTuple):
-    """What transport says of n points, units of cost."""
+    """What is said of n points, units of cost."""
 
-    feature_values: Float[np.ndarray, " n"]
+    foreign: Float[np.ndarray, " n"]
+    """How foreign the image is to transport under its best label, and to a classifier that tells the sides apart."""
     label_values: Float[np.ndarray, " n"]
+    """How much less another label costs."""
 
 
 def weigh(
@@ -52,12 +55,14 @@ def weigh(
 
     `nat` is the price of a nat of a classifier's loss, units of cost > 0; `other_labels` = C − 1.
     """
-    seen = _without_the_common_shift(pool.feature_values, clean.feature_values, weights)
-    surprises = [_surprise(side, clean.feature_values, weights) for side in (seen, clean.feature_values)]
-    fitted = _excess(_representatives(surprises[0]))
-    images = [np.log1p(_odds(s, *fitted)) for s in surprises]
+    seen = _without_the_common_shift(pool.foreign, clean.foreign, weights)
+    surprises = [_surprise(side, clean.foreign, weights) for side in (seen, clean.foreign)]
+    fitted = _excess(surprises[0][_representatives(surprises[0])])
+    odds = [_odds(s, *fitted) for s in surprises]
     margins = [side.label_values / nat - np.log(max(other_labels, 1)) for side in (pool, clean)]
-    prior = _log_odds_of_a_wrong_label(_representatives(margins[0]))
+    some = _representatives(margins[0])
+    prior = _log_odds_of_a_wrong_label(margins[0][some], 1 / (1 + odds[0][some]))
+    images = [np.log1p(own) for own in odds]
     totals = [image + np.logaddexp(0.0, margin + prior) for image, margin in zip(images, margins, strict=True)]
     of_pool, of_clean = (Evidence(total, image) for total, image in zip(totals, images, strict=True))
     return of_pool, of_clean
@@ -108,14 +113,19 @@ def _odds(surprise: np.ndarray, even: float, a: float) -> np.ndarray:
     return (1 - even) * a * np.expm1((1 - a) * surprise) / (even + (1 - even) * a)
 
 
-def _log_odds_of_a_wrong_label(margins: np.ndarray) -> float:
-    """log(ω / (1 − ω))."""
+def _log_odds_of_a_wrong_label(margins: np.ndarray, good: np.ndarray) -> float:
+    """log(ω / (1 − ω)); `good` is the probability that an image is: what a damaged one shows is not what its label
+    says."""
     share = 0.1
     for _ in range(STEPS):
         odds = margins + np.log(share / (1 - share))
-        share = float(np.clip((1 / (1 + np.exp(-np.clip(odds, -700, 700)))).mean(), LEAST_SHARE, MOST_SHARE))
+        wrong = 1 / (1 + np.exp(-np.clip(odds, -700, 700)))
+        share = float(np.clip(np.average(wrong, weights=good), LEAST_SHARE, MOST_SHARE))
     return float(np.log(share / (1 - share)))
 
 
 def _representatives(values: np.ndarray) -> np.ndarray:
-    return values if len(values) <= REPRESENTATIVES else np.quantile(values, np.linspace(0, 1, REPRESENTATIVES))
+    """Rows."""
+    if len(values) <= REPRESENTATIVES:
+        return np.arange(len(values))
+    return np.argsort(values, kind="stable")[np.linspace(0, len(values) - 1, REPRESENTATIVES).round().astype(np.int64)]

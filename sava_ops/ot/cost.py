@@ -25,13 +25,15 @@ class Points:
     """Global class ids, 0..classes-1."""
     label_losses: Float[Tensor, "n classes"] | None = None
     """What each label costs the image in the eyes of a classifier that has not seen it."""
+    log_ratios: Float[Tensor, " n"] | None = None
+    """How much likelier the image is of the pool than of the reference set to one that has not seen it, nats."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, rows: Int64[Tensor, " k"]) -> "Points":
-        losses = None if self.label_losses is None else self.label_losses[rows]
-        return Points(self.features[rows], self.labels[rows], losses)
+        known = self.label_losses, self.log_ratios
+        return Points(self.features[rows], self.labels[rows], *(None if own is None else own[rows] for own in known))
 
 
 def feature_cost(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> Float[Tensor, "n m"]:

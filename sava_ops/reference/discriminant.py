@@ -22,7 +22,7 @@ from torch.nn.functional import one_hot
 
 from sava_ops.batches import split_batches
 from sava_ops.ot.cost import Points
-from sava_ops.reference.logistic import Regressions, losses
+from sava_ops.reference.logistic import Projected, Regressions, losses
 
 FOLDS = 5
 INVERSE_PENALTIES = (0.125, 0.5, 2.0, 8.0, 32.0, 128.0, 512.0)
@@ -125,7 +125,7 @@ def cross_fitted(points: Points, classes: int, seed: int) -> CrossFitted:
     held_out = one_hot(fold_numbers(y, seed=seed)).T.bool()
     fitted = ~held_out if len(held_out) > 1 else held_out
     targets = one_hot(y, classes).to(x.dtype).expand(len(held_out), -1, -1)
-    problem = Regressions(x, fitted.to(x.dtype))
+    problem = Regressions(Projected(x), fitted.to(x.dtype))
 
     def solve(inverse_penalty: float) -> CrossFitted:
         weights, biases, converged = problem.solve(targets, inverse_penalty)

@@ -25,9 +25,8 @@ they follow a given label only as far as p and T leave room for it. T comes from
 would look like those of the people who labelled, and p̃ has learned better; where it has not, a T that is the
 classifier's own predicts the labels of images held out no better than U does.
 
-The p̃, T and U that judge a point were fitted without it and its label, on both sides alike: reference points by
-stratified folds, pool points by a hash of their features, which tells the fold of any image in any batch. Three things
-are shared by the folds: p is there the mean of all of them, the sharpness of p̃ is one number, and a T found from p̃
+The p̃, T and U that judge a point were fitted without it and its label, on both sides alike. Three things are shared
+by the folds: p is there the mean of all of them, the sharpness of p̃ is one number, and a T found from p̃
 has the labels of its own fold behind it at second hand, by way of the p̃ of the other folds' points.
 """
 
@@ -44,8 +43,8 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from sava_ops.ot.cost import Points
-from sava_ops.reference.discriminant import Discriminant, fold_numbers
-from sava_ops.reference.label_shift import estimated_shares
+from sava_ops.reference.both_sides import BothSides, hashed_folds, own_logits
+from sava_ops.reference.discriminant import Discriminant
 from sava_ops.reference.logistic import Regressions, losses
 
 PRIOR_LABELS = 100.0
@@ -89,17 +88,8 @@ class LabelNoise:
     def costs(self, features: Float[Tensor, "n d"], labels: Int64[Tensor, " n"]) -> Float[Tensor, "n classes"]:
         """ℓ of images with these labels that are not in the reference set."""
         fold_of = hashed_folds(features, len(self.joint_weights))
-        logits = _own_logits(features, fold_of, self.joint_weights, self.joint_biases)
+        logits = own_logits(features, fold_of, self.joint_weights, self.joint_biases)
         return losses(logits.softmax(1)) + self.excess[fold_of, :, labels].to(logits)
-
-
-def hashed_folds(features: Float[Tensor, "n d"], folds: int) -> Int64[Tensor, " n"]:
-    """Fold of every image, from its features alone: the same in any company, and for exact copies."""
-    bits = features.contiguous().view(torch.int64 if features.dtype == torch.float64 else torch.int32).long()
-    generator = torch.Generator().manual_seed(0)
-    odd = torch.randint(2**62, (features.shape[1],), generator=generator).to(features.device) * 2 + 1
-    # Sums of whole numbers wrap around and do not depend on their order.
-    return ((bits * odd).sum(1) >> 33).remainder(folds)
 
 
 @dataclass(frozen=True)
@@ -109,11 +99,11 @@ class _Confusions:
     confusions: Float[Tensor, "folds classes classes"]
     uniform: Float[Tensor, "folds classes classes"]
 
-    def held_out(self, p: Float[Tensor, "n classes"], sides: "_BothSides") -> float:
+    def held_out(self, p: Float[Tensor, "n classes"], sides: BothSides) -> float:
         """log P(given label | x) of the pool points under T, summed."""
         return _log_likelihood(p, self.confusions, sides)
 
-    def gain(self, p: Float[Tensor, "n classes"], sides: "_BothSides") -> float:
+    def gain(self, p: Float[Tensor, "n classes"], sides: BothSides) -> float:
         """How much larger that is than under U."""
         return self.held_out(p, sides) - _log_likelihood(p, self.uniform, sides)
 
@@ -134,44 +124,38 @@ class _Joint(NamedTuple):
     reference_losses: Float[Tensor, "M classes"]
     """−log p̃ of the reference points, each held out."""
 
-    def own_losses(self, sides: "_BothSides") -> Float[Tensor, " M"]:
+    def own_losses(self, sides: BothSides) -> Float[Tensor, " M"]:
         """Of the reference points under their own labels."""
         return self.reference_losses.gather(1, sides.reference.labels[:, None])[:, 0].double()
 
-    def clearly_beats(self, other: "_Joint", sides: "_BothSides") -> bool:
+    def clearly_beats(self, other: "_Joint", sides: BothSides) -> bool:
         """Whether the reference points, each beside itself, cost less here, by more than chance."""
         less = other.own_losses(sides) - self.own_losses(sides)
         return float(less.sum()) > CHANCE_DEVIATIONS * float(less.square().sum()) ** 0.5
 
-    def likelihood(self, noise: _Confusions, sides: "_BothSides") -> float:
+    def likelihood(self, noise: _Confusions, sides: BothSides) -> float:
         """L."""
         return noise.held_out(self.pool, sides) - float(self.own_losses(sides).sum())
 
 
-class _BothSides:
+class _Regressions:
     """The regressions on both sides: only their targets change with T."""
 
-    def __init__(self, reference: Points, pool: Points, known: Discriminant, *, seed: int) -> None:
-        classes, folds = known.biases.shape[1], len(known.biases)
-        self.reference, self.pool, self.folds = reference, pool, folds
-        self.pool_folds = hashed_folds(pool.features, folds)
-        self.reference_folds = fold_numbers(reference.labels, seed=seed)
-        x = torch.cat([pool.features, reference.features])
-        fold_of = torch.cat([self.pool_folds, self.reference_folds])
-        self.certain = one_hot(reference.labels, classes).to(x)
-        seen = torch.stack([fold_of != fold if folds > 1 else fold_of == fold for fold in range(folds)])
-        self.problem = Regressions(x, seen.to(x))
+    def __init__(self, sides: BothSides) -> None:
+        self.sides = sides
+        self.certain = one_hot(sides.reference.labels, len(sides.known.shares)).to(sides.reference.features)
+        self.problem = Regressions(sides.projected, sides.fitted.to(self.certain))
 
     def fit(
         self, by_reference: Float[Tensor, "folds n classes"], confusions: Float[Tensor, "folds classes classes"]
     ) -> _Joint:
         """p̃ on the soft labels of this p and T."""
-        pairs = zip(by_reference, confusions, strict=True)
-        targets = [torch.cat([_truth(p, own, self.pool.labels), self.certain]) for p, own in pairs]
+        sides, pairs = self.sides, zip(by_reference, confusions, strict=True)
+        targets = [torch.cat([_truth(p, own, sides.pool.labels), self.certain]) for p, own in pairs]
         weights, biases, converged = self.problem.solve(torch.stack(targets), INVERSE_PENALTY)
-        logits = _own_logits(self.reference.features, self.reference_folds, weights, biases)
-        sharpness = _sharpness(logits, self.reference.labels)
-        of_pool = _own_logits(self.pool.features, self.pool_folds, weights, biases)
+        logits = own_logits(sides.reference.features, sides.reference_folds, weights, biases)
+        sharpness = _sharpness(logits, sides.reference.labels)
+        of_pool = own_logits(sides.pool.features, sides.pool_folds, weights, biases)
         return _Joint(
             sharpness * weights,
             sharpness * biases,
@@ -182,23 +166,20 @@ class _BothSides:
 
 
 def _log_likelihood(
-    p: Float[Tensor, "n classes"], confusions: Float[Tensor, "folds classes classes"], sides: _BothSides
+    p: Float[Tensor, "n classes"], confusions: Float[Tensor, "folds classes classes"], sides: BothSides
 ) -> float:
     likelihood = (p * confusions[sides.pool_folds, :, sides.pool.labels]).sum(1)
     return float(likelihood.clamp(min=1e-12).log().double().sum())
 
 
-def fit_label_noise(reference: Points, pool: Points, known: Discriminant, *, seed: int) -> LabelNoise:
-    """From a sample of the pool, the reference set and what it says of its classes by itself."""
-    present = known.shares > 0
-    pool = pool.take(present[pool.labels].nonzero()[:, 0])
-    sides = _BothSides(reference, pool, known, seed=seed)
-    first = []
-    estimated = estimated_shares(known.losses(pool.features), known) if len(pool) else known.shares
-    for shares, model in ((_given_shares(pool, known), None), (estimated, partial(_drawn, present=present))):
-        by_reference = torch.stack([probabilities(pool, known, fold, shares) for fold in range(len(known.biases))])
+def fit_label_noise(sides: BothSides, shares: Float[Tensor, " classes"]) -> LabelNoise:
+    """From a sample of the pool, whose true class shares are these, and the reference set."""
+    pool, reference, known = sides.pool, sides.reference, sides.known
+    regressions, present, first = _Regressions(sides), known.shares > 0, []
+    for these, model in ((_given_shares(pool, known), None), (shares, partial(_drawn, present=present))):
+        by_reference = torch.stack([probabilities(pool, known, fold, these) for fold in range(sides.folds)])
         noise = _by_folds(by_reference.mean(0), sides, present, model)
-        first.append((by_reference, noise, sides.fit(by_reference, noise.confusions)))
+        first.append((by_reference, noise, regressions.fit(by_reference, noise.confusions)))
     by_reference, noise, found = first[first[1][2].clearly_beats(first[0][2], sides)]
     p, explained = by_reference.mean(0), None
     before = found.likelihood(noise, sides)
@@ -211,7 +192,7 @@ def fit_label_noise(reference: Points, pool: Points, known: Discriminant, *, see
         if explained is None:
             explained = _explained(*tried[0], sides, gain=gains[0])
         refitted = [
-            (own, sides.fit(by_reference, own.confusions))
+            (own, regressions.fit(by_reference, own.confusions))
             for (_, own), gain in zip(tried, gains, strict=True)
             if gain > 0
         ]
@@ -235,7 +216,7 @@ def fit_label_noise(reference: Points, pool: Points, known: Discriminant, *, see
 
 def _by_folds(
     p: Float[Tensor, "n classes"],
-    sides: _BothSides,
+    sides: BothSides,
     present: Tensor,
     model: Callable[[Tensor, Tensor, Tensor], Tensor] | None,
 ) -> _Confusions:
@@ -249,7 +230,7 @@ def _by_folds(
     return _Confusions(confusions, uniform)
 
 
-def _explained(p: Float[Tensor, "n classes"], tried: _Confusions, sides: _BothSides, *, gain: float) -> float:
+def _explained(p: Float[Tensor, "n classes"], tried: _Confusions, sides: BothSides, *, gain: float) -> float:
     joint = p * tried.confusions[sides.pool_folds, :, sides.pool.labels]
     right = (joint / joint.sum(1, keepdim=True)).gather(1, sides.pool.labels[:, None])
     wrong = max(1 - float(right.double().mean()), LEAST_WRONG)
@@ -261,20 +242,6 @@ def _sharpness(logits: Float[Tensor, "M classes"], labels: Int64[Tensor, " M"]) 
     leave a regression less sure than it may be."""
     tried = [losses((sharpness * logits).softmax(1)).gather(1, labels[:, None]) for sharpness in SHARPNESSES]
     return SHARPNESSES[int(np.argmin([float(loss.double().mean()) for loss in tried]))]
-
-
-def _own_logits(
-    features: Float[Tensor, "n d"],
-    fold_of: Int64[Tensor, " n"],
-    weights: Float[Tensor, "folds classes d"],
-    biases: Float[Tensor, "folds classes"],
-) -> Float[Tensor, "n classes"]:
-    """Of each point by the fold that has not seen it."""
-    logits = features.new_empty(len(features), biases.shape[1])
-    for fold in range(len(biases)):
-        own = fold_of == fold
-        logits[own] = features[own] @ weights[fold].T + biases[fold]
-    return logits
 
 
 def _given_shares(pool: Points, known: Discriminant) -> Float[Tensor, " classes"]:

@@ -20,14 +20,23 @@ SMALLEST_SHARE = 0.01
 """Of a class's share in the reference set; transport needs every reference point to have some mass."""
 
 
-def estimated_shares(losses: Float[Tensor, "n classes"], reference: Discriminant) -> Float[Tensor, " classes"]:
-    """π of a training batch: true class shares, sum 1, from what each label would cost; 0 for unknown classes."""
-    predicted = torch.bincount(losses.argmin(1), minlength=len(reference.shares)).double()
+def estimated_shares(
+    losses: Float[Tensor, "n classes"], reference: Discriminant, weights: Float[Tensor, " n"] | None = None
+) -> Float[Tensor, " classes"]:
+    """π of a training batch: true class shares, sum 1, from what each label would cost; 0 for unknown classes.
+
+    `weights` in 0..1 say how much an image counts: a damaged one looks like anything.
+    """
+    if not len(losses):
+        return reference.shares
+    weights = losses.new_ones(len(losses)) if weights is None else weights
+    predicted = torch.bincount(losses.argmin(1), weights.double(), minlength=len(reference.shares))
     q, expected = predicted / predicted.sum(), reference.confusion @ reference.shares
     known = reference.shares > 0
     # A class that is never predicted says nothing about its share.
     seen = expected > 0
-    noise = 1 / len(losses) + 1 / len(reference.reference_losses)
+    noise = float(weights.double().square().sum()) / float(weights.double().sum()) ** 2
+    noise += 1 / len(reference.reference_losses)
     chi_squared = float(((q - expected)[seen].square() / expected[seen]).sum()) / noise
     freedom = int(known.sum()) - 1
     if chi_squared <= 2 * freedom:

@@ -3,7 +3,8 @@
     min_{W,b}  Σ_i s_i (log Σ_c e^{z_ic} − Σ_c t_ic z_ic) + ½ ‖W‖² / (C n),    z = W x + b,   Σ_i s_i = 1
 
 with targets t_i that are one label, or a probability of each. The linear part is one product, made once: a step costs
-a pass over the points for the logits and one for the slope.
+a pass over the points for the logits and one for the slope. The steps are taken in units in which the curvature is
+about 1, of the penalty and of logits that vary as much as a direction does, or the narrow directions would take most.
 """
 
 from typing import NamedTuple
@@ -18,6 +19,8 @@ MOST_DIRECTIONS = 256
 LOSS_TOLERANCE = 1e-5
 """Relative fall of a regression's mean loss in one step at which it counts as converged."""
 MOST_STEPS = 200
+CURVATURE = 0.1
+"""Of the loss of a logit: p (1 − p), at most a quarter."""
 LEAST_PROBABILITY = 1e-6
 """δ: no label is held for less likely."""
 
@@ -31,22 +34,26 @@ class Fitted(NamedTuple):
     converged: bool
 
 
-class Regressions:
-    """Of n points, whose features are looked at in units of their standard deviation (over all columns together)."""
+class Projected:
+    """n points along their main directions, in units of their standard deviation (over all columns together)."""
 
-    def __init__(
-        self,
-        features: Float[Tensor, "n d"],
-        weights: Float[Tensor, "folds n"],
-    ) -> None:
-        """`weights` say how much a point counts in each fold: 1 or 0, or between."""
+    def __init__(self, features: Float[Tensor, "n d"]) -> None:
         self.centre = features.mean(0)
         x = features - self.centre
         self.unit = float(x.square().mean(0).sum()) ** 0.5 or 1.0
         self.directions = _principal_directions(x)
         self.x = x @ self.directions / self.unit
-        self.counts = weights.sum(1).to(x.dtype)
-        self.share = weights.to(x.dtype) / self.counts[:, None]
+
+
+class Regressions:
+    """Of n points."""
+
+    def __init__(self, points: Projected, weights: Float[Tensor, "folds n"]) -> None:
+        """`weights` say how much a point counts in each fold."""
+        self.points, self.x = points, points.x
+        self.counts = weights.sum(1).to(self.x.dtype)
+        self.share = weights.to(self.x.dtype) / self.counts[:, None]
+        self.spread = self.x.square().mean(0)
         self.start: np.ndarray | None = None
 
     def solve(self, targets: Float[Tensor, "folds n classes"], inverse_penalty: float) -> Fitted:
@@ -59,13 +66,26 @@ class Regressions:
         if self.start is None:
             self.start = np.zeros(self.pull.numel() + self.mass.numel())
         options = {"ftol": LOSS_TOLERANCE, "gtol": 0.0, "maxiter": MOST_STEPS}
-        found = minimize(self._objective, self.start, (inverse_penalty,), "L-BFGS-B", jac=True, options=options)
-        self.start = found.x
-        weights, biases = self._unpacked(found.x)
-        weights = weights @ self.directions.T / self.unit
+        units = self._units(inverse_penalty)
+
+        def objective(steps: np.ndarray) -> tuple[float, np.ndarray]:
+            value, slope = self._objective(units * steps, inverse_penalty)
+            return value, units * slope
+
+        found = minimize(objective, self.start / units, method="L-BFGS-B", jac=True, options=options)
+        self.start = reached = units * found.x
+        weights, biases = self._unpacked(reached)
+        weights = weights @ self.points.directions.T / self.points.unit
         return Fitted(
-            weights, (biases - weights @ self.centre).masked_fill(self.absent, -torch.inf), bool(found.success)
+            weights, (biases - weights @ self.points.centre).masked_fill(self.absent, -torch.inf), bool(found.success)
         )
+
+    def _units(self, inverse_penalty: float) -> np.ndarray:
+        """One over the root of each unknown's curvature."""
+        penalty = 1 / (inverse_penalty * self.counts)
+        of_weights = CURVATURE * self.spread + penalty[:, None]
+        curvature = torch.cat([of_weights, torch.full_like(of_weights[:, :1], CURVATURE)], 1)
+        return curvature.rsqrt()[:, None].expand(-1, self.mass.shape[1], -1).double().flatten().cpu().numpy()
 
     def _unpacked(self, flat: np.ndarray) -> tuple[Tensor, Tensor]:
         table = torch.from_numpy(flat).to(self.x).view(*self.mass.shape, -1)
@@ -96,8 +116,5 @@ def losses(probability: Float[Tensor, "n classes"]) -> Float[Tensor, "n classes"
 
 
 def _principal_directions(centred: Float[Tensor, "n d"]) -> Float[Tensor, "d _"]:
-    """Of the largest spread, at most `MOST_DIRECTIONS`; all where there are no more."""
-    d = centred.shape[1]
-    if d <= MOST_DIRECTIONS:
-        return torch.eye(d, dtype=centred.dtype, device=centred.device)
+    """Of the largest spread, at most `MOST_DIRECTIONS`."""
     return torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -MOST_DIRECTIONS:]

@@ -43,6 +43,7 @@ CHECKS = {
     ("reference_embeddings", "enough_reference_points"),
     ("reference_values", "reference_trusted"),
     ("label_distances", "features_tell_classes"),
+    ("batch_ot", "like_the_reference"),
     ("batch_ot", "all_pairs_converged"),
     ("batch_plan", "plan_marginals"),
     ("point_values", "values_aligned"),

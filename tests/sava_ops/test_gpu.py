@@ -9,7 +9,7 @@ import torch
 from sava_ops import ValuationConfig, value_points
 from sava_ops.images.classifier import resnet18
 from sava_ops.images.encoder import Encoder, InputFormat, embed
-from sava_ops.reference.label_noise import hashed_folds
+from sava_ops.reference.both_sides import hashed_folds
 from sava_ops.valuation import Valuation
 from tests.toy import clouds, mislabelled
 

@@ -130,6 +130,19 @@ def test_features_that_tell_no_classes_are_named(workspace, told, passed):
     store.set_current(sound)
 
 
+@pytest.mark.parametrize(("worst", "far"), [(0.6, []), (0.9, ["b"])])
+def test_shards_that_are_told_from_the_reference_are_named(workspace, worst, far):
+    store, sound = workspace.store, workspace.store.current("batch_ot")
+    changed = Output({}, sound.numbers | {"told_apart": {"a": 0.5, "b": worst}})
+    store.set_current(store.save("batch_ot", f"{sound.key}-{worst}", changed))
+    evaluation = evaluate(workspace, "like_the_reference", None)
+    store.set_current(sound)
+    assert evaluation.passed == (not far)
+    assert evaluation.description.startswith(f"images of b are told from reference images in {worst:.0%} of the pairs")
+    assert ("no false-discovery rate is promised" in evaluation.description) == bool(far)
+    assert evaluation.metadata["far_apart"].value == ", ".join(far)
+
+
 @pytest.mark.parametrize(
     ("classes", "told"), [(["east", "west"], ""), (["East", "east", "0", "00"], "0, 00; East, east")]
 )

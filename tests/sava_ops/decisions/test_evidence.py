@@ -17,9 +17,7 @@ def sides(seed: int = 0, *, damaged: float = 0.0, wrong: float = 0.0, count: int
 
 
 def evidence(pool: Side, clean: Side, nat: float = 1.0):
-    return weigh(
-        pool, clean, np.full(len(clean.feature_values), len(pool.feature_values) / 800), nat=nat, other_labels=9
-    )
+    return weigh(pool, clean, np.full(len(clean.foreign), len(pool.foreign) / 800), nat=nat, other_labels=9)
 
 
 def test_without_damage_the_margin_ranks():
@@ -32,7 +30,7 @@ def test_without_damage_the_margin_ranks():
 def test_without_wrong_labels_the_image_ranks():
     pool, clean, bad, _ = sides(damaged=0.2)
     found, _ = evidence(pool, clean)
-    assert auroc(found.total, bad) > auroc(pool.feature_values, bad) - 0.003
+    assert auroc(found.total, bad) > auroc(pool.foreign, bad) - 0.003
     assert np.median(found.image[bad]) > 2 > 0.2 > np.median(found.image[~bad])
 
 
@@ -54,14 +52,14 @@ def test_more_of_either_is_more_evidence():
 
 def test_what_all_images_of_a_pool_have_in_common_is_not_held_against_them():
     pool, clean, bad, _ = sides(damaged=0.2)
-    near, far = (evidence(Side(pool.feature_values + c, pool.label_values), clean)[0] for c in (1.0, 50.0))
+    near, far = (evidence(Side(pool.foreign + c, pool.label_values), clean)[0] for c in (1.0, 50.0))
     np.testing.assert_allclose(far.total, near.total, rtol=1e-6, atol=1e-9)
     assert auroc(far.image, bad) > 0.95
 
 
 def test_the_unit_of_cost_does_not_matter():
     pool, clean, _, _ = sides(damaged=0.2, wrong=0.2)
-    scaled = [Side(7 * side.feature_values, 7 * side.label_values) for side in (pool, clean)]
+    scaled = [Side(7 * side.foreign, 7 * side.label_values) for side in (pool, clean)]
     for one, other in zip(evidence(pool, clean), evidence(*scaled, nat=7.0), strict=True):
         np.testing.assert_allclose(one.total, other.total, rtol=1e-6, atol=1e-9)
 

@@ -7,8 +7,10 @@ import torch
 from sava_ops.ot.cost import Points
 from sava_ops.reference import label_noise as module
 from sava_ops.reference import logistic
+from sava_ops.reference.both_sides import BothSides, hashed_folds
 from sava_ops.reference.discriminant import fit_discriminant
-from sava_ops.reference.label_noise import LabelNoise, fit_label_noise, hashed_folds
+from sava_ops.reference.label_noise import LabelNoise, fit_label_noise
+from sava_ops.reference.label_shift import estimated_shares
 
 CLASSES, WIDTH = 4, 12
 
@@ -27,7 +29,9 @@ def relabelled(points: Points, rows: np.ndarray, labels: np.ndarray) -> Points:
 
 
 def fitted(reference: Points, pool: Points, classes: int = CLASSES) -> LabelNoise:
-    return fit_label_noise(reference, pool, fit_discriminant(reference, classes=classes, seed=0), seed=0)
+    known = fit_discriminant(reference, classes=classes, seed=0)
+    sides = BothSides(reference, pool, known, seed=0)
+    return fit_label_noise(sides, estimated_shares(known.losses(sides.pool.features), known))
 
 
 def test_the_fold_of_an_image_is_its_own():
@@ -96,7 +100,7 @@ def test_a_class_that_is_frequent_is_no_flood(monkeypatch):
 def test_few_reference_points_learn_from_the_pool():
     reference, pool, unseen = drawn(12, 6, apart=2.0), drawn(2_000, 7, apart=2.0), drawn(1_000, 8, apart=2.0)
     known = fit_discriminant(reference, classes=CLASSES, seed=0)
-    noise = fit_label_noise(reference, pool, known, seed=0)
+    noise = fitted(reference, pool)
     alone, together = (
         (costs.argmin(1) == unseen.labels).double().mean()
         for costs in (known.losses(unseen.features), noise.costs(unseen.features, unseen.labels))

@@ -5,7 +5,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from sava_ops.reference import logistic
-from sava_ops.reference.logistic import LEAST_PROBABILITY, Regressions, losses
+from sava_ops.reference.logistic import LEAST_PROBABILITY, Projected, Regressions, losses
 from tests.toy import clouds
 
 
@@ -14,7 +14,7 @@ def test_a_soft_label_is_as_many_labels_of_so_much_weight(monkeypatch):
     features, _ = clouds(80, classes=3, seed=1)
     x = torch.from_numpy(features)
     targets = torch.rand(80, 3, generator=torch.Generator().manual_seed(0), dtype=x.dtype).softmax(1)
-    found = Regressions(x, torch.ones(1, 80, dtype=x.dtype)).solve(targets[None], 4.0)
+    found = Regressions(Projected(x), torch.ones(1, 80, dtype=x.dtype)).solve(targets[None], 4.0)
     unit = float(x.var(0, correction=0).sum()) ** 0.5
     model = LogisticRegression(C=4.0, tol=1e-10, max_iter=10_000)
     model.fit(np.repeat(features, 3, axis=0) / unit, np.tile([0, 1, 2], 80), sample_weight=targets.flatten().numpy())
@@ -32,7 +32,7 @@ def test_what_has_no_weight_is_not_learned_from(monkeypatch):
     weights[1, :20] = 0
     turned = targets.clone()
     turned[:20] = 1 - turned[:20]
-    one, other = (Regressions(x, weights).solve(t.expand(2, -1, -1), 2.0) for t in (targets, turned))
+    one, other = (Regressions(Projected(x), weights).solve(t.expand(2, -1, -1), 2.0) for t in (targets, turned))
     torch.testing.assert_close(one.weights[1], other.weights[1], atol=1e-3, rtol=1e-3)
     assert (one.weights[0] - other.weights[0]).abs().max() > 0.1
 
