@@ -57,6 +57,7 @@ class Calibration:
             features=reference.features - self.centre.to(reference.features),
             label_losses=self.label_noise.joint_reference_losses,
             log_ratios=self.density_ratio.reference_log_ratios,
+            left_out=self.discriminant.left_out,
         )
         chosen = [torch.from_numpy(own).to(reference.labels.device) for own in rows]
         return [known.take(own[reference.labels[own].argsort(stable=True)]) for own in chosen]

@@ -154,7 +154,7 @@ def held_out_rows(sizes: Sequence[int], config: ValuationConfig, *, turn: int) -
 
 
 def _joined(parts: Sequence[Points]) -> Points:
-    said = [[known_of(own) for own in (part.label_losses, part.log_ratios)] for part in parts]
+    said = [[known_of(own) for own in (part.label_losses, part.log_ratios, part.left_out)] for part in parts]
     sides = zip(*((part.features, part.labels, *own) for part, own in zip(parts, said, strict=True)), strict=True)
     return Points(*(torch.cat(side) for side in sides))
 

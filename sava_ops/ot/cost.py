@@ -27,12 +27,14 @@ class Points:
     """What each label costs the image in the eyes of a classifier that has not seen it."""
     log_ratios: Float[Tensor, " n"] | None = None
     """How much likelier the image is of the pool than of the reference set to one that has not seen it, nats."""
+    left_out: Float[Tensor, " n"] | None = None
+    """Of reference points: see `Discriminant.left_out`."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, rows: Int64[Tensor, " k"]) -> "Points":
-        known = self.label_losses, self.log_ratios
+        known = self.label_losses, self.log_ratios, self.left_out
         return Points(self.features[rows], self.labels[rows], *(None if own is None else own[rows] for own in known))
 
 

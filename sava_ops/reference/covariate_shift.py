@@ -10,6 +10,8 @@
     t = own · min(1, (T² − E₀)² / T²)  if T² > E₀ + 3 √V₀, else 0: chance explains it
     cost(x, x') += κ s t · ½ ((d(x) − median r − d(x')) / σ)²
 
+Reference points are those that Σ and m_c are fitted to: their d − d(m_c) is what it would be had they been left out.
+
 Ours. Damaged images often differ little from clean ones in Euclidean distance, which the directions between classes
 dominate, yet all in the same way; a metric that looks along the difference sees them (as max-sliced transport does,
 Deshpande et al. 2019). But a pool always differs from its reference: by camera, shop or season, which is no damage.
@@ -43,17 +45,24 @@ class Shift:
     """t in 0..1."""
     origin: Float[Tensor, ""]
     """Along `direction`: the middle of a reference with the shares of the batch, seen from that of the reference."""
+    middles: Float[Tensor, " classes"]
+    """Of the reference classes along `direction`, seen from that of the reference."""
     common: Float[Tensor, ""]
     """How far along `direction` half of the batch lies off the reference: nobody's damage."""
 
     def augment(self, points: Points, *, weight: float, of_batch: bool) -> Points:
         """The points with √(weight · t) d(x) / σ as one more feature, those of the batch without what they have in
-        common; as they are if that is 0."""
+        common, those of the reference as far off their class as if the direction had not seen them; as they are if
+        that is 0."""
         if weight * self.size == 0:
             return points
         scale = (weight * self.size).sqrt()
         start = self.origin + self.common if of_batch else self.origin
-        along = points.features @ (scale * self.direction).to(points.features.dtype) - float(scale * start)
+        along = points.features @ (scale * self.direction).to(points.features.dtype)
+        if points.left_out is not None:
+            middles = (scale * self.middles).to(along)[points.labels]
+            along = middles + (along - middles) * points.left_out.to(along)
+        along = along - float(scale * start)
         return replace(points, features=torch.cat([points.features, along.clamp(min=0)[:, None]], 1))
 
 
@@ -70,7 +79,7 @@ def covariate_shift(
     nothing = torch.zeros_like(squared)
     expected, deviation = _chance(batch, reference)
     if len(batch) < 4 or squared <= expected + CHANCE_DEVIATIONS * deviation:
-        return Shift(torch.zeros_like(direction), nothing, nothing, nothing)
+        return Shift(torch.zeros_like(direction), nothing, nothing, torch.zeros_like(shares), nothing)
     residuals = torch.cat(
         [
             _residuals(batch.features[judged], predicted[judged], other, reference)
@@ -86,8 +95,9 @@ def covariate_shift(
     direction = direction / squared.sqrt() / spread
     common = (_residuals(batch.features, predicted, delta, reference) / spread).median()
     excess = squared - expected
-    origin = (shares - reference.shares) @ (reference.means @ direction)
-    return Shift(direction, own * (excess.square() / squared).clamp(max=1), origin, common)
+    middles = reference.means @ direction
+    middles -= reference.shares @ middles
+    return Shift(direction, own * (excess.square() / squared).clamp(max=1), shares @ middles, middles, common)
 
 
 def _off_reference(x: Float[Tensor, "n d"], shares: Tensor, reference: Discriminant) -> Float[Tensor, " d"]:

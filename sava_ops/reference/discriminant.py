@@ -29,6 +29,8 @@ INVERSE_PENALTIES = (0.125, 0.5, 2.0, 8.0, 32.0, 128.0, 512.0)
 """C of the logistic regressions, on features in units of their standard deviation (over all columns together): from the
 middle on, for as long as the held-out log loss falls."""
 
+MOST_LEVERAGE = 0.9
+
 
 @dataclass(frozen=True)
 class Discriminant:
@@ -38,6 +40,9 @@ class Discriminant:
     """m_c, float64; 0 for a class that the reference set lacks."""
     precision: Float[Tensor, "d d"]
     """Σ⁻¹, float64, inverse squared feature units; 0 along directions without any spread."""
+    left_out: Float[Tensor, " M"]
+    """1 / (1 − h) · n_c / (n_c − 1): how much farther a point lies off its class mean along any Σ⁻¹δ once means and Σ
+    have not seen it; h = its leverage, by Sherman and Morrison's formula."""
     shares: Float[Tensor, " classes"]
     """Share of the reference points in each class, float64."""
     weights: Float[Tensor, "folds classes d"]
@@ -69,13 +74,14 @@ def fit_discriminant(reference: Points, *, classes: int, seed: int) -> Discrimin
     counts = torch.bincount(reference.labels, minlength=classes).double()
     # The threads of NumPy's and SciPy's BLAS spin between calls, and torch's would wait for the processors they hold.
     with threadpool_limits(1, user_api="blas"):
-        means, precision = _gaussian(reference, counts)
+        means, precision, left_out = _gaussian(reference, counts)
         fitted = cross_fitted(reference, classes, seed)
     confusion = torch.zeros_like(means @ means.T)
     confusion.index_put_((fitted.losses.argmin(1), reference.labels), torch.ones_like(counts)[reference.labels], True)
     return Discriminant(
         means=means,
         precision=precision,
+        left_out=left_out,
         shares=counts / counts.sum(),
         weights=fitted.weights,
         biases=fitted.biases,
@@ -86,16 +92,21 @@ def fit_discriminant(reference: Points, *, classes: int, seed: int) -> Discrimin
     )
 
 
-def _gaussian(points: Points, counts: Tensor) -> tuple[Tensor, Tensor]:
+def _gaussian(points: Points, counts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     x = points.features.double()
     means = x.new_zeros(len(counts), x.shape[1]).index_add_(0, points.labels, x) / counts.clamp(min=1)[:, None]
     inside = (x - means[points.labels]).to(points.features.dtype).cpu().numpy()
     from sklearn.covariance import ledoit_wolf
 
     # One point has no spread, and scikit-learn warns of it.
-    spread = ledoit_wolf(inside, assume_centered=True)[0] if len(inside) > 1 else np.zeros((x.shape[1],) * 2)
-    covariance = torch.from_numpy(spread).to(x)
-    return means, torch.linalg.pinv(covariance, hermitian=True)
+    empty = np.zeros((x.shape[1],) * 2), 0.0
+    spread, shrinkage = ledoit_wolf(inside, assume_centered=True) if len(inside) > 1 else empty
+    precision = torch.linalg.pinv(torch.from_numpy(spread).to(x), hermitian=True)
+    residuals = x - means[points.labels]
+    of_class = counts[points.labels]
+    beyond_mean = of_class / (of_class - 1).clamp(min=1)
+    leverage = (1 - shrinkage) / len(x) * beyond_mean * ((residuals @ precision) * residuals).sum(1)
+    return means, precision, beyond_mean / (1 - leverage.clamp(max=MOST_LEVERAGE))
 
 
 class CrossFitted(NamedTuple):

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.covariance import ledoit_wolf
 from sklearn.linear_model import LogisticRegression
 
 from sava_ops.batches import split_batches
@@ -75,3 +76,22 @@ def test_a_class_that_a_fold_lacks_has_a_loss_all_the_same(each):
 def test_one_class_alone_costs_nothing():
     losses = fit_discriminant(reference(classes=1), classes=2, seed=0).reference_losses
     assert float(losses[:, 0].max()) < 1e-5 < float(losses[:, 1].min())
+
+
+def test_how_far_off_its_class_a_point_lies_once_it_is_left_out():
+    """Exactly what means and covariance without the point say, along any direction."""
+    generator = np.random.default_rng(0)
+    x, y = generator.normal(size=(30, 6)), np.arange(30) % 3
+    found = fit_discriminant(Points(torch.from_numpy(x), torch.from_numpy(y)), classes=3, seed=0)
+    inside = x - np.stack([x[y == c].mean(0) for c in range(3)])[y]
+    covariance, shrinkage = ledoit_wolf(inside, assume_centered=True)
+    isotropic = covariance - (1 - shrinkage) * inside.T @ inside / 30
+    delta = generator.normal(size=6)
+    for j in (0, 7, 29):
+        rest = np.arange(30) != j
+        means = np.stack([x[rest & (y == c)].mean(0) for c in range(3)])
+        scatter = sum(np.outer(r, r) for r in x[rest] - means[y[rest]])
+        without = np.linalg.inv((1 - shrinkage) * scatter / 30 + isotropic)
+        expected = (x[j] - means[y[j]]) @ without @ delta
+        seen = inside[j] @ found.precision.numpy() @ delta
+        assert float(found.left_out[j]) * seen == pytest.approx(expected, rel=1e-9)
