@@ -8,7 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
+import typer
 
+from sava_assets.cli.sentences import in_sentences
 from tests.sava_assets.cli.test_cli import refused, sava
 
 ROOT = Path(__file__).parents[3]
@@ -42,6 +44,23 @@ def test_a_ctrl_c_that_an_import_made_an_error_of_is_a_ctrl_c(tmp_path, monkeypa
 
     monkeypatch.setattr("sava_assets.cli.preparation.check_home", fail)
     assert sava("status", "--home", tmp_path) == (130, STOPPED)
+
+
+@pytest.mark.parametrize("ctrl_c", [signal.default_int_handler, signal.SIG_IGN], ids=["heard", "ignored"])
+def test_sigterm_ends_a_command_as_ctrl_c_does(ctrl_c, capsys):
+    def command() -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, ctrl_c)
+    try:
+        with pytest.raises(typer.Exit) as ended:
+            in_sentences(command)()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert ended.value.exit_code == 130
+    assert capsys.readouterr().err == f"{STOPPED}\n"
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
