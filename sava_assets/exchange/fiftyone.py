@@ -47,13 +47,14 @@ def read_dataset(path: Path, *, who: str, when: datetime) -> Incoming:
     found = Incoming()
     for number, sample in enumerate(samples, start=1):
         place = f"{file.name}, sample {number}"
-        said = [each for tag in sample.get("tags") or () if (each := _decision(tag))]
+        tags = sample.get("tags")
+        said = [each for tag in tags if (each := _decision(tag))] if isinstance(tags, list) else []
         if not said:
             found.passed_over["samples without a tag that decides"] += 1
             continue
         if len(said) > 1:
-            tags = ", ".join(" ".join(filter(None, each)) for each in said)
-            raise BadInput(f"{place}: its tags decide more than once ({tags}): leave one of them")
+            words = ", ".join(" ".join(filter(None, each)) for each in said)
+            raise BadInput(f"{place}: its tags decide more than once ({words}): leave one of them")
         word, label = said[0]
         row = {"decision": word, "label": label, "who": who, "when": _changed(sample) or when}
         found.decisions.append(answered(sample, row, place))
@@ -86,9 +87,12 @@ def _decision(tag: Any) -> tuple[str, str | None] | None:
     return (word, None) if word in PLAIN and not colon else None
 
 
-def _changed(sample: Mapping[str, Any]) -> datetime | str | None:
+def _changed(sample: Mapping[str, Any]) -> Any:
     """`last_modified_at`, as FiftyOne writes dates: text, or milliseconds since the epoch."""
     stamp = sample.get("last_modified_at")
-    if isinstance(stamp, dict):
-        stamp = stamp.get("$date")
-    return datetime.fromtimestamp(stamp / 1000, UTC) if isinstance(stamp, int | float) else stamp
+    for name in ("$date", "$numberLong"):
+        stamp = stamp.get(name) if isinstance(stamp, dict) else stamp
+    try:
+        return datetime.fromtimestamp(float(stamp) / 1000, UTC) if stamp else None
+    except (ValueError, TypeError, OverflowError, OSError):
+        return stamp  # a time in words, or what is none

@@ -74,6 +74,8 @@ def read_annotations(path: Path, *, who: str) -> Incoming:
         if not annotations:
             found.passed_over["tasks without an annotation"] += 1
         for annotation in annotations:
+            if not isinstance(annotation, dict):
+                raise BadInput(f"{place}: an annotation is a {type(annotation).__name__}: export the project as JSON")
             if annotation.get("was_cancelled"):
                 found.passed_over["annotations that were skipped"] += 1
                 continue
@@ -115,14 +117,17 @@ def _region(name: str, kind: str, value: dict[str, Any]) -> dict[str, Any]:
 
 def _said(annotation: Mapping[str, Any], who: str, place: str) -> dict[str, Any]:
     """Columns of a file of decisions."""
-    values = {each.get("from_name"): each.get("value", {}) for each in annotation.get("result", ())}
+    result = annotation.get("result")
+    regions = [each for each in result if isinstance(each, dict)] if isinstance(result, list) else []
+    values = {str(each.get("from_name")): v for each in regions if isinstance(v := each.get("value"), dict)}
     word, label = (_one(values.get(name, {}).get("choices"), name, place) for name in ("decision", "label"))
     if word is None:
         raise BadInput(f"{place}: the annotation has no choice `decision`: use the labeling interface of labels.xml")
+    note = values.get("note", {}).get("text") or ""
     return {
         "decision": word,
         "label": label if word in ("relabel", "accept") else None,  # what is hidden again keeps its value
-        "note": " ".join(values.get("note", {}).get("text", ())),
+        "note": " ".join(map(str, note)) if isinstance(note, list) else note,
         "who": _who(annotation.get("completed_by")) or who,
         "when": annotation.get("updated_at") or annotation.get("created_at"),
     }
@@ -132,11 +137,11 @@ def _one(choices: Any, name: str, place: str) -> str | None:
     if choices is None:
         return None
     if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], str):
-        raise BadInput(f"{place}: `{name}` is {choices!r}: choose one")
+        raise BadInput(f"{place}: `{name}` is {choices!r:.80}: choose one")
     return choices[0]
 
 
-def _who(user: Any) -> str | None:
+def _who(user: Any) -> Any:
     """An id, an address, or a record of a user."""
     if isinstance(user, dict):
         user = user.get("email") or user.get("id")

@@ -11,6 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from sava_assets.exchange import cleanlab, fiftyone, label_studio
@@ -239,6 +241,76 @@ def test_tags_of_fiftyone(tmp_path):
     assert [each.decision for each in found.decisions] == list(said.values())
     assert found.decisions[3].label == "west"
     assert found.passed_over == Counter({"samples without a tag that decides": 2})
+
+
+@pytest.mark.parametrize("text", ["blurred", ["blurred"]])
+def test_a_note_of_label_studio(tmp_path, text):
+    note = {"from_name": "note", "to_name": "image", "type": "textarea", "value": {"text": text}}
+    (tmp_path / "p.json").write_text(json.dumps([annotated(IMAGE, [chosen("decision", "drop"), note])]))
+    assert [each.note for each in label_studio.read_annotations(tmp_path / "p.json", who=WHO).decisions] == ["blurred"]
+
+
+@pytest.mark.parametrize(
+    ("stamp", "when"),
+    [
+        ({"$date": THEN.timestamp() * 1000}, THEN),
+        ({"$date": {"$numberLong": str(int(THEN.timestamp() * 1000))}}, THEN),
+        ({"$date": "2026-01-31T18:05:00Z"}, THEN),
+        ("2026-01-31T18:05:00Z", THEN),
+        (None, NOW),
+    ],
+)
+def test_when_a_sample_of_fiftyone_was_changed(tmp_path, stamp, when):
+    (tmp_path / "samples.json").write_text(
+        json.dumps({"samples": [IMAGE | {"tags": ["keep"], "last_modified_at": stamp}]})
+    )
+    (made,) = fiftyone.read_dataset(tmp_path, who=WHO, when=NOW).decisions
+    assert made.when == when
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8)
+ANY = st.recursive(
+    SCALARS, lambda kind: st.lists(kind, max_size=3) | st.dictionaries(st.text(max_size=8), kind, max_size=3)
+)
+SAID = st.sampled_from(["keep", "drop", "relabel", "relabel:x", "accept"]) | ANY
+SOME = {"pixel_hash": st.just("a" * 64) | ANY, "decision": SAID, "decided_at": st.just(NOW.isoformat()) | ANY}
+REGION = st.fixed_dictionaries(
+    {"from_name": st.sampled_from(["decision", "label", "note"]) | ANY},
+    optional={
+        "value": st.fixed_dictionaries({}, optional={"choices": st.lists(SAID, max_size=2) | ANY, "text": ANY}) | ANY
+    },
+)
+ANNOTATION = st.fixed_dictionaries(
+    {"result": st.lists(REGION | ANY, max_size=3) | ANY},
+    optional={"was_cancelled": ANY, "completed_by": ANY, "updated_at": st.just(NOW.isoformat()) | ANY},
+)
+TASK = st.fixed_dictionaries(
+    {
+        "data": st.fixed_dictionaries({}, optional=SOME) | ANY,
+        "annotations": st.lists(ANNOTATION | ANY, max_size=2) | ANY,
+    },
+    optional={"id": ANY},
+)
+SAMPLE = st.fixed_dictionaries({}, optional={**SOME, "tags": st.lists(SAID, max_size=2) | ANY, "last_modified_at": ANY})
+
+
+@settings(max_examples=200)
+@given(
+    st.lists(TASK | ANY, max_size=3) | ANY,
+    st.fixed_dictionaries({"samples": st.lists(SAMPLE | ANY, max_size=3) | ANY}) | ANY,
+)
+def test_whatever_a_file_holds_is_decisions_or_a_sentence(tmp_path_factory, tasks, samples):
+    folder = tmp_path_factory.mktemp("any")
+    (folder / "tasks.json").write_text(json.dumps(tasks))
+    (folder / "samples.json").write_text(json.dumps(samples))
+    for read in (
+        lambda: label_studio.read_annotations(folder / "tasks.json", who=WHO),
+        lambda: fiftyone.read_dataset(folder, who=WHO, when=NOW),
+    ):
+        try:
+            assert all(len(each.pixel_hash) == 64 for each in read().decisions)
+        except BadInput as fault:
+            assert len(str(fault)) > 20  # noqa: PT017
 
 
 def test_what_is_new_is_written_once_and_a_change_gets_its_own_author(tmp_path):
