@@ -45,6 +45,8 @@ def in_sentences(command: Callable[P, R]) -> Callable[P, R]:
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, _terminate)
+            if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # `nohup`
+                signal.signal(signal.SIGHUP, _terminate)
             if not _interrupts_at(signal.SIG_IGN):
                 signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
@@ -66,7 +68,7 @@ def in_sentences(command: Callable[P, R]) -> Callable[P, R]:
 
 
 def _terminate(number: int, frame: Any) -> None:
-    """SIGTERM, as service managers send it, ends a command as Ctrl-C does: whoever works now may tidy up."""
+    """SIGTERM (service managers) and SIGHUP (a terminal that closes) end a command as Ctrl-C does: orderly."""
     if _interrupts_at(signal.SIG_IGN):
         signal.default_int_handler(number, frame)
     signal.raise_signal(signal.SIGINT)

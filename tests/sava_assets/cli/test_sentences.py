@@ -46,21 +46,31 @@ def test_a_ctrl_c_that_an_import_made_an_error_of_is_a_ctrl_c(tmp_path, monkeypa
     assert sava("status", "--home", tmp_path) == (130, STOPPED)
 
 
-@pytest.mark.parametrize("ctrl_c", [signal.default_int_handler, signal.SIG_IGN], ids=["heard", "ignored"])
-def test_sigterm_ends_a_command_as_ctrl_c_does(ctrl_c, capsys):
-    def command() -> None:
-        signal.raise_signal(signal.SIGTERM)
+@pytest.fixture
+def handlers():
+    """Those of the test process, put back at the end."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+@pytest.mark.usefixtures("handlers")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("ctrl_c", [signal.default_int_handler, signal.SIG_IGN], ids=["heard", "ignored"])
+def test_other_signals_end_a_command_as_ctrl_c_does(number, ctrl_c, capsys):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.signal(signal.SIGINT, ctrl_c)
-    try:
-        with pytest.raises(typer.Exit) as ended:
-            in_sentences(command)()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with pytest.raises(typer.Exit) as ended:
+        in_sentences(lambda: signal.raise_signal(number))()
     assert ended.value.exit_code == 130
     assert capsys.readouterr().err == f"{STOPPED}\n"
+
+
+@pytest.mark.usefixtures("handlers")
+def test_a_terminal_that_closes_is_survived_where_that_was_asked_for():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    in_sentences(lambda: signal.raise_signal(signal.SIGHUP))()
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
