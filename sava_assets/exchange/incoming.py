@@ -63,10 +63,11 @@ def take_in(workspace: Workspace, tool: str, found: Incoming, *, who: str, when:
     known = {_at(each): each.outcome for each in read_decisions(folder)}
     new = []
     for each in found.decisions:
-        if _at(each) not in known:
+        if known.get(_at(each), each.outcome) != each.outcome:
+            each = replace(each, who=who, when=when)
+        if known.get(_at(each)) != each.outcome:
             new.append(each)
-        elif known[_at(each)] != each.outcome:
-            new.append(replace(each, who=who, when=when))
+            known[_at(each)] = each.outcome
     told = [f"passed over: {', '.join(unsaid)}"] if unsaid else []
     if there := len(found.decisions) - len(new):
         told.append(f"{there:,} decisions are in {folder.name}/ already")

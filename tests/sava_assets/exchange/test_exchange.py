@@ -329,6 +329,8 @@ def test_what_is_new_is_written_once_and_a_change_gets_its_own_author(tmp_path):
         "a": ("bert", NOW, "keep"),
         "b": ("a person", THEN, "drop"),
     }
+    again = take_in(workspace, "tool", Incoming([changed, new, new, old]), who="bert", when=NOW)
+    assert again == ["4 decisions are in decisions/ already"]
     with pytest.raises(BadInput, match=r"^nothing is decided there \(2 rows\): decide on some images first$"):
         take_in(workspace, "tool", Incoming([], Counter({"rows": 2})), who="bert", when=NOW)
     with pytest.raises(BadInput, match=r"^nothing is decided there \(it is empty\)"):
