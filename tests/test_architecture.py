@@ -14,7 +14,16 @@ ASSETS = sorted((ROOT / "sava_assets").rglob("*.py"))
 
 # Top floor first. A room may be imported from any floor above its own; rooms of one floor know nothing of each other.
 FLOORS = {
-    "sava_assets": [{"cli"}, {"definitions"}, {"study"}, {"assets"}, {"review"}, {"freshness"}, {"formats", "home"}],
+    "sava_assets": [
+        {"cli"},
+        {"definitions"},
+        {"study"},
+        {"assets"},
+        {"exchange"},
+        {"review"},
+        {"freshness"},
+        {"formats", "home"},
+    ],
     "sava_ops": [
         {"baselines", "trust"},
         {"valuation", "forecast"},

@@ -16,6 +16,7 @@ from sava_assets.freshness.rules import class_names
 from sava_assets.home.result import Output, table_file, tensor_file
 from sava_ops.calibration import Calibration, calibrate, calibration_rows
 from sava_ops.errors import BadInput
+from sava_ops.forecast import refuse_too_many_classes
 from sava_ops.inputs import as_points
 from sava_ops.ot.cost import Points
 from sava_ops.reference.density_ratio import DensityRatio
@@ -32,6 +33,7 @@ def reference_values(run: Run) -> Output:
     embedded, config = run.read("reference_embeddings"), run.knobs.valuation
     points, classes = embedded.table("points.parquet"), embedded.numbers["classes"]
     features, labels = embedded.tensors("features.safetensors")["features"], class_ids(embedded, classes)
+    refuse_too_many_classes(0, len(labels), classes=len(classes), width=features.shape[1], device=run.workspace.device)
     found = value_reference(features, labels, config=config, device=run.workspace.device)
     doubted = suspicious(found)
     points = with_findings(points, found, classes, known=classes).append_column("suspicious", pa.array(doubted))
@@ -57,6 +59,10 @@ def label_distances(run: Run) -> Output:
     classes = class_names(run.workspace, run.shards)
     train = _calibration_sample(run, classes)
     reference = points_of(run, run.read("reference_embeddings"), classes, side="reference")
+    takes = refuse_too_many_classes(
+        len(train), len(reference), classes=len(classes), width=train.features.shape[1], device=run.workspace.device
+    )
+    run.log.info(f"{len(classes):,} classes: about {takes.seconds:,.0f} s and {takes.bytes / 1e9:.1f} GB of memory")
     made = calibrate(train, reference, classes=len(classes), config=run.knobs.valuation)
     tensors = {
         "label_distances": made.label_distances,

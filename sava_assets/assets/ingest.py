@@ -18,6 +18,7 @@ from sava_assets.home.result import Output, table_file
 from sava_ops.batches import split_batches
 from sava_ops.errors import BadInput
 from sava_ops.images.decode import inspect_all
+from sava_ops.images.kinds import NEEDS_HEIC
 
 IMAGES_AT_ONCE = 4_096
 POINTS = pa.schema(
@@ -139,6 +140,8 @@ def _output(found: ImageSet, further: pa.Table | None = None) -> Output:
         "quarantined": len(found.quarantine),
         "classes": sorted(found.points["label"].unique().to_pylist()),
     }
+    if heic := found.quarantine["reason"].to_pylist().count(NEEDS_HEIC):
+        numbers["heic_set_aside"] = heic  # due again once it can be decoded
     if further is not None:
         files[FURTHER] = table_file(further)
         numbers |= {"columns": further.column_names, "columns_version": _content(further)}

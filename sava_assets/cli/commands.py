@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sava_assets.cli.exchanging import Tool
 from sava_assets.cli.sentences import App, in_sentences
 from sava_ops.errors import BadInput
 
@@ -205,6 +206,40 @@ def review(
     from sava_assets.cli.reviewing import serve_review
 
     for line in serve_review(_existing(home), port):
+        say(line)
+
+
+@_command
+def export(
+    tool: Annotated[Tool, typer.Argument(help="Whose format.")],
+    target: Annotated[Path, typer.Argument(help="Folder to write; for cleanlab a .csv or .parquet file.")],
+    everything: Annotated[
+        bool, typer.Option("--all", help="All images with a value, not only what is flagged.")
+    ] = False,
+    images_at: Annotated[str | None, typer.Option(help="Label Studio: URL before the names of the images.")] = None,
+    home: Home = HOME,
+) -> None:
+    """Write the flagged images for another tool: Label Studio, FiftyOne, or a table as cleanlab makes it."""
+    from sava_assets.cli.exchanging import exported
+    from sava_assets.cli.outcome import say
+
+    for line in exported(_existing(home), tool, target, everything=everything, images_at=images_at):
+        say(line)
+
+
+@app.command("import")
+@in_sentences
+def import_(
+    tool: Annotated[Tool, typer.Argument(help="Whose format.")],
+    source: Annotated[Path, typer.Argument(help="What the tool exported.")],
+    who: Annotated[str | None, typer.Option(help="Who decided, where the file does not say it.")] = None,
+    home: Home = HOME,
+) -> None:
+    """Take what people decided in another tool into the home's decisions."""
+    from sava_assets.cli.exchanging import imported
+    from sava_assets.cli.outcome import say
+
+    for line in imported(_existing(home), tool, source, who=who):
         say(line)
 
 

@@ -43,8 +43,12 @@ def in_sentences(command: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        if threading.current_thread() is threading.main_thread() and not _interrupts_at(signal.SIG_IGN):
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, _terminate)
+            if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # `nohup`
+                signal.signal(signal.SIGHUP, _terminate)
+            if not _interrupts_at(signal.SIG_IGN):
+                signal.signal(signal.SIGINT, signal.default_int_handler)
         try:
             return command(*args, **kwargs)
         except (Exit, ClickException, BrokenPipeError):
@@ -61,6 +65,13 @@ def in_sentences(command: Callable[P, R]) -> Callable[P, R]:
             raise typer.Exit(1) from None
 
     return run
+
+
+def _terminate(number: int, frame: Any) -> None:
+    """SIGTERM (service managers) and SIGHUP (a terminal that closes) end a command as Ctrl-C does: orderly."""
+    if _interrupts_at(signal.SIG_IGN):
+        signal.default_int_handler(number, frame)
+    signal.raise_signal(signal.SIGINT)
 
 
 def _stop() -> NoReturn:

@@ -16,8 +16,11 @@ from sava_assets.home.failures import in_words
 from sava_assets.home.resources import Workspace
 from sava_ops import Valuation, ValuationConfig, value_points
 from sava_ops.errors import BadInput
+from sava_ops.forecast import refuse_too_many_classes
 
 SUGGESTED = "suggested_label"
+WORTH_TELLING = 40
+"""Seconds."""
 
 
 def value_tables(train: Path, reference: Path, output: Path, *, paper: bool, device: str) -> Iterator[str]:
@@ -38,6 +41,13 @@ def value_tables(train: Path, reference: Path, output: Path, *, paper: bool, dev
     labels, reference_labels = (
         np.array([number[label] for label in side.labels], dtype=np.int64) for side in (points, judges)
     )
+    sizes = len(labels), len(reference_labels)
+    takes = refuse_too_many_classes(*sizes, classes=len(names), width=points.features.shape[1], device=device)
+    if takes.seconds > WORTH_TELLING:
+        yield (
+            f"{sum(sizes):,} points of {len(names):,} classes: minutes before the first value, about "
+            f"{takes.seconds / 60:.0f} on one core, and {takes.bytes / 1e9:.1f} GB of memory"
+        )
     config = ValuationConfig.paper() if paper else ValuationConfig()
     found = value_points(points.features, labels, judges.features, reference_labels, config=config, device=device)
     if broken := int(np.isnan(found.values).sum()):

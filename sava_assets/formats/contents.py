@@ -78,15 +78,20 @@ def _sort_in(found: Contents, path: UPath, name: str, reason: str | None) -> Non
         if file.startswith("_"):
             reason = "unfinished by its name (it begins with _): rename it when it is whole"
         else:
-            found.tables.append(File(name, path / name))
+            found.tables.append(File(name, _inside(path, name)))
             return
     suffix = suffix_of(file)
     if reason is None and len(folders) != 1 and suffix not in IMAGES and not (suffix == "" and folders):
         reason = "not inside a class folder" if len(folders) == 0 else "not directly inside a class folder"
     if reason is None:
-        found.images.append(File(name, path / name))
+        found.images.append(File(name, _inside(path, name)))
     else:
         found.passed_over.append(PassedOver(shown(name), reason))
+
+
+def _inside(path: UPath, name: str) -> UPath:
+    """A name that begins like an address (`s3:/`, `data:`) is none."""
+    return path / f"./{name}" if is_local(path) else path / name
 
 
 def _pass_over_strays(found: Contents) -> None:

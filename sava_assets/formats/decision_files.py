@@ -84,10 +84,16 @@ def read_decisions(folder: UPath) -> list[PersonDecision]:
 
 def parsed(name: str, data: bytes) -> list[PersonDecision]:
     """The decisions of one file. Raises BadInput that names the file and the row."""
+    return [decision_of(row, place) for row, place in rows_of(name, data)]
+
+
+def rows_of(name: str, data: bytes) -> Iterator[tuple[Mapping[str, Any], str]]:
+    """The rows of a file of decisions as they are written, each with its place in words. Raises BadInput."""
     rows = {".csv": _csv_rows, ".json": _json_rows, ".parquet": _parquet_rows}[UPath(name).suffix.lower()]
     name = shown(name)
     try:
-        return [_decision(row, f"{name}, row {number}") for number, row in enumerate(rows(name, data), start=1)]
+        for number, row in enumerate(rows(name, data), start=1):
+            yield row, f"{name}, row {number}"
     except UnicodeDecodeError as error:
         raise BadInput(f"{name} is not UTF-8 (byte {error.start}): save it as UTF-8") from error
 
@@ -173,7 +179,8 @@ def _checked_columns(name: str, columns: list[str]) -> list[str]:
     return columns
 
 
-def _decision(row: Mapping[str, Any], place: str) -> PersonDecision:
+def decision_of(row: Mapping[str, Any], place: str) -> PersonDecision:
+    """What a row with the columns of such a file says. Raises BadInput that begins with its `place`."""
     named = {column: _text(row, column, place) for column in COLUMNS if column != "when"}
     pixel_hash, word, label = named["pixel_hash"].lower(), named["decision"].lower(), class_name(named["label"])
     if not re.fullmatch("[0-9a-f]{64}", pixel_hash):

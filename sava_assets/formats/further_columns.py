@@ -126,13 +126,30 @@ def _class_names(schema: pa.Schema) -> dict[str, list[str] | None]:
 def _in_words(column: pa.ChunkedArray, names: Sequence[str] | None) -> pa.ChunkedArray:
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
-    if pa.types.is_string_view(column.type) or pa.types.is_binary_view(column.type):
-        column = column.cast(pa.string() if pa.types.is_string_view(column.type) else pa.binary())
+    if (kind := _without_views(column.type)) != column.type:
+        column = column.cast(kind)
     if not names or not pa.types.is_integer(column.type):
         return column
     # A number that has no name stays a number, in words; -1 is how Hugging Face writes that there is none.
     words = {None: None, -1: None, **dict(enumerate(names))}
     return pa.chunked_array([[words.get(value, str(value)) for value in column.to_pylist()]], pa.string())
+
+
+def _without_views(kind: pa.DataType) -> pa.DataType:
+    """Text and bytes by themselves, also inside of lists and structs: Arrow takes no rows of views."""
+    if pa.types.is_string_view(kind):
+        return pa.string()
+    if pa.types.is_binary_view(kind):
+        return pa.binary()
+    if pa.types.is_struct(kind):
+        return pa.struct([field.with_type(_without_views(field.type)) for field in kind])
+    if pa.types.is_map(kind):
+        return pa.map_(_without_views(kind.key_type), _without_views(kind.item_type))
+    if pa.types.is_large_list(kind):
+        return pa.large_list(_without_views(kind.value_type))
+    if pa.types.is_fixed_size_list(kind):
+        return pa.list_(_without_views(kind.value_type), kind.list_size)
+    return pa.list_(_without_views(kind.value_type)) if pa.types.is_list(kind) else kind
 
 
 def renamed(names: Sequence[str], taken: Sequence[str]) -> dict[str, str]:

@@ -20,6 +20,7 @@ from sava_assets.freshness.sources import Home, checkpoint_version, listing_of, 
 from sava_assets.home.resources import Knobs
 from sava_assets.home.result import Result, digest
 from sava_ops.errors import BadInput
+from sava_ops.images.kinds import HEIC
 
 SHARDS_NAME = "/".join(filter(None, [os.environ.get("SAVA_NAME"), "shards"]))
 """Of the dynamic partitions in Dagster; with SAVA_NAME, so that several homes can share an instance."""
@@ -159,6 +160,8 @@ def inputs(asset: str, home: Home, shards: Sequence[str], shard: str | None = No
         named["shard"] = shard
     for name in named_upstream(asset, knobs):
         named[name] = {s or "": r.data_version for s, r in upstream_results(asset, name, home, shards, shard).items()}
+    if HEIC and RULES[asset].sources and _has_heic(home.store.current(asset, shard)):
+        named["extras"] = ["heic"]  # by which more of it is read than was without
     if asset == "reference_images":
         named["split"] = knobs.encoder.source == "train"
     if asset == "encoder" and knobs.encoder.source not in ("train", "imagenet"):
@@ -248,6 +251,10 @@ def refusal(home: Home, asset: str, shard: str | None = None) -> str:
         return ""
     who = f"the shard {shown(shard)}" if shard else f"the {asset.removesuffix('_images')} set"
     return misnamed(who, found.numbers["classes"], reference.numbers["classes"])
+
+
+def _has_heic(result: Result | None) -> bool:
+    return result is not None and bool(result.numbers.get("heic_set_aside") or result.inputs.get("extras"))
 
 
 def _columns_versions(home: Home, shards: Sequence[str]) -> dict[str, str]:

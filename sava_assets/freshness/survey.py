@@ -17,6 +17,7 @@ from sava_assets.freshness.sources import Look, listing_of, shards_of
 from sava_assets.home.failures import described
 from sava_assets.home.look import LookStore
 from sava_assets.home.publication import Publication
+from sava_assets.home.reading import given_up
 from sava_assets.home.resources import CURATED, Knobs, Workspace
 from sava_assets.home.result import Failure, Result
 from sava_assets.home.store import place
@@ -128,7 +129,7 @@ class Survey:
             return State(asset, shard, "fresh")
         if pinned := self._pending(RULES[asset].pinned, asset, shard):
             return State(asset, shard, "waiting", f"waits for {pinned[0].title}")
-        if failure and failure.key == name:
+        if failure and failure.key == name and not failure.in_progress:
             return State(asset, shard, "failed", failure.message, _retry_at(failure))
         return State(asset, shard, "due", lost or _why(result, named_inputs))
 
@@ -169,6 +170,8 @@ class Survey:
 
 
 def _retry_at(failure: Failure) -> float:
+    if given_up(failure):
+        return 0.0
     return failure.time + min(RETRY_SECONDS * 2 ** (failure.attempts - 1), LONGEST_RETRY_SECONDS)
 
 

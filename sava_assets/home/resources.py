@@ -175,7 +175,9 @@ class Workspace:
         if "\0" in path or any("\ud800" <= letter <= "\udbff" for letter in path):
             raise BadInput(f"{path!a} is no path: name a folder or file")
         if "://" not in path:
-            return UPath(Path(path)) if Path(path).is_absolute() else self.root / path
+            # Below a local home no name is an address (`s3:`, `data:`), however it begins.
+            place = path if "://" in self.home else f"./{path}"
+            return UPath(Path(path)) if Path(path).is_absolute() else self.root / place
         try:
             return _remote(path)
         except (ValueError, ImportError) as error:

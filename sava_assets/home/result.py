@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 from safetensors.numpy import load as load_arrays
 from upath import UPath
 
+from sava_assets.home.processes import lives
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -57,6 +59,20 @@ class Failure:
     """How often in a row, for this key."""
     time: float
     """Seconds since the epoch."""
+    deaths: int = 0
+    """How many processes were killed in earlier attempts, for this key."""
+    reader: str = ""
+    """The process of an attempt that has begun and told no end; see `sava_assets.home.reading`."""
+
+    @property
+    def in_progress(self) -> bool:
+        """Whether somebody is at it."""
+        return bool(self.reader) and lives(self.reader)
+
+    @property
+    def killed(self) -> int:
+        """How many processes were killed in the attempts, for this key."""
+        return self.deaths + (bool(self.reader) and not self.in_progress)
 
 
 @dataclass(frozen=True)

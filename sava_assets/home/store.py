@@ -134,11 +134,16 @@ class Store:
         stored = self.read_json(_pointer("failures", asset, shard))
         return Failure(**stored) if stored else None
 
+    def failure_file(self, asset: str, shard: str | None = None) -> UPath:
+        return self.root / _pointer("failures", asset, shard)
+
+    def put_failure(self, asset: str, shard: str | None, failure: Failure) -> None:
+        self.put(_pointer("failures", asset, shard), json_file(vars(failure)))
+
     def set_failure(self, asset: str, shard: str | None, key: str | None, message: str) -> None:
         before = self.failure(asset, shard)
-        attempts = before.attempts + 1 if before and before.key == key else 1
-        failure = Failure(key, message, attempts, time.time())
-        self.put(_pointer("failures", asset, shard), json_file(vars(failure)))
+        attempts, killed = (before.attempts, before.killed) if before and before.key == key else (0, 0)
+        self.put_failure(asset, shard, Failure(key, message, attempts + 1, time.time(), killed))
 
     def read_json(self, name: str) -> dict[str, Any] | None:
         """A small file below the root, if it is there."""

@@ -17,7 +17,12 @@ from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from sava_ops.images.kinds import OPENED, why_not_opened
+from sava_ops.images.kinds import HEIC, OPENED, why_not_opened
+
+if HEIC:
+    from pillow_heif import register_heif_opener  # pyright: ignore[reportMissingImports]
+
+    register_heif_opener(thumbnails=False)
 
 MAX_PIXELS = 100_000_000
 SMALL_BYTES = 4_096

@@ -4,11 +4,17 @@ Pillow would open more, some by handing a stranger's file to another program (Po
 """
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 
-OPENED = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "ICO", "PPM", "TGA")
+HEIC = find_spec("pillow_heif") is not None
+"""Whether HEIC is decoded too (inside this process, by libheif): the extra `heic` is installed."""
+PILLOW = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "ICO", "PPM", "TGA")
+"""What Pillow alone opens of them."""
+OPENED = (*PILLOW, "HEIF") if HEIC else PILLOW
 """Pillow's names of the formats of photographs and pictures; each is decoded inside this process."""
 
 _CONVERT = "is not opened: convert it to JPEG or PNG"
+NEEDS_HEIC = "HEIC needs the extra `heic`: pip install 'sava-assets[heic]', or convert it to JPEG or PNG"
 _PICTURES = {
     b"%!": "PostScript",
     b"\xc5\xd0\xd3\xc6": "PostScript",
@@ -44,7 +50,7 @@ _HEAD = 2_048
 def why_not_opened(data: bytes) -> str:
     """What a file is that Pillow does not know, or may not open, by its first bytes."""
     if data[4:8] == b"ftyp" and data[8:12] in _HEIF:
-        return f"HEIC {_CONVERT}"
+        return "truncated or damaged" if HEIC else NEEDS_HEIC
     text = data[:_HEAD].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if text.startswith(b"<?xml") and b"<svg" in text:
         return f"SVG {_CONVERT}"

@@ -17,6 +17,7 @@ from torch import save as torch_save
 
 from sava_assets.formats.image_table import image_schema
 from sava_ops.images.encoder import METADATA_KEY
+from sava_ops.images.kinds import HEIC
 from tests.pictures import encoded, noise, png, png_that_claims
 
 OTHERS = [
@@ -48,6 +49,7 @@ def images() -> list[bytes]:
     made = [
         (rgb, kind, {}) for kind in ("png", "jpeg", "webp", "gif", "bmp", "dib", "tiff", "avif", "ico", "ppm", "tga")
     ]
+    made += [(rgb, "heif", {})] if HEIC else []
     made += [(rgb, "jpeg2000", {}), (rgb.convert("CMYK"), "jpeg", {}), (grey, "jpeg", {"progressive": True})]
     made += [(rgb, "jpeg", {"exif": exif}), (rgb, "png", {"pnginfo": text}), (rgba, "png", {}), (grey, "png", {})]
     made += [(wide, "png", {}), (rgb.convert("P"), "png", {"transparency": 0}), (rgb.convert("1"), "png", {})]

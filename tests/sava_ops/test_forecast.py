@@ -6,7 +6,8 @@ import pytest
 
 from sava_ops import ValuationConfig
 from sava_ops import forecast as module
-from sava_ops.forecast import PROBE, PRODUCTS, forecast, product_seconds
+from sava_ops.errors import BadInput
+from sava_ops.forecast import PROBE, PRODUCTS, calibration_forecast, forecast, product_seconds, refuse_too_many_classes
 
 CONFIG = ValuationConfig(held_out_sample=24)
 
@@ -35,3 +36,27 @@ def test_the_best_of_five_products_counts(monkeypatch):
     monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: next(ends)))
     assert product_seconds(4, "cpu") == 1.5
     assert next(ends, None) is None
+
+
+def test_the_calibration_grows_with_points_times_classes_up_to_the_sample_and_the_directions():
+    one = calibration_forecast(1_000, 2_000, classes=500, width=64)
+    twice = calibration_forecast(2_000, 4_000, classes=500, width=64)
+    assert twice.seconds == pytest.approx(2 * one.seconds)
+    assert one.bytes < twice.bytes < 2 * one.bytes  # what the classes alone take is there once
+    assert calibration_forecast(1_000, 2_000, classes=1_000, width=64).bytes == 2 * one.bytes
+    sampled = [calibration_forecast(n, 100, classes=10, width=width) for n, width in ((10**6, 256), (10**9, 4_096))]
+    assert sampled[0] == sampled[1]
+
+
+def test_more_classes_than_the_memory_holds_are_refused_with_the_numbers(monkeypatch):
+    needed = calibration_forecast(3_000, 3_000, classes=3_000, width=32)
+    for free, device in ((needed.bytes, "cpu"), (0, "cuda")):
+        monkeypatch.setattr(module.psutil, "virtual_memory", lambda free=free: SimpleNamespace(available=free))
+        assert refuse_too_many_classes(3_000, 3_000, classes=3_000, width=32, device=device) == needed
+    monkeypatch.setattr(module.psutil, "virtual_memory", lambda: SimpleNamespace(available=needed.bytes - 1))
+    told = (
+        r"^3,000 training and 3,000 reference points of 3,000 classes need about 4\.4 GB of memory and 4\.4 GB are "
+        "free: take fewer reference points, merge classes, or use a machine with more memory$"
+    )
+    with pytest.raises(BadInput, match=told):
+        refuse_too_many_classes(3_000, 3_000, classes=3_000, width=32, device="cpu")

@@ -11,8 +11,10 @@ from rich.console import Console
 from sava_assets.assets import ingest, plots
 from sava_assets.cli.runner import curate
 from sava_assets.formats import landing
+from sava_assets.freshness.rules import inputs, key
 from sava_assets.freshness.survey import Survey
 from sava_assets.home.resources import Workspace
+from sava_assets.home.result import Failure
 from sava_ops import BadInput
 from tests.pictures import png, scan
 from tests.sava_assets.cli.test_cli import refused, sava
@@ -60,6 +62,25 @@ def test_damaged_files_are_set_aside_and_the_rest_goes_on(home):
     told = sava("status", "--home", home)[1]
     assert "failed raw_images[footer]: " in told
     assert "failed raw_images[pages]: " in told
+
+
+def test_a_shard_that_killed_two_processes_is_named_and_the_rest_goes_on(home, monkeypatch):
+    add_shard(home, "bad")
+    add_shard(home)
+    workspace, read, at_work = Workspace(home=str(home)), ingest.read_images, []
+    name = key(inputs("raw_images", workspace, ["bad"], "bad"))
+    workspace.store.put_failure("raw_images", "bad", Failure(name, "it kills", 2, time.time(), 1, "gone 1 0.00"))
+
+    def noticed(path, classes, **more):
+        note = workspace.store.failure("raw_images", path.stem)
+        at_work.append((path.stem, note is not None and note.in_progress))
+        return read(path, classes, **more)
+
+    monkeypatch.setattr(ingest, "read_images", noticed)
+    assert refused("curate", "--home", home) == "raw_images[bad]: it kills"
+    assert at_work == [("third", True)]
+    assert shards_in(home) == {"first", "second", "third"}
+    assert workspace.store.failure("raw_images", "third") is None
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError("odd"), MemoryError(), OSError(5, "Input/output error", "disk")])

@@ -8,7 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
+import typer
 
+from sava_assets.cli.sentences import in_sentences
 from tests.sava_assets.cli.test_cli import refused, sava
 
 ROOT = Path(__file__).parents[3]
@@ -42,6 +44,33 @@ def test_a_ctrl_c_that_an_import_made_an_error_of_is_a_ctrl_c(tmp_path, monkeypa
 
     monkeypatch.setattr("sava_assets.cli.preparation.check_home", fail)
     assert sava("status", "--home", tmp_path) == (130, STOPPED)
+
+
+@pytest.fixture
+def handlers():
+    """Those of the test process, put back at the end."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("handlers")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("ctrl_c", [signal.default_int_handler, signal.SIG_IGN], ids=["heard", "ignored"])
+def test_other_signals_end_a_command_as_ctrl_c_does(number, ctrl_c, capsys):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, ctrl_c)
+    with pytest.raises(typer.Exit) as ended:
+        in_sentences(lambda: signal.raise_signal(number))()
+    assert ended.value.exit_code == 130
+    assert capsys.readouterr().err == f"{STOPPED}\n"
+
+
+@pytest.mark.usefixtures("handlers")
+def test_a_terminal_that_closes_is_survived_where_that_was_asked_for():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    in_sentences(lambda: signal.raise_signal(signal.SIGHUP))()
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])

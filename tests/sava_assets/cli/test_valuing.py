@@ -255,3 +255,12 @@ def test_other_columns_stay_as_they_are_across_blocks(tmp_path, monkeypatch, wri
         "value", "feature_value", "label_value", "confidence", "p_value", "clean_probability", "evidence",
         "image_evidence", "suggested_label",
     ]  # fmt: skip
+
+
+def test_many_classes_are_told_of_before_the_work_or_refused(write, reference, tmp_path, monkeypatch):
+    train, out = write("train.parquet", lists(X), Y), tmp_path / "o.parquet"
+    monkeypatch.setattr("sava_ops.forecast.CLASS_SECONDS", 1.0)
+    said = sava("value", train, reference, "-o", out)[1]
+    assert f"{len(X) + len(RX)} points of {len(set(Y))} classes: minutes before the first value, about " in said
+    monkeypatch.setattr("sava_ops.forecast.CLASS_BYTES", 10**15)
+    assert "take fewer reference points, merge classes" in refused("value", train, reference, "-o", out)

@@ -68,6 +68,14 @@ def test_a_folder_that_might_be_a_class_is_named(tmp_path, folder):
     assert passed_over(path) == {folder: "a folder whose name begins with . or _: rename it if it is a class"}
 
 
+@pytest.mark.parametrize("name", ["s3:", "data:,x", "memory:", "http:", "file:"])
+def test_names_that_begin_like_an_address_are_names(tmp_path, name):
+    path = put(tmp_path, f"{name}/0.png", f"east/{name}.png")
+    assert names(path) == sorted([f"{name}/0.png", f"east/{name}.png"])
+    assert fingerprint(path) != fingerprint(put(tmp_path / "other", "east/0.png"))
+    assert list(landed(path).shards) == sorted(["east", "other", name])
+
+
 def test_names_of_documents_and_of_cameras_are_no_reason_where_they_hold_images(tmp_path):
     path = put(tmp_path, "license/_DSC0001.JPG", "notice/0.PNG", "7z.zip/0.Jpg")
     assert names(path) == ["7z.zip/0.Jpg", "license/_DSC0001.JPG", "notice/0.PNG"]

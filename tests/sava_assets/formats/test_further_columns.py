@@ -36,6 +36,54 @@ def test_columns_keep_type_and_place(tmp_path, paths):
     assert table.to_pydict() == {"url": ["c", None], "day": [DAY, DAY], "tags": [None, []]}
 
 
+TEXT, BYTES = pa.string_view(), pa.binary_view()
+VIEWS = {
+    "text": (TEXT, ["x", None, "y"]),
+    "bytes": (BYTES, [b"x", None, b"y"]),
+    "list": (pa.list_(TEXT), [["x", None], None, []]),
+    "large list": (pa.large_list(BYTES), [[b"x"], None, []]),
+    "fixed list": (pa.list_(TEXT, 2), [["x", "y"]] * 3),
+    "struct": (pa.struct({"a": TEXT, "b": pa.struct({"c": TEXT})}), [{"a": "x", "b": {"c": "y"}}] * 3),
+    "map": (pa.map_(pa.string(), TEXT), [[("k", "v")], [], None]),
+}
+
+
+@pytest.mark.parametrize("kind", VIEWS)
+def test_views_travel_wherever_they_are(tmp_path, kind):
+    view, values = VIEWS[kind]
+    file = write(tmp_path / "s.parquet", said=pa.array(values, view))
+    table = further_columns(file, names(file)[::-1])
+    assert table["said"].to_pylist() == values[::-1]
+    assert "view" not in str(table.schema)
+
+
+def test_thirty_odd_columns_travel(tmp_path):
+    """Of types that scrapers and their tools write; nothing is lost, whatever it is called."""
+    odd = {
+        "decimal": pa.array([1, None, 3], pa.decimal128(20, 2)),
+        "zone": pa.array([1, 2, None], pa.timestamp("us", "Asia/Tokyo")),
+        "time": pa.array([1, 2, 3], pa.time64("us")),
+        "duration": pa.array([1, 2, 3], pa.duration("ms")),
+        "half": pa.array([1, 2, 3], pa.float16()),
+        "nothing": pa.nulls(3),
+        "fixed": pa.array([b"ab"] * 3, pa.binary(2)),
+        "uuid": pa.ExtensionArray.from_storage(pa.uuid(), pa.array([b"0" * 16] * 3, pa.binary(16))),
+        "map": pa.array([[("k", 1)]] * 3, pa.map_(pa.string(), pa.int8())),
+        "nested": pa.array([{"a": [{"b": [1]}]}] * 3),
+        "words": pa.array([["x"]] * 3).cast(pa.list_(pa.dictionary(pa.int32(), pa.string()))),
+        "large": pa.array([2**64 - 1] * 3, pa.uint64()),
+        **{name: pa.array(["x", "y", "z"]) for name in ("IMAGE", "Label", "image.path", "a.b", "", "new\nline", "$")},
+        **{f"n{k}": pa.array([k] * 3) for k in range(12)},
+    }
+    file = write(tmp_path / "s.parquet", **odd)
+    table = further_columns(file, names(file)[::-1])
+    stored = pq.read_table(file)
+    assert table.column_names == list(odd)
+    for name in odd:
+        assert table[name].to_pylist() == stored[name].to_pylist()[::-1]
+        assert table[name].type == stored[name].type
+
+
 def test_a_set_without_further_columns_has_none(tmp_path):
     file = write(tmp_path / "s.parquet")
     assert further_types(file) == []

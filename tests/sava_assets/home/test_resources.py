@@ -82,6 +82,8 @@ def test_folders_are_relative_to_the_home_unless_absolute_or_remote(tmp_path):
     assert workspace.folder("landing") == UPath(tmp_path / "landing")
     assert workspace.folder(str(tmp_path / "x")) == UPath(tmp_path / "x")
     assert str(workspace.folder("memory://bucket/x")) == "memory://bucket/x"
+    for name in ("s3:/x", "data:,x", "memory:x", "../x"):  # no addresses, though they begin like some
+        assert str(workspace.folder(name)) == str(tmp_path / name)
 
 
 def test_device_is_what_is_there(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from sava_ops.images import decode as images_module
+from sava_ops.images import kinds
 from sava_ops.images.decode import ImageFacts, Undecodable, decode, decode_all, fit, inspect_all, pixel_hash
 from sava_ops.images.kinds import OPENED
 from tests.pictures import encoded, noise, png, png_that_claims
@@ -135,7 +136,6 @@ BROKEN = {
     "not an image but a web page": b"\n<!DOCTYPE html><title>404</title>",
     "not an image but a ZIP archive": b"PK\x03\x04 and more",
     "not an image but a pointer of git-lfs: fetch the file itself": b"version https://git-lfs.github.com/spec/v1",
-    "HEIC is not opened: convert it to JPEG or PNG": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64),
     "JPEG XL is not opened: convert it to JPEG or PNG": b"\xff\x0a" + bytes(64),
     "SVG is not opened: convert it to JPEG or PNG": b"\xef\xbb\xbf<?xml version='1.0'?>\n<svg/>",
     "pixels beyond 16 bits": encoded(Image.fromarray(np.array([[0, 70_000]], dtype=np.int32)), "tiff"),
@@ -149,6 +149,34 @@ BROKEN = {
 def test_what_does_not_decode_has_a_named_reason(reason):
     with pytest.raises(Undecodable, match=f"^{reason}$"):
         decode(BROKEN[reason])
+
+
+@pytest.mark.parametrize("brand", [b"heic", b"hevx", b"mif1"])
+def test_heic_is_opened_with_its_extra_alone(brand, monkeypatch):
+    header = b"\0\0\0\x18ftyp" + brand + b"\0\0\0\0mif1heic" + bytes(64)
+    monkeypatch.setattr(kinds, "HEIC", False)
+    monkeypatch.setattr(images_module, "OPENED", kinds.PILLOW)
+    needs = r"^HEIC needs the extra `heic`: pip install 'sava-assets\[heic\]', or convert it to JPEG or PNG$"
+    with pytest.raises(Undecodable, match=needs):
+        decode(header)
+    monkeypatch.setattr(kinds, "HEIC", True)
+    with pytest.raises(Undecodable, match=r"^truncated or damaged$"):
+        decode(header)
+
+
+def test_heic_pixels():
+    """Upright, the first image, transparency on white; as photographs of telephones come."""
+    pytest.importorskip("pillow_heif")
+    plain = np.full((64, 96, 3), (200, 100, 50), dtype=np.uint8)
+    image = Image.fromarray(plain)
+    assert np.abs(decode(encoded(image, "heif", quality=95)).astype(int) - plain).max() <= 3
+    clear = Image.new("RGBA", image.size, (0, 0, 0, 0))
+    assert decode(encoded(clear, "heif", quality=95)).min() >= 252
+    data = encoded(image, "heif", save_all=True, append_images=[Image.fromarray(plain // 4)])
+    assert decode(data).mean() > 100
+    for size in (40, 100, len(data) // 2):
+        with pytest.raises(Undecodable, match=r"^truncated or damaged$"):
+            decode(data[:size])
 
 
 def test_a_decompression_bomb_costs_no_memory():
