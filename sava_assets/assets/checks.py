@@ -11,6 +11,7 @@ import torch
 from sava_assets.formats.landing import contents, count
 from sava_assets.formats.names import alike, some
 from sava_assets.freshness.computation import SHARDS, Home
+from sava_assets.freshness.limits import HELD, MOST_SUSPICIOUS, WAITS
 from sava_assets.freshness.overlap import CLEAN_SETS, shared_images
 from sava_assets.freshness.rules import set_aside, wanted
 from sava_assets.freshness.sources import shards_of
@@ -19,7 +20,6 @@ from sava_assets.home.result import Result
 
 FEW = 20
 """Reference points of a class, below which its values are little more than chance."""
-MOST_SUSPICIOUS = 0.02
 FEW_TOLD = 1 / 3
 """Share of the reference images whose class a classifier of the features tells, below which values mean little."""
 
@@ -167,6 +167,18 @@ def values_aligned(workspace: Home) -> dg.AssetCheckResult:
     broken = int((~np.isfinite(points["value"].to_numpy())).sum())
     return dg.AssetCheckResult(
         passed=not wrong and not broken, metadata={"shards_not_aligned": int(wrong), "values_not_finite": broken}
+    )
+
+
+@dg.asset_check(asset="curated_dataset", blocking=True)
+def within_limits(workspace: Home) -> dg.AssetCheckResult:
+    """The curation is within the limits of sava.yaml, and published; else what was published before stays."""
+    numbers = workspace.store.require("curated_dataset").numbers
+    held, waits = numbers.get(HELD), numbers.get(WAITS)
+    return dg.AssetCheckResult(
+        passed=not held and not waits,
+        severity=dg.AssetCheckSeverity.ERROR if held else dg.AssetCheckSeverity.WARN,
+        description=held or (f"waits for {waits} of this curation" if waits else None),
     )
 
 

@@ -10,8 +10,8 @@ import pyarrow as pa
 import torch
 
 from sava_assets.freshness.computation import Run, computed
-from sava_assets.freshness.history import snapshots
 from sava_assets.freshness.overlap import valued
+from sava_assets.freshness.snapshots import snapshots
 from sava_assets.home.resources import Workspace
 from sava_assets.home.result import Output, Result, bytes_file, table_file
 from sava_assets.home.store import put_file
@@ -92,7 +92,8 @@ def page_of(workspace: Workspace, result: Result, *, served: bool) -> bytes:
     pruned = store.require("pruned_dataset")
     points, shown = _actions(pruned), result.table("shown.parquet")
     past = [each for each in snapshots(store) if each.results.get("pruned_dataset") != pruned.key]
-    before = store.find("pruned_dataset", past[-1].results["pruned_dataset"]) if past else None
+    people_have = [each for each in past if not each.held_back]
+    before = store.find("pruned_dataset", people_have[-1].results["pruned_dataset"]) if people_have else None
     news, counts = changes(shown, points, _actions(before) if before else None)
     summary = json.loads(result.read("summary.json"))
     history = [{"number": e.number, "time": e.time, **e.numbers, "changes": dict(e.changes)} for e in past]

@@ -229,13 +229,13 @@ def history(home: Home = HOME) -> None:
 
     from rich.table import Table
 
-    from sava_assets.cli.outcome import console
-    from sava_assets.freshness.history import snapshots
+    from sava_assets.cli.outcome import console, say
+    from sava_assets.freshness.snapshots import snapshots
 
     table = Table()
     for column in ("", "when", "shards", "points", "pruned", "new", "gone", "dropped", "rescued", "accuracy"):
         table.add_column(column, justify="right", no_wrap=True)
-    for past in snapshots(_existing(home).store):
+    for past in (known := snapshots(_existing(home).store)):
         numbers, changes = past.numbers, past.changes
         when = datetime.fromtimestamp(past.time).strftime("%Y-%m-%d %H:%M")
         counts = [len(numbers["shards"]), numbers["points"], numbers["pruned"]]
@@ -244,6 +244,9 @@ def history(home: Home = HOME) -> None:
         accuracy = f"{numbers['accuracy_pruned']:.3f} (all: {numbers['accuracy_all']:.3f})" if measured else "none"
         table.add_row(str(past.number), when, *(f"{count:,}" for count in counts), accuracy)
     console.print(table)
+    for past in known:
+        if past.held_back:
+            say(f"{past.number}: {past.held_back}")
 
 
 @_command

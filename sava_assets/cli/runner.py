@@ -33,6 +33,8 @@ BACKFILLED = ("raw_images", "reference_images", "test_images", "encoder", "embed
 STUDIED = ("raw_images", "reference_images", "test_images", "encoder", "embeddings", "reference_embeddings")
 """What a study reads of the chain."""
 LAST = "curated_dataset"
+FAILED = ("failed", "held")
+"""What ends a command with its reason."""
 SETS = ("raw_images", "reference_images", "test_images")
 MOST_RUNS = 3
 """Of one result in one command; more are due only while its sources change under our eyes."""
@@ -51,7 +53,7 @@ def curate(workspace: Workspace, console: Console) -> list[str]:
         survey = Survey(workspace, shards)
         states = list(survey.all())
     say_accounts(survey, console, quarantine=True)
-    failed = {state.title: state.reason for state in states if state.status == "failed"} | failed
+    failed = {state.title: state.reason for state in states if state.status in FAILED} | failed
     if not failed and workspace.store.current(LAST) is None:
         # Nothing went wrong, and there is no curation either: something is still being written.
         failed = {state.title: state.reason for state in states if state.status == "waiting"}
@@ -186,7 +188,7 @@ def _failures(workspace: Workspace, shards: Sequence[str], chain: Sequence[str],
     """Title and reason of what failed of these."""
     survey = Survey(workspace, shards)
     states = [survey.state(asset, shard) for asset in chain]
-    return {state.title: state.reason for state in states if state.status == "failed"}
+    return {state.title: state.reason for state in states if state.status in FAILED}
 
 
 def _raise(failed: Mapping[str, str]) -> None:

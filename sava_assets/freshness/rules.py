@@ -15,6 +15,7 @@ from upath import UPath
 from sava_assets.formats.decision_files import decisions_version
 from sava_assets.formats.names import misnamed, shown, some
 from sava_assets.freshness.copies import has_copies
+from sava_assets.freshness.limits import judged
 from sava_assets.freshness.overlap import CLEAN_SETS, overlap
 from sava_assets.freshness.sources import Home, checkpoint_version, listing_of, looked_into, observed_version, source_of
 from sava_assets.home.resources import Knobs
@@ -61,6 +62,7 @@ _BATCHING = ("valuation.batch_size", "valuation.batching", "valuation.seed")
 _PAIR = ("epsilon", "rho", "tolerance", "max_sweeps", "unit_norm", "held_out_sample", "class_shares")
 _PRUNE = ("fraction", "false_discovery_rate", "class_floor", "cap", "relabel_confidence", "relabel", "dry_run")
 _BRAKE = ("brake", "confirm")
+"""Named by results since before they were limits of the publication."""
 _WEIGHTS = ("label_weight", "classifier_weight", "shift_weight")
 
 RULES = {
@@ -163,11 +165,13 @@ def inputs(asset: str, home: Home, shards: Sequence[str], shard: str | None = No
         named["split"] = knobs.encoder.source == "train"
     if asset == "encoder" and knobs.encoder.source not in ("train", "imagenet"):
         named["checkpoint"] = checkpoint_version(home, knobs.encoder.source)
-    judged = {"embeddings": "raw_images", "classifier_accuracy": "test_images"}.get(asset)
-    if judged and (fault := refusal(home, judged, shard)):
+    named_alike = {"embeddings": "raw_images", "classifier_accuracy": "test_images"}.get(asset)
+    if named_alike and (fault := refusal(home, named_alike, shard)):
         raise BadInput(fault)
     if asset == "curated_dataset" and (versions := _columns_versions(home, shards)):
         named["columns"] = versions
+    if asset == "curated_dataset":
+        named |= judged(home, proven=has_test_set(home))
     # The calibration leaves them out, too, but is pinned: a later shard that shares an image must not undo it.
     if asset == "batches" and (aside := set_aside(home, shard or "")):
         named["set_aside"] = digest(sorted(aside))

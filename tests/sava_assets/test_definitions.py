@@ -46,6 +46,7 @@ CHECKS = {
     ("batch_ot", "all_pairs_converged"),
     ("batch_plan", "plan_marginals"),
     ("point_values", "values_aligned"),
+    ("curated_dataset", "within_limits"),
 }
 
 
