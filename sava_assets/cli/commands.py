@@ -168,6 +168,7 @@ def status(home: Home = HOME) -> None:
     from sava_assets.cli.reviewing import decided
     from sava_assets.freshness.drift import calibration_drift
     from sava_assets.freshness.survey import Survey
+    from sava_assets.review.telling import untold
 
     workspace = _existing(home)
     states = list((survey := Survey.landed(workspace)).all())
@@ -175,7 +176,7 @@ def status(home: Home = HOME) -> None:
         if state.status != "fresh":
             say(f"{state.status:<8} {state.title}: {state.reason}")
     say_accounts(survey, console, quarantine=False)
-    for line in decided(workspace):
+    for line in (*decided(workspace), *untold(workspace)):
         say(line)
     fresh = sum(state.status == "fresh" for state in states)
     say(f"{fresh:,} of {len(states):,} results are fresh")

@@ -26,6 +26,7 @@ from sava_assets.home.ownership import owned
 from sava_assets.home.resources import Knobs, Workspace
 from sava_assets.home.result import DamagedResult
 from sava_assets.home.store import place
+from sava_assets.review.telling import failures, tell
 from sava_ops.errors import BadInput
 from sava_ops.forecast import forecast
 
@@ -33,8 +34,6 @@ BACKFILLED = ("raw_images", "reference_images", "test_images", "encoder", "embed
 STUDIED = ("raw_images", "reference_images", "test_images", "encoder", "embeddings", "reference_embeddings")
 """What a study reads of the chain."""
 LAST = "curated_dataset"
-FAILED = ("failed", "held")
-"""What ends a command with its reason."""
 SETS = ("raw_images", "reference_images", "test_images")
 MOST_RUNS = 3
 """Of one result in one command; more are due only while its sources change under our eyes."""
@@ -46,20 +45,36 @@ QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 def curate(workspace: Workspace, console: Console) -> list[str]:
     """Run what is due, in this process, and nothing else; returns the shards.
 
-    A shard that fails does not stop the others; in the end BadInput says what failed.
+    A shard that fails does not stop the others; in the end BadInput says what failed. Whoever is to be told, is told.
     """
+    try:
+        shards, failed = _curated(workspace, console)
+    except BadInput as problem:
+        _tell(workspace, console, {"sava curate": str(problem)})
+        raise
+    _tell(workspace, console, failed)
+    _raise(failed)
+    return shards
+
+
+def _tell(workspace: Workspace, console: Console, failed: Mapping[str, str]) -> None:
+    for fault in tell(workspace, failed):
+        console.print(escape(fault), highlight=False)
+
+
+def _curated(workspace: Workspace, console: Console) -> tuple[list[str], dict[str, str]]:
+    """The shards, and what failed."""
     with _session(workspace, console) as (instance, shards):
         failed = _run_due(workspace, instance, console, tuple(RULES), shards)
         survey = Survey(workspace, shards)
         states = list(survey.all())
     say_accounts(survey, console, quarantine=True)
-    failed = {state.title: state.reason for state in states if state.status in FAILED} | failed
+    failed = failures(states) | failed
     if not failed and workspace.store.current(LAST) is None:
         # Nothing went wrong, and there is no curation either: something is still being written.
         failed = {state.title: state.reason for state in states if state.status == "waiting"}
         failed = dict(list(failed.items())[:1])
-    _raise(failed)
-    return shards
+    return shards, failed
 
 
 def backfill(workspace: Workspace, console: Console, wanted: Sequence[str] | None = None) -> list[str]:
@@ -188,7 +203,7 @@ def _failures(workspace: Workspace, shards: Sequence[str], chain: Sequence[str],
     """Title and reason of what failed of these."""
     survey = Survey(workspace, shards)
     states = [survey.state(asset, shard) for asset in chain]
-    return {state.title: state.reason for state in states if state.status in FAILED}
+    return failures(states)
 
 
 def _raise(failed: Mapping[str, str]) -> None:

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+_SPACE = re.compile(r"[\s\x00-\x1f\x7f]")
 STRICT = ConfigDict(extra="forbid")
 WEBHOOK_WANTED = (
     "it must be an http:// or https:// address, or `{env: NAME}` for the environment variable that holds one"
@@ -41,7 +42,8 @@ class GateKnobs(BaseModel):
 def is_web_address(text: str) -> bool:
     try:
         parts = urlsplit(text)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and text.isprintable()
+        known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        return known and not _SPACE.search(text)
     except ValueError:  # a port that is no number, a bracket that is not closed
         return False
 

@@ -262,6 +262,7 @@ def test_a_curation_beyond_a_limit_is_shown_and_not_published_until_it_is_let_pa
     assert (check.passed, check.severity, check.description) == (
         False, dg.AssetCheckSeverity.ERROR, state(workspace).reason
     )  # fmt: skip
+    assert b"held back, and what is published stays as it is" in (workspace.root / "report.html").read_bytes()
     refused("curate", "--home", workspace.home)
     assert len(snapshots(workspace.store)) == 2
     code = told[told.index("confirm: ") :].split('"')[1]
