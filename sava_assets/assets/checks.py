@@ -11,6 +11,7 @@ import torch
 from sava_assets.formats.landing import contents, count
 from sava_assets.formats.names import alike, some
 from sava_assets.freshness.computation import SHARDS, Home
+from sava_assets.freshness.condition import asset_key
 from sava_assets.freshness.limits import HELD, MOST_SUSPICIOUS, WAITS
 from sava_assets.freshness.overlap import CLEAN_SETS, shared_images
 from sava_assets.freshness.rules import set_aside, wanted
@@ -24,7 +25,7 @@ FEW_TOLD = 1 / 3
 """Share of the reference images whose class a classifier of the features tells, below which values mean little."""
 
 
-@dg.asset_check(asset="raw_images", partitions_def=SHARDS, additional_deps=list(CLEAN_SETS))
+@dg.asset_check(asset="raw_images", partitions_def=SHARDS, additional_deps=[asset_key(name) for name in CLEAN_SETS])
 def images_disjoint(context: dg.AssetCheckExecutionContext, workspace: Home) -> dg.AssetCheckResult:
     """No training image is also a reference or test image (by pixels), or those that are will be set aside."""
     there = [name for name in CLEAN_SETS if name in wanted(workspace)]

@@ -274,6 +274,21 @@ def gc(
 
 
 @_command
+def instance(
+    postgres: Annotated[str, typer.Option(help="postgresql://USER@HOST:5432/DATABASE; the password from PGPASSWORD.")],
+    check: Annotated[bool, typer.Option(help="Connect to the database before.")] = True,
+) -> None:
+    """Print the dagster.yaml of an instance on PostgreSQL, which several processes, machines and homes can share."""
+    from sava_assets.cli.instances import check_driver, check_reachable, database, instance_yaml
+
+    found = database(postgres, os.environ)
+    if check:
+        check_driver()
+        check_reachable(found)
+    typer.echo(instance_yaml(found), nl=False)
+
+
+@_command
 def ui(
     home: Home = HOME,
     port: Port = 3000,

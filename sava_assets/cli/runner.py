@@ -16,6 +16,7 @@ from sava_assets.cli.accounts import say_accounts
 from sava_assets.cli.preparation import dagster_instance
 from sava_assets.cli.progress import bars
 from sava_assets.definitions import ASSETS, CHECKS
+from sava_assets.freshness.condition import asset_key, asset_of
 from sava_assets.freshness.overlap import refuse_shared_images
 from sava_assets.freshness.processes import bury_dead_runs, claim_shards, own_tags
 from sava_assets.freshness.rules import RULES, SHARDS_NAME, has_test_set, inputs
@@ -281,7 +282,7 @@ def _materialize(
     """Run these assets and their checks in one run; what did not hold, in words."""
     done = dg.materialize(
         definitions,
-        selection=dg.AssetSelection.assets(*assets),
+        selection=dg.AssetSelection.assets(*map(asset_key, assets)),
         instance=instance,
         partition_key=shard,
         resources={"workspace": workspace},
@@ -289,7 +290,7 @@ def _materialize(
         tags=own_tags(),
     )
     return [
-        f"{check.asset_key.to_user_string()} {check.check_name}: "
+        f"{asset_of(check.asset_key)} {check.check_name}: "
         + ", ".join(f"{name} {value.value}" for name, value in check.metadata.items())
         for check in done.get_asset_check_evaluations()
         if not check.passed

@@ -22,8 +22,10 @@ from sava_assets.home.resources import Knobs
 from sava_assets.home.result import Result, digest
 from sava_ops.errors import BadInput
 
-SHARDS_NAME = "/".join(filter(None, [os.environ.get("SAVA_NAME"), "shards"]))
-"""Of the dynamic partitions in Dagster; with SAVA_NAME, so that several homes can share an instance."""
+NAME = os.environ.get("SAVA_NAME") or None
+"""Of the home among those that share a Dagster instance: it comes before its assets' keys there."""
+SHARDS_NAME = "/".join(filter(None, [NAME, "shards"]))
+"""Of the dynamic partitions in Dagster."""
 
 
 @dataclass(frozen=True)
