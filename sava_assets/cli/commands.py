@@ -165,6 +165,7 @@ def status(home: Home = HOME) -> None:
     """What is fresh, what is due, and why. Looks only; `sava curate` runs what is due."""
     from sava_assets.cli.accounts import say_accounts
     from sava_assets.cli.outcome import console, no_test_set, say
+    from sava_assets.cli.preparation import unlimited
     from sava_assets.cli.reviewing import decided
     from sava_assets.freshness.drift import calibration_drift
     from sava_assets.freshness.survey import Survey
@@ -176,7 +177,7 @@ def status(home: Home = HOME) -> None:
         if state.status != "fresh":
             say(f"{state.status:<8} {state.title}: {state.reason}")
     say_accounts(survey, console, quarantine=False)
-    for line in (*decided(workspace), *untold(workspace)):
+    for line in (*decided(workspace), *untold(workspace), *filter(None, [unlimited()])):
         say(line)
     fresh = sum(state.status == "fresh" for state in states)
     say(f"{fresh:,} of {len(states):,} results are fresh")

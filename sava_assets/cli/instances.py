@@ -83,10 +83,10 @@ def check_reachable(found: Database) -> None:
     """Connect once. Raises BadInput with the server's own words."""
     import psycopg2
 
-    where = {"host": found.hostname} if found.hostname else {}
-    known = {**found.params, **where, "port": found.port, "user": found.username, "dbname": unquote(found.db_name)}
-    secret = {"password": found.password} if found.password else {}
+    known: dict[str, Any] = {**found.params, "port": found.port, "user": found.username, "connect_timeout": 10}
+    known |= {"host": found.hostname} if found.hostname else {}
+    known |= {"password": found.password} if found.password else {}
     try:
-        psycopg2.connect(**known, **secret, connect_timeout=10).close()
+        psycopg2.connect(dbname=unquote(found.db_name), **known).close()
     except psycopg2.Error as error:
         raise BadInput(f"the database of --postgres cannot be used: {root_in_words(error)}") from None

@@ -99,6 +99,22 @@ def dagster_instance(home: Path) -> "Iterator[DagsterInstance]":
         yield instance
 
 
+def unlimited() -> str:
+    """What is said of a shared instance that lets computations run side by side; nothing of another."""
+    file = Path(os.environ.get("DAGSTER_HOME") or os.devnull, "dagster.yaml")
+    try:
+        settings = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        limit = settings["concurrency"]["pools"]["default_limit"]
+    except (KeyError, TypeError, ValueError, yaml.YAMLError):  # no such setting, or what Dagster will refuse
+        limit = None
+    if not os.environ.get("DAGSTER_HOME") or limit is not None:
+        return ""
+    return (
+        f"the Dagster instance of DAGSTER_HOME has no limit in {file}, so computations run side by side and share "
+        "memory and processors: write `concurrency: {pools: {default_limit: 1, granularity: run}}` there"
+    )
+
+
 def _opened(folder: Path) -> "DagsterInstance":
     """Raises BadInput for settings, packages that they name, and a database that are not as they must be."""
     from dagster import DagsterInstance
