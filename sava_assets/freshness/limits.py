@@ -22,6 +22,8 @@ from sava_ops.decisions.conformal import bad_share
 from sava_ops.errors import BadInput
 
 HELD, WAITS = "held_back", "waits_for"
+ACCURACY = "classifier_accuracy"
+"""The asset whose accuracy on what is kept is the proof of a curation."""
 MOST_SUSPICIOUS = 0.02
 """Share of the reference images that may look as if they should not judge."""
 NAMED = 3
@@ -75,7 +77,7 @@ def _measured(knobs: Knobs) -> dict[str, str]:
     """What must have been measured before these limits can be seen to hold, and of which result."""
     gates = knobs.gates
     wanted = {"reference_values": "reference_embeddings"} if gates.reference_trusted else {}
-    return wanted | ({} if gates.accuracy_drop is None else {"classifier_accuracy": "pruned_dataset"})
+    return wanted | ({} if gates.accuracy_drop is None else {ACCURACY: "pruned_dataset"})
 
 
 def _measure(store: Store, name: str, of: str) -> Result | None:
@@ -103,7 +105,7 @@ def _exceeded(knobs: Knobs, store: Store, pruned: Result) -> Iterator[str]:
             )
     if gates.class_images is not None and (known := store.current("reference_images")):
         yield from _small_classes(numbers["images_of_class"], gates.class_images, known.numbers["classes"])
-    if gates.accuracy_drop is not None and (accuracy := store.current("classifier_accuracy")):
+    if gates.accuracy_drop is not None and (accuracy := store.current(ACCURACY)):
         yield from _drop(accuracy, _last_accuracy(store), gates.accuracy_drop)
 
 
@@ -132,7 +134,7 @@ def _small_classes(images: Mapping[str, int], fewest: int | Mapping[str, int], k
 def _last_accuracy(store: Store) -> tuple[Snapshot, Result] | None:
     """The last published curation that was proven, and its accuracy."""
     for past in published(store):
-        if (key := past.results.get("classifier_accuracy")) and (found := store.find("classifier_accuracy", key)):
+        if (key := past.results.get(ACCURACY)) and (found := store.find(ACCURACY, key)):
             return past, found
     return None
 

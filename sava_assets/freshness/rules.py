@@ -6,6 +6,7 @@ with the current one.
 """
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +23,15 @@ from sava_assets.home.resources import Knobs
 from sava_assets.home.result import Result, digest
 from sava_ops.errors import BadInput
 
-NAME = os.environ.get("SAVA_NAME") or None
+
+def _own_name() -> str | None:
+    name = os.environ.get("SAVA_NAME") or None
+    if name and not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        raise BadInput(f"SAVA_NAME is {name!r}: name the home by letters without accents, digits, - and _ alone")
+    return name
+
+
+NAME = _own_name()
 """Of the home among those that share a Dagster instance: it comes before its assets' keys there."""
 SHARDS_NAME = "/".join(filter(None, [NAME, "shards"]))
 """Of the dynamic partitions in Dagster."""
