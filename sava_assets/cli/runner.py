@@ -17,6 +17,7 @@ from sava_assets.cli.preparation import dagster_instance
 from sava_assets.cli.progress import bars
 from sava_assets.definitions import ASSETS, CHECKS
 from sava_assets.freshness.condition import asset_key, asset_of
+from sava_assets.freshness.limits import HELD
 from sava_assets.freshness.overlap import refuse_shared_images
 from sava_assets.freshness.processes import bury_dead_runs, claim_shards, own_tags
 from sava_assets.freshness.rules import RULES, SHARDS_NAME, has_test_set, inputs
@@ -27,6 +28,7 @@ from sava_assets.home.ownership import owned
 from sava_assets.home.resources import Knobs, Workspace
 from sava_assets.home.result import DamagedResult
 from sava_assets.home.store import place
+from sava_assets.review.page import PAGE
 from sava_assets.review.telling import failures, tell
 from sava_ops.errors import BadInput
 from sava_ops.forecast import forecast
@@ -54,6 +56,8 @@ def curate(workspace: Workspace, console: Console) -> list[str]:
         _tell(workspace, console, {"sava curate": str(problem)})
         raise
     _tell(workspace, console, failed)
+    if (last := workspace.store.current(LAST)) and HELD in last.numbers:
+        console.print(f"every flagged image: {escape(str(workspace.root / PAGE))}", soft_wrap=True, highlight=False)
     _raise(failed)
     return shards
 

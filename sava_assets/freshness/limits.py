@@ -26,6 +26,8 @@ ACCURACY = "classifier_accuracy"
 """The asset whose accuracy on what is kept is the proof of a curation."""
 MOST_SUSPICIOUS = 0.02
 """Share of the reference images that may look as if they should not judge."""
+POOL = ("pruned_dataset", "raw_images", "embeddings")
+"""What an accuracy reads of the curation itself; the rest says how it was measured."""
 NAMED = 3
 """Shards or classes in a sentence."""
 CODE = 12
@@ -141,7 +143,7 @@ def _last_accuracy(store: Store) -> tuple[Snapshot, Result] | None:
 
 def _drop(accuracy: Result, before: tuple[Snapshot, Result] | None, most: float) -> Iterator[str]:
     """Accuracies on another test set, or of another training, say nothing of each other."""
-    if before is None or any(accuracy.inputs[name] != before[1].inputs[name] for name in ("test_images", "knobs")):
+    if before is None or _measured_by(accuracy) != _measured_by(before[1]):
         return
     was, now = before[1].numbers["pruned_mean"], accuracy.numbers["pruned_mean"]
     if was - now > most:
@@ -149,6 +151,10 @@ def _drop(accuracy: Result, before: tuple[Snapshot, Result] | None, most: float)
             f"the test accuracy on what is kept fell from {was:.3f} (curation {before[0].number}) to {now:.3f}, by "
             f"more than `gates.accuracy_drop` allows ({most:g})"
         )
+
+
+def _measured_by(accuracy: Result) -> dict[str, Any]:
+    return {name: read for name, read in accuracy.inputs.items() if name not in POOL}
 
 
 def _is_published(store: Store, pruned: Result) -> bool:

@@ -1,5 +1,5 @@
 """Is it due, and why? One look at a home: every asset and shard is fresh, due, waiting for another, failed, blocked by
-one that failed, or held back from being published.
+one that failed, or withheld from publication.
 
 Stateless: the answer follows from the inputs of each result and from what the store holds, so nothing that happened
 between two looks is lost, whoever ran it.
@@ -23,7 +23,7 @@ from sava_assets.home.result import Failure, Result
 from sava_assets.home.store import place
 from sava_ops.errors import BadInput
 
-Status = Literal["fresh", "due", "waiting", "failed", "blocked", "held"]
+Status = Literal["fresh", "due", "waiting", "failed", "blocked", "withheld"]
 PENDING = ("due", "waiting")
 RETRY_SECONDS = 600.0
 """After the first failure; doubled by each further one."""
@@ -172,7 +172,7 @@ class Survey:
 def _standing(result: Result, shard: str | None) -> State:
     """Of a result that is the one that is due; one that is to be published may have to wait."""
     if told := result.numbers.get(HELD):
-        return State(result.asset, shard, "held", told)
+        return State(result.asset, shard, "withheld", told)
     if measured := result.numbers.get(WAITS):
         return State(result.asset, shard, "waiting", f"is published when {measured} of this curation is there")
     return State(result.asset, shard, "fresh")

@@ -31,8 +31,8 @@ def notices_of_failures(context: dg.RunFailureSensorContext, workspace: Home) ->
 def _tell(context: dg.RunStatusSensorContext, workspace: Workspace) -> None:
     if not workspace.knobs.notify.wanted:
         return
-    states = list(Survey(workspace, context.instance.get_dynamic_partitions(SHARDS_NAME)).all())
-    if any(state.status == "due" for state in states):  # the runs to come will tell
+    survey = Survey(workspace, context.instance.get_dynamic_partitions(SHARDS_NAME))
+    if any(survey.requestable(asset) for asset in survey.assets):  # the runs to come will tell
         return
-    for fault in tell(workspace, failures(states)):
+    for fault in tell(workspace, failures(survey.all())):
         context.log.warning(fault)

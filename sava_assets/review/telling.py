@@ -53,7 +53,7 @@ def untold(workspace: Workspace) -> list[str]:
 
 def failures(states: Iterable[State]) -> dict[str, str]:
     """What failed or is held back, and why."""
-    return {state.title: state.reason for state in states if state.status in ("failed", "held")}
+    return {state.title: state.reason for state in states if state.status in ("failed", "withheld")}
 
 
 def _name(workspace: Workspace) -> str:
