@@ -17,18 +17,20 @@ from sava_assets.assets import (
     report,
     transport,
 )
+from sava_assets.freshness.rules import NAME
 from sava_assets.freshness.sensors import automation, landing, lost_runs, recurate, recurate_job
 from sava_assets.home.resources import Workspace, default_home
+from sava_assets.review.notice_sensors import notices, notices_of_failures
 
 MODULES = [ingest, features, batches, calibration, transport, decisions, curation, publication, report]
-ASSETS = cast("Sequence[dg.AssetsDefinition]", dg.load_assets_from_modules(MODULES))
-CHECKS = dg.load_asset_checks_from_modules([checks])
+ASSETS = cast("Sequence[dg.AssetsDefinition]", dg.load_assets_from_modules(MODULES, key_prefix=NAME))
+CHECKS = dg.load_asset_checks_from_modules([checks], asset_key_prefix=NAME)
 
 defs = dg.Definitions(
     assets=ASSETS,
     asset_checks=CHECKS,
     jobs=[recurate_job],
-    sensors=[landing, automation, lost_runs],
+    sensors=[landing, automation, lost_runs, notices, notices_of_failures],
     schedules=[recurate],
     resources={"workspace": Workspace(home=default_home())},
     executor=dg.in_process_executor,

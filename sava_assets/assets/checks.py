@@ -11,6 +11,8 @@ import torch
 from sava_assets.formats.landing import contents, count
 from sava_assets.formats.names import alike, some
 from sava_assets.freshness.computation import SHARDS, Home
+from sava_assets.freshness.condition import asset_key
+from sava_assets.freshness.limits import HELD, MOST_SUSPICIOUS, WAITS
 from sava_assets.freshness.overlap import CLEAN_SETS, shared_images
 from sava_assets.freshness.rules import set_aside, wanted
 from sava_assets.freshness.sources import shards_of
@@ -19,14 +21,13 @@ from sava_assets.home.result import Result
 
 FEW = 20
 """Reference points of a class, below which its values are little more than chance."""
-MOST_SUSPICIOUS = 0.02
 FEW_TOLD = 1 / 3
 """Share of the reference images whose class a classifier of the features tells, below which values mean little."""
 FAR_APART = 0.75
 """How often an image of a shard may be told from one of the reference set: half the way from a coin to certainty."""
 
 
-@dg.asset_check(asset="raw_images", partitions_def=SHARDS, additional_deps=list(CLEAN_SETS))
+@dg.asset_check(asset="raw_images", partitions_def=SHARDS, additional_deps=[asset_key(name) for name in CLEAN_SETS])
 def images_disjoint(context: dg.AssetCheckExecutionContext, workspace: Home) -> dg.AssetCheckResult:
     """No training image is also a reference or test image (by pixels), or those that are will be set aside."""
     there = [name for name in CLEAN_SETS if name in wanted(workspace)]
@@ -189,6 +190,18 @@ def values_aligned(workspace: Home) -> dg.AssetCheckResult:
     broken = int((~np.isfinite(points["value"].to_numpy())).sum())
     return dg.AssetCheckResult(
         passed=not wrong and not broken, metadata={"shards_not_aligned": int(wrong), "values_not_finite": broken}
+    )
+
+
+@dg.asset_check(asset="curated_dataset", blocking=True)
+def within_limits(workspace: Home) -> dg.AssetCheckResult:
+    """The curation is within the limits of sava.yaml, and published; else what was published before stays."""
+    numbers = workspace.store.require("curated_dataset").numbers
+    held, waits = numbers.get(HELD), numbers.get(WAITS)
+    return dg.AssetCheckResult(
+        passed=not held and not waits,
+        severity=dg.AssetCheckSeverity.ERROR if held else dg.AssetCheckSeverity.WARN,
+        description=held or (f"waits for {waits} of this curation" if waits else None),
     )
 
 

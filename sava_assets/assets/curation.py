@@ -15,8 +15,8 @@ from sava_assets.assets.set_aside import with_set_aside
 from sava_assets.assets.transport import read_row
 from sava_assets.freshness.computation import Run, computed
 from sava_assets.freshness.history import join_accuracy
+from sava_assets.freshness.limits import group_numbers
 from sava_assets.freshness.overlap import SET_ASIDE, refuse_shared_images
-from sava_assets.home.resources import PruneKnobs
 from sava_assets.home.result import DamagedResult, Output, Result, table_file
 from sava_ops.decisions.assessment import Assessment
 from sava_ops.decisions.conformal import bad_share
@@ -79,7 +79,6 @@ def pruned_dataset(run: Run) -> Output:
     points, knobs = run.read("point_values").table("points.parquet"), run.knobs.prune
     labels, shards = (np.unique(points[name].to_pylist(), return_inverse=True)[1] for name in ("label", "shard"))
     made = decide(findings(points), labels, knobs.rule)
-    _brake(int((~made.keep).sum()), len(points), knobs)
     relabelled = made.action == "relabel"
     own, suggested = (np.array(points[name].to_pylist(), dtype=object) for name in ("label", "suggested_label"))
     mended = relabelled & knobs.relabel
@@ -101,7 +100,8 @@ def pruned_dataset(run: Run) -> Output:
         | {"threshold": made.threshold, "bad_share": bad_share(p_value)}
         | copies.numbers
         | ruling.numbers
-        | aside,
+        | aside
+        | group_numbers(table, cut=int((~made.keep).sum())),
         pictures={
             "evidence": plots.histogram(evidence, "evidence (nats)", made.threshold),
             "share of bad points": _shares(points, {"label": labels, "shard": shards}, made),
@@ -109,17 +109,6 @@ def pruned_dataset(run: Run) -> Output:
             **ruling.pictures,
         },
     )
-
-
-def _brake(cut: int, points: int, knobs: PruneKnobs) -> None:
-    """A tool that silently throws away half of what may be good data is worse than none."""
-    asked = knobs.fraction is not None or knobs.confirm or knobs.dry_run
-    if cut > knobs.brake * points and not asked:
-        raise BadInput(
-            f"{cut:,} of {points:,} images would be cut, more than `prune.brake` allows ({knobs.brake:.0%}), so "
-            "nothing is decided and curated/ stays as it is: look at point_values, and whether the reference set shows "
-            "the same things as the training images; if the cut is right, set `prune: {confirm: true}`"
-        )
 
 
 @plots.picture

@@ -25,7 +25,7 @@ def observed_decisions(workspace: Home) -> dg.ObserveResult:
     folder = workspace.folder(workspace.knobs.decisions)
     decided = len(resolved(read_decisions(folder)).standing)
     version = dg.DataVersion(decisions_version(folder) or "none")
-    return dg.ObserveResult(asset_key=DECISIONS.key, data_version=version, metadata={"images": decided})
+    return dg.ObserveResult(data_version=version, metadata={"images": decided})
 
 
 @dataclass(frozen=True)

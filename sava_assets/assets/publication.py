@@ -13,6 +13,7 @@ from sava_assets.formats.names import shown
 from sava_assets.formats.published import write_images, write_tables
 from sava_assets.freshness.computation import Run, computed
 from sava_assets.freshness.history import record
+from sava_assets.freshness.limits import HELD, WAITS
 from sava_assets.home.failures import in_words
 from sava_assets.home.publication import Publication
 from sava_assets.home.resources import CURATED
@@ -30,8 +31,14 @@ def _check(run: Run, result: Result) -> None:
 def _release(run: Run, result: Result) -> None:
     """The curation is through: show it, and keep what it came to."""
     version = result.numbers.get("version")
+    if told := result.numbers.get(HELD):
+        run.log.warning(told)
+        record(run.workspace, run.shards, held_back=told)
+        return
     if version is None:
-        run.log.info("prune.dry_run is set: nothing is published, curated/ stays as it is")
+        measured = result.numbers.get(WAITS)
+        why = f"{measured} is not there yet" if measured else "prune.dry_run is set"
+        run.log.info(f"{why}: nothing is published, curated/ stays as it is")
         return
     for line in _publication(run).release(version):
         run.log.warning(line)
@@ -42,8 +49,9 @@ def _release(run: Run, result: Result) -> None:
 def curated_dataset(run: Run) -> Output:
     """The published data set in `curated/`: the table of all points, and the kept images of each shard in the Hugging
     Face layout, both with every further column of the shards. Versions are whole, and stand side by side."""
-    if run.knobs.prune.dry_run:
-        return Output({}, numbers={"published": False}, data_version=run.key)
+    kept_from = {name: run.inputs[name] for name in (HELD, WAITS) if name in run.inputs}
+    if run.knobs.prune.dry_run or kept_from:
+        return Output({}, numbers={"published": False, **kept_from}, data_version=run.key)
     points, shards = run.read("pruned_dataset").table("points.parquet"), run.read_shards("raw_images")
     own = {shard: points.filter(pc.field("shard") == shard) for shard in shards}
     for shard, result in shards.items():

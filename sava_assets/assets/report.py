@@ -10,20 +10,19 @@ import pyarrow as pa
 import torch
 
 from sava_assets.freshness.computation import Run, computed
-from sava_assets.freshness.history import snapshots
+from sava_assets.freshness.limits import HELD, judged
 from sava_assets.freshness.overlap import valued
+from sava_assets.freshness.snapshots import snapshots
 from sava_assets.home.resources import Workspace
 from sava_assets.home.result import Output, Result, bytes_file, table_file
 from sava_assets.home.store import put_file
-from sava_assets.review.page import page
+from sava_assets.review.page import PAGE, page
 from sava_assets.review.shown import as_json, changes, realised, tables, to_show, with_people
 from sava_ops.decisions.audit import drawn
 from sava_ops.decisions.nearest import nearest_of_class
 from sava_ops.errors import BadInput
 from sava_ops.images.thumbnails import thumbnails
 
-PAGE = "report.html"
-"""In the home: the page of the last curation."""
 THUMBNAILS_AT_ONCE = 1_024
 
 
@@ -92,11 +91,14 @@ def page_of(workspace: Workspace, result: Result, *, served: bool) -> bytes:
     pruned = store.require("pruned_dataset")
     points, shown = _actions(pruned), result.table("shown.parquet")
     past = [each for each in snapshots(store) if each.results.get("pruned_dataset") != pruned.key]
-    before = store.find("pruned_dataset", past[-1].results["pruned_dataset"]) if past else None
+    people_have = [each for each in past if not each.held_back]
+    before = store.find("pruned_dataset", people_have[-1].results["pruned_dataset"]) if people_have else None
     news, counts = changes(shown, points, _actions(before) if before else None)
     summary = json.loads(result.read("summary.json"))
-    history = [{"number": e.number, "time": e.time, **e.numbers, "changes": dict(e.changes)} for e in past]
+    seen = ("number", "time", "changes", "held_back")
+    history = [{**{name: getattr(each, name) for name in seen}, **each.numbers} for each in past]
     told = {**summary, "history": history, "changes": counts, "curation": pruned.key[:12]}
+    told[HELD] = judged(workspace, proven=True).get(HELD, "")
     return page(shown, result.table("references.parquet"), told, news, served=served)
 
 

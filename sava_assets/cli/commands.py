@@ -166,9 +166,11 @@ def status(home: Home = HOME) -> None:
     """What is fresh, what is due, and why. Looks only; `sava curate` runs what is due."""
     from sava_assets.cli.accounts import say_accounts
     from sava_assets.cli.outcome import console, no_test_set, say
+    from sava_assets.cli.preparation import unlimited
     from sava_assets.cli.reviewing import decided
     from sava_assets.freshness.drift import calibration_drift
     from sava_assets.freshness.survey import Survey
+    from sava_assets.review.telling import untold
 
     workspace = _existing(home)
     states = list((survey := Survey.landed(workspace)).all())
@@ -176,7 +178,7 @@ def status(home: Home = HOME) -> None:
         if state.status != "fresh":
             say(f"{state.status:<8} {state.title}: {state.reason}")
     say_accounts(survey, console, quarantine=False)
-    for line in decided(workspace):
+    for line in (*decided(workspace), *untold(workspace), *filter(None, [unlimited()])):
         say(line)
     fresh = sum(state.status == "fresh" for state in states)
     say(f"{fresh:,} of {len(states):,} results are fresh")
@@ -264,13 +266,13 @@ def history(home: Home = HOME) -> None:
 
     from rich.table import Table
 
-    from sava_assets.cli.outcome import console
-    from sava_assets.freshness.history import snapshots
+    from sava_assets.cli.outcome import console, say
+    from sava_assets.freshness.snapshots import snapshots
 
     table = Table()
     for column in ("", "when", "shards", "points", "pruned", "new", "gone", "dropped", "rescued", "accuracy"):
         table.add_column(column, justify="right", no_wrap=True)
-    for past in snapshots(_existing(home).store):
+    for past in (known := snapshots(_existing(home).store)):
         numbers, changes = past.numbers, past.changes
         when = datetime.fromtimestamp(past.time).strftime("%Y-%m-%d %H:%M")
         counts = [len(numbers["shards"]), numbers["points"], numbers["pruned"]]
@@ -279,6 +281,9 @@ def history(home: Home = HOME) -> None:
         accuracy = f"{numbers['accuracy_pruned']:.3f} (all: {numbers['accuracy_all']:.3f})" if measured else "none"
         table.add_row(str(past.number), when, *(f"{count:,}" for count in counts), accuracy)
     console.print(table)
+    for past in known:
+        if past.held_back:
+            say(f"{past.number}: {past.held_back}")
 
 
 @_command
@@ -302,6 +307,21 @@ def gc(
     count, size = collect_versions(workspace, grace=grace * 3600)
     if count:
         say(f"{count:,} old versions in {workspace.folder(CURATED)} deleted, {size / 1e6:,.1f} MB")
+
+
+@_command
+def instance(
+    postgres: Annotated[str, typer.Option(help="postgresql://USER@HOST:5432/DATABASE; the password from PGPASSWORD.")],
+    check: Annotated[bool, typer.Option(help="Connect to the database before.")] = True,
+) -> None:
+    """Print the dagster.yaml of an instance on PostgreSQL, which several processes, machines and homes can share."""
+    from sava_assets.cli.instances import check_driver, check_reachable, database, instance_yaml
+
+    found = database(postgres, os.environ)
+    if check:
+        check_driver()
+        check_reachable(found)
+    typer.echo(instance_yaml(found), nl=False)
 
 
 @_command

@@ -11,6 +11,7 @@ from upath import UPath
 
 from sava_assets.cli.reviewing import page_in_home
 from sava_assets.formats.names import shown
+from sava_assets.freshness.limits import WAITS
 from sava_assets.freshness.rules import has_test_set
 from sava_assets.freshness.sources import Home
 from sava_assets.home.publication import Publication
@@ -71,7 +72,9 @@ def _places(workspace: Workspace, pruned: Result, version: str | None) -> dict[s
     """Where the outcome lies; what is published is looked at before it is named."""
     curated = Publication(workspace.folder(CURATED))
     if version is None:
-        say(f"prune.dry_run is set: nothing is published, {curated.root} stays as it is")
+        measured = workspace.store.require("curated_dataset").numbers.get(WAITS)
+        why = f"{measured} of this curation is not there yet" if measured else "prune.dry_run is set"
+        say(f"{why}: nothing is published, {curated.root} stays as it is")
         return {"values and decisions": pruned.files["points.parquet"].path}
     if fault := curated.fault(version):
         raise BadInput(f"{fault}: run the same command again")

@@ -1,5 +1,6 @@
 """A home folder is made ready: its settings, and the Dagster instance that its UI shows."""
 
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import yaml
 from pydantic import ValidationError
 
+from sava_assets.home.failures import root_in_words
 from sava_assets.home.ownership import owned
 from sava_assets.home.resources import KNOB_FILE, Knobs, Workspace, knob_problems
 from sava_ops.errors import BadInput
@@ -22,6 +24,7 @@ FIRST_STUDIED = "test_embeddings"
 NO_HOME = re.compile(r"[?%\n\r\ud800-\udfff]")
 """Not in the path of a home: Dagster names its database by a URL, and what is no UTF-8 cannot be written down."""
 FOLDERS = ("landing", "reference", "test", "clean_train")
+POSTGRES_EXTRA = "pip install 'sava-assets[postgres]'"
 DAGSTER_YAML = {
     "telemetry": {"enabled": False},
     "nux": {"enabled": False},
@@ -74,14 +77,15 @@ def check_home(home: Path) -> None:
 @contextmanager
 def dagster_instance(home: Path) -> "Iterator[DagsterInstance]":
     """The Dagster instance of a home folder, which the UI of the same home shows: the one that DAGSTER_HOME names, else
-    one in the home. Raises BadInput for a DAGSTER_HOME that is no folder."""
+    one in the home. Raises BadInput for a DAGSTER_HOME that is no folder, or whose instance cannot be opened."""
     from dagster import DagsterInstance
 
     check_home(home)
     if named := os.environ.get("DAGSTER_HOME"):
         if not (folder := Path(named).expanduser()).is_dir() or not folder.is_absolute():
             raise BadInput(f"DAGSTER_HOME is {named!r}: name an existing folder by its whole path, or unset it")
-        with DagsterInstance.from_config(str(folder)) as instance:
+        shared = _opened(folder)
+        with shared as instance:
             yield instance
         return
     folder = home.absolute() / ".dagster"
@@ -93,6 +97,37 @@ def dagster_instance(home: Path) -> "Iterator[DagsterInstance]":
         opened = DagsterInstance.from_config(str(folder))
     with opened as instance:
         yield instance
+
+
+def unlimited() -> str:
+    """What is said of a shared instance that lets computations run side by side; nothing of another."""
+    file = Path(os.environ.get("DAGSTER_HOME") or os.devnull, "dagster.yaml")
+    try:
+        settings = yaml.safe_load(file.read_text(encoding="utf-8")) if file.is_file() else {}
+        limit = settings["concurrency"]["pools"]["default_limit"]
+    except (KeyError, TypeError, ValueError, yaml.YAMLError):  # no such setting, or what Dagster will refuse
+        limit = None
+    if not os.environ.get("DAGSTER_HOME") or limit is not None:
+        return ""
+    return (
+        f"the Dagster instance of DAGSTER_HOME has no limit in {file}, so computations run side by side and share "
+        "memory and processors: write `concurrency: {pools: {default_limit: 1, granularity: run}}` there"
+    )
+
+
+def _opened(folder: Path) -> "DagsterInstance":
+    """Raises BadInput for settings, packages that they name, and a database that are not as they must be."""
+    from dagster import DagsterInstance
+
+    logging.disable(logging.WARNING)  # each further try to connect is a paragraph
+    try:
+        return DagsterInstance.from_config(str(folder))
+    except Exception as error:
+        why = root_in_words(error).partition("Stack Trace:")[0].rpartition("PostProcessingError:")[2].strip()
+        hint = f": {POSTGRES_EXTRA}" if "dagster_postgres" in why or "psycopg2" in why else ""
+        raise BadInput(f"the Dagster instance of DAGSTER_HOME ({folder}) cannot be opened ({why}){hint}") from error
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def study_prepared(workspace: Workspace) -> bool:

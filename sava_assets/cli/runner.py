@@ -16,6 +16,8 @@ from sava_assets.cli.accounts import say_accounts
 from sava_assets.cli.preparation import dagster_instance
 from sava_assets.cli.progress import bars
 from sava_assets.definitions import ASSETS, CHECKS
+from sava_assets.freshness.condition import asset_key, asset_of
+from sava_assets.freshness.limits import HELD
 from sava_assets.freshness.overlap import refuse_shared_images
 from sava_assets.freshness.processes import bury_dead_runs, claim_shards, own_tags
 from sava_assets.freshness.rules import RULES, SHARDS_NAME, has_test_set, inputs
@@ -26,6 +28,8 @@ from sava_assets.home.ownership import owned
 from sava_assets.home.resources import Knobs, Workspace
 from sava_assets.home.result import DamagedResult
 from sava_assets.home.store import place
+from sava_assets.review.page import PAGE
+from sava_assets.review.telling import failures, tell
 from sava_ops.errors import BadInput
 from sava_ops.forecast import forecast
 
@@ -44,20 +48,38 @@ QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 def curate(workspace: Workspace, console: Console) -> list[str]:
     """Run what is due, in this process, and nothing else; returns the shards.
 
-    A shard that fails does not stop the others; in the end BadInput says what failed.
+    A shard that fails does not stop the others; in the end BadInput says what failed. Whoever is to be told, is told.
     """
+    try:
+        shards, failed = _curated(workspace, console)
+    except BadInput as problem:
+        _tell(workspace, console, {"sava curate": str(problem)})
+        raise
+    _tell(workspace, console, failed)
+    if (last := workspace.store.current(LAST)) and HELD in last.numbers:
+        console.print(f"every flagged image: {escape(str(workspace.root / PAGE))}", soft_wrap=True, highlight=False)
+    _raise(failed)
+    return shards
+
+
+def _tell(workspace: Workspace, console: Console, failed: Mapping[str, str]) -> None:
+    for fault in tell(workspace, failed):
+        console.print(escape(fault), highlight=False)
+
+
+def _curated(workspace: Workspace, console: Console) -> tuple[list[str], dict[str, str]]:
+    """The shards, and what failed."""
     with _session(workspace, console) as (instance, shards):
         failed = _run_due(workspace, instance, console, tuple(RULES), shards)
         survey = Survey(workspace, shards)
         states = list(survey.all())
     say_accounts(survey, console, quarantine=True)
-    failed = {state.title: state.reason for state in states if state.status == "failed"} | failed
+    failed = failures(states) | failed
     if not failed and workspace.store.current(LAST) is None:
         # Nothing went wrong, and there is no curation either: something is still being written.
         failed = {state.title: state.reason for state in states if state.status == "waiting"}
         failed = dict(list(failed.items())[:1])
-    _raise(failed)
-    return shards
+    return shards, failed
 
 
 def backfill(workspace: Workspace, console: Console, wanted: Sequence[str] | None = None) -> list[str]:
@@ -186,7 +208,7 @@ def _failures(workspace: Workspace, shards: Sequence[str], chain: Sequence[str],
     """Title and reason of what failed of these."""
     survey = Survey(workspace, shards)
     states = [survey.state(asset, shard) for asset in chain]
-    return {state.title: state.reason for state in states if state.status == "failed"}
+    return failures(states)
 
 
 def _raise(failed: Mapping[str, str]) -> None:
@@ -264,7 +286,7 @@ def _materialize(
     """Run these assets and their checks in one run; what did not hold, in words."""
     done = dg.materialize(
         definitions,
-        selection=dg.AssetSelection.assets(*assets),
+        selection=dg.AssetSelection.assets(*map(asset_key, assets)),
         instance=instance,
         partition_key=shard,
         resources={"workspace": workspace},
@@ -272,7 +294,7 @@ def _materialize(
         tags=own_tags(),
     )
     return [
-        f"{check.asset_key.to_user_string()} {check.check_name}: "
+        f"{asset_of(check.asset_key)} {check.check_name}: "
         + ", ".join(f"{name} {value.value}" for name, value in check.metadata.items())
         for check in done.get_asset_check_evaluations()
         if not check.passed

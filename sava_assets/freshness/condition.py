@@ -2,9 +2,19 @@
 
 import dagster as dg
 
-from sava_assets.freshness.rules import SHARDS_NAME
+from sava_assets.freshness.rules import NAME, SHARDS_NAME
 from sava_assets.freshness.survey import Survey
 from sava_assets.home.resources import Workspace, default_home
+
+
+def asset_key(asset: str) -> dg.AssetKey:
+    """What Dagster calls an asset of this home."""
+    return dg.AssetKey([asset] if NAME is None else [NAME, asset])
+
+
+def asset_of(key: dg.AssetKey) -> str:
+    """The asset that Dagster calls so."""
+    return key.path[-1]
 
 
 class Due(dg.AutomationCondition):
@@ -15,7 +25,7 @@ class Due(dg.AutomationCondition):
         return "Another result is due than the current one, and all it reads is there"
 
     def evaluate(self, context: dg.AutomationContext) -> dg.AutomationResult:
-        due = _survey(context).requestable(context.key.to_user_string())
+        due = _survey(context).requestable(asset_of(context.key))
         if context.partitions_def is None:
             wanted = context.candidate_subset if due else context.get_empty_subset()
         else:

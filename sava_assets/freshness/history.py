@@ -4,14 +4,14 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 
 from sava_assets.freshness.overlap import valued
 from sava_assets.freshness.rules import PROOF, RULES
+from sava_assets.freshness.snapshots import SNAPSHOTS, Snapshot, published, snapshots
 from sava_assets.home.ownership import owned
 from sava_assets.home.publication import GRACE_SECONDS, Publication
 from sava_assets.home.resources import CURATED, Workspace
@@ -19,44 +19,23 @@ from sava_assets.home.result import DamagedResult, Result
 from sava_assets.home.store import BATCH_ROWS, STARTING_POTENTIALS, Store, place
 from sava_assets.home.tree import Entry, tree
 
-SNAPSHOTS = "snapshots"
 QUANTILES = (0.1, 0.5, 0.9, 0.99)
 SEEN = ("curation_report",)
 """Assets that show a curation and are no part of it."""
 
 
-@dataclass(frozen=True)
-class Snapshot:
-    """One curation: what went in, what came out, and what changed since the one before."""
-
-    number: int
-    time: float
-    """Seconds since the epoch."""
-    results: Mapping[str, str]
-    """`asset` or `asset/shard` → key of its result."""
-    numbers: Mapping[str, Any]
-    """With accuracies if they were measured on this curation."""
-    changes: Mapping[str, int]
-    """Points `new`, `dropped` (kept before, pruned now), `rescued` (the reverse), `gone`."""
-
-
-def snapshots(store: Store) -> list[Snapshot]:
-    """All snapshots, oldest first."""
-    folder = store.root / SNAPSHOTS
-    if not folder.exists():
-        return []
-    read = [store.read_json(f"{SNAPSHOTS}/{path.name}") for path in sorted(folder.iterdir(), key=lambda p: p.name)]
-    return [Snapshot(**stored) for stored in read if stored]
-
-
-def record(workspace: Workspace, shards: Sequence[str]) -> Snapshot:
-    """Keep the current curation as a snapshot, unless the last one is of the same results."""
+def record(workspace: Workspace, shards: Sequence[str], *, held_back: str = "") -> Snapshot:
+    """Keep the current curation as a snapshot, unless the last one is of the same results; that one may be published
+    now. `held_back`: why it is not."""
     store, known = workspace.store, snapshots(workspace.store)
     results = _current(store, shards)
     if known and _cut(known[-1].results) == _cut(results):
-        return known[-1]
+        if (made := replace(known[-1], held_back=held_back)) != known[-1]:
+            _put(store, made)
+        return made
     pruned = store.require("pruned_dataset")
-    before = store.find("pruned_dataset", known[-1].results["pruned_dataset"]) if known else None
+    last = next(published(store), None)
+    before = store.find("pruned_dataset", last.results["pruned_dataset"]) if last else None
     points = valued(pruned.table("points.parquet", ["shard", "value", "keep", "action"]))
     value = points["value"].to_numpy()
     made = Snapshot(
@@ -67,14 +46,16 @@ def record(workspace: Workspace, shards: Sequence[str]) -> Snapshot:
             "shards": sorted(points["shard"].unique().to_pylist()),
             "points": len(points),
             "pruned": pruned.numbers["pruned"],
+            "bad_share": pruned.numbers["bad_share"],
             **{f"value_q{q:g}": float(np.quantile(value, q)) for q in QUANTILES},
         },
         changes=_changes(before, pruned),
+        held_back=held_back,
     )
     try:
         _put(store, made, new=True)
     except FileExistsError:  # somebody else kept one meanwhile: this one comes after it
-        return record(workspace, shards)
+        return record(workspace, shards, held_back=held_back)
     # It may have been measured before it was published, or for an equal cut.
     if accuracy := store.current("classifier_accuracy"):
         join_accuracy(workspace, accuracy)
@@ -118,8 +99,9 @@ def collect_garbage(
 ) -> tuple[int, int]:
     """Delete results that neither a snapshot nor the present uses; returns how many, and their bytes.
 
-    `keep` first forgets all but the last so many snapshots. What was written less than `grace` seconds ago stays:
-    somebody may be about to use it. Raises BadInput while somebody of this machine computes results here.
+    `keep` first forgets all but the last so many snapshots, and the last published one. What was written less than
+    `grace` seconds ago stays: somebody may be about to use it. Raises BadInput while somebody of
+    this machine computes results here.
     """
     with owned(workspace.root, "results", wait=False):
         return _collect(workspace.store, shards, keep, grace)
@@ -136,8 +118,10 @@ def collect_versions(workspace: Workspace, *, grace: float = GRACE_SECONDS) -> t
 
 def _collect(store: Store, shards: Sequence[str], keep: int | None, grace: float) -> tuple[int, int]:
     if keep is not None:
-        known = snapshots(store)
+        known, last = snapshots(store), next(published(store), None)
         for old in known[: max(0, len(known) - keep)]:
+            if keep and last and old.number == last.number:  # what people train on, if later ones were held back
+                continue
             (store.root / f"{SNAPSHOTS}/{old.number:06}.json").unlink()
     oldest = time.time() - grace
     _forget_shards(store, shards, oldest)

@@ -3,6 +3,7 @@ due again at once, and asked for again without end; noted as failed, it is tried
 
 import dagster as dg
 
+from sava_assets.freshness.condition import asset_of
 from sava_assets.freshness.rules import RULES, inputs, key
 from sava_assets.freshness.survey import Survey
 from sava_assets.home.resources import Workspace
@@ -20,7 +21,7 @@ def note_lost(workspace: Workspace, run: dg.DagsterRun, shards: list[str], messa
     `created` is when the run was asked for, in seconds since the epoch.
     """
     survey, noted = Survey(workspace, shards), []
-    selected = {asset.to_user_string() for asset in run.asset_selection or ()}
+    selected = {asset_of(chosen) for chosen in run.asset_selection or ()}
     for asset in (name for name in survey.assets if name in selected):
         for shard in _shards_of(run, shards) if RULES[asset].sharded else [None]:
             state, before = survey.state(asset, shard), survey.store.failure(asset, shard)

@@ -6,6 +6,7 @@ with the current one.
 """
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,7 @@ from upath import UPath
 from sava_assets.formats.decision_files import decisions_version
 from sava_assets.formats.names import misnamed, shown, some
 from sava_assets.freshness.copies import has_copies
+from sava_assets.freshness.limits import judged
 from sava_assets.freshness.overlap import CLEAN_SETS, overlap
 from sava_assets.freshness.sources import Home, checkpoint_version, listing_of, looked_into, observed_version, source_of
 from sava_assets.home.resources import Knobs
@@ -22,8 +24,18 @@ from sava_assets.home.result import Result, digest
 from sava_ops.errors import BadInput
 from sava_ops.images.kinds import HEIC
 
-SHARDS_NAME = "/".join(filter(None, [os.environ.get("SAVA_NAME"), "shards"]))
-"""Of the dynamic partitions in Dagster; with SAVA_NAME, so that several homes can share an instance."""
+
+def _own_name() -> str | None:
+    name = os.environ.get("SAVA_NAME") or None
+    if name and not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        raise BadInput(f"SAVA_NAME is {name!r}: name the home by letters without accents, digits, - and _ alone")
+    return name
+
+
+NAME = _own_name()
+"""Of the home among those that share a Dagster instance: it comes before its assets' keys there."""
+SHARDS_NAME = "/".join(filter(None, [NAME, "shards"]))
+"""Of the dynamic partitions in Dagster."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +74,7 @@ _BATCHING = ("valuation.batch_size", "valuation.batching", "valuation.seed")
 _PAIR = ("epsilon", "rho", "tolerance", "max_sweeps", "unit_norm", "held_out_sample", "class_shares")
 _PRUNE = ("fraction", "false_discovery_rate", "class_floor", "cap", "relabel_confidence", "relabel", "dry_run")
 _BRAKE = ("brake", "confirm")
+"""Named by results since before they were limits of the publication."""
 _WEIGHTS = ("label_weight", "classifier_weight", "shift_weight")
 
 RULES = {
@@ -166,11 +179,13 @@ def inputs(asset: str, home: Home, shards: Sequence[str], shard: str | None = No
         named["split"] = knobs.encoder.source == "train"
     if asset == "encoder" and knobs.encoder.source not in ("train", "imagenet"):
         named["checkpoint"] = checkpoint_version(home, knobs.encoder.source)
-    judged = {"embeddings": "raw_images", "classifier_accuracy": "test_images"}.get(asset)
-    if judged and (fault := refusal(home, judged, shard)):
+    named_alike = {"embeddings": "raw_images", "classifier_accuracy": "test_images"}.get(asset)
+    if named_alike and (fault := refusal(home, named_alike, shard)):
         raise BadInput(fault)
     if asset == "curated_dataset" and (versions := _columns_versions(home, shards)):
         named["columns"] = versions
+    if asset == "curated_dataset":
+        named |= judged(home, proven=has_test_set(home))
     # The calibration leaves them out, too, but is pinned: a later shard that shares an image must not undo it.
     if asset == "batches" and (aside := set_aside(home, shard or "")):
         named["set_aside"] = digest(sorted(aside))

@@ -5,10 +5,12 @@ import os
 import dagster as dg
 
 from sava_assets.freshness.computation import SHARDS, Home
+from sava_assets.freshness.condition import asset_key
 from sava_assets.freshness.lost_runs import note_lost
 from sava_assets.freshness.processes import bury_dead_runs, claim_shards
 from sava_assets.freshness.rules import RULES, SHARDS_NAME, wanted
 from sava_assets.freshness.sources import Look, shards_of
+from sava_assets.home.resources import Workspace
 
 LOOK_SECONDS = int(os.environ.get("SAVA_LOOK_SECONDS", "30"))
 NIGHTLY = "0 3 * * *"
@@ -34,7 +36,7 @@ def landing(context: dg.SensorEvaluationContext, workspace: Home) -> dg.SensorRe
 
 automation = dg.AutomationConditionSensorDefinition(
     "automation",
-    target=dg.AssetSelection.assets(*RULES),
+    target=dg.AssetSelection.assets(*map(asset_key, RULES)),
     minimum_interval_seconds=LOOK_SECONDS,
     default_status=SENSORS_AT_FIRST,
     emit_backfills=False,
@@ -46,6 +48,11 @@ automation = dg.AutomationConditionSensorDefinition(
 @dg.run_failure_sensor(minimum_interval_seconds=LOOK_SECONDS, default_status=SENSORS_AT_FIRST)
 def lost_runs(context: dg.RunFailureSensorContext, workspace: Home) -> None:
     """What a run was to make that ended outside of any asset counts as failed, and is tried ever more rarely."""
+    note_failed_run(context, workspace)
+
+
+def note_failed_run(context: dg.RunFailureSensorContext, workspace: Workspace) -> None:
+    """Whichever sensor comes first, notes it; for the others there is nothing left."""
     run, shards = context.dagster_run, list(context.instance.get_dynamic_partitions(SHARDS_NAME))
     record = context.instance.get_run_record_by_id(run.run_id)
     created = record.create_timestamp.timestamp() if record else 0.0
@@ -54,7 +61,7 @@ def lost_runs(context: dg.RunFailureSensorContext, workspace: Home) -> None:
         context.log.warning(f"{title} was left by the run {run.run_id}: {message}")
 
 
-recurate_job = dg.define_asset_job("recurate", selection=dg.AssetSelection.assets(*RULES))
+recurate_job = dg.define_asset_job("recurate", selection=dg.AssetSelection.assets(*map(asset_key, RULES)))
 
 
 @dg.schedule(job=recurate_job, cron_schedule=NIGHTLY, default_status=SCHEDULE_AT_FIRST)
@@ -64,6 +71,6 @@ def recurate(context: dg.ScheduleEvaluationContext, workspace: Home) -> dg.RunRe
     if not shards:
         return dg.SkipReason("no shard has landed")
     return dg.RunRequest(
-        asset_selection=[dg.AssetKey(asset) for asset in wanted(workspace)],
+        asset_selection=[asset_key(asset) for asset in wanted(workspace)],
         tags={"dagster/asset_partition_range_start": shards[0], "dagster/asset_partition_range_end": shards[-1]},
     )

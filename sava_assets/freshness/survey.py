@@ -1,5 +1,5 @@
-"""Is it due, and why? One look at a home: every asset and shard is fresh, due, waiting for another, failed, or blocked
-by one that failed.
+"""Is it due, and why? One look at a home: every asset and shard is fresh, due, waiting for another, failed, blocked by
+one that failed, or withheld from publication.
 
 Stateless: the answer follows from the inputs of each result and from what the store holds, so nothing that happened
 between two looks is lost, whoever ran it.
@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from upath import UPath
 
+from sava_assets.freshness.limits import HELD, WAITS
 from sava_assets.freshness.rules import RULES, inputs, key, named_upstream, sources, wanted
 from sava_assets.freshness.sources import Look, listing_of, shards_of
 from sava_assets.home.failures import described
@@ -23,7 +24,7 @@ from sava_assets.home.result import Failure, Result
 from sava_assets.home.store import place
 from sava_ops.errors import BadInput
 
-Status = Literal["fresh", "due", "waiting", "failed", "blocked"]
+Status = Literal["fresh", "due", "waiting", "failed", "blocked", "withheld"]
 PENDING = ("due", "waiting")
 RETRY_SECONDS = 600.0
 """After the first failure; doubled by each further one."""
@@ -126,7 +127,7 @@ class Survey:
             return State(asset, shard, "waiting", f"waits for {pending[0].title}")
         lost = ""
         if result is not None and result.key == name and not (lost := self._lost(result)):
-            return State(asset, shard, "fresh")
+            return _standing(result, shard)
         if pinned := self._pending(RULES[asset].pinned, asset, shard):
             return State(asset, shard, "waiting", f"waits for {pinned[0].title}")
         if failure and failure.key == name and not failure.in_progress:
@@ -167,6 +168,15 @@ class Survey:
             if not seen.finished and abs(age) < self.knobs.settle_seconds:
                 return f"{path.name} is still being written (changed {max(age, 0):.0f} s ago)"
         return ""
+
+
+def _standing(result: Result, shard: str | None) -> State:
+    """Of a result that is the one that is due; one that is to be published may have to wait."""
+    if told := result.numbers.get(HELD):
+        return State(result.asset, shard, "withheld", told)
+    if measured := result.numbers.get(WAITS):
+        return State(result.asset, shard, "waiting", f"is published when {measured} of this curation is there")
+    return State(result.asset, shard, "fresh")
 
 
 def _retry_at(failure: Failure) -> float:

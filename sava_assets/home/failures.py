@@ -24,6 +24,14 @@ def described(error: Exception, store: Store, title: str) -> str:
     return f"{in_words(error)} (not foreseen; its traceback is in {store.root / file})"
 
 
+def root_in_words(error: BaseException) -> str:
+    """The first cause of an error, as whoever met it told it."""
+    causes = [error]
+    while (cause := causes[-1].__cause__ or causes[-1].__context__) and cause not in causes:
+        causes.append(cause)
+    return in_words(causes[-1])
+
+
 def in_words(error: BaseException) -> str:
     """Kind and message, on one line."""
     if isinstance(error, OSError) and error.strerror:

@@ -17,9 +17,9 @@ from upath import UPath
 from sava_ops.errors import BadInput
 
 LOCKS = ".locks"
-Part = Literal["data", "setup", "results", "publication"]
+Part = Literal["data", "setup", "results", "publication", "notices"]
 """What is owned: the data of a demo while it is written; settings and database; stored results (shared by those who add
-some, whole for who deletes); `curated/` and the history."""
+some, whole for who deletes); `curated/` and the history; what people are told."""
 
 
 @contextmanager

@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 from pydantic.dataclasses import dataclass as validated
 from upath import UPath
 
+from sava_assets.home.outgoing import STRICT, GateKnobs, NotifyKnobs
 from sava_assets.home.store import Store
 from sava_ops.config import ValuationConfig
 from sava_ops.decisions.pruning import PruneRule
@@ -24,7 +25,6 @@ KNOB_FILE, CURATED = "sava.yaml", "curated"
 _SHORT = reprlib.Repr()
 """Of a value in a sentence: a few lines of YAML that refer to each other can stand for a billion."""
 _SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxdict, _SHORT.maxstring, _SHORT.maxother = 2, 4, 4, 100, 100
-STRICT = ConfigDict(extra="forbid")
 # The same classes, with unknown keys refused and types checked when they come from YAML.
 ValuationKnobs = validated(ValuationConfig, config=STRICT, frozen=True)
 TrainingKnobs = validated(TrainingConfig, config=STRICT, frozen=True)
@@ -57,9 +57,9 @@ class PruneKnobs(BaseModel):
     cap: Share = PruneRule.cap
     relabel_confidence: Share = PruneRule.relabel_confidence
     brake: Share = 0.5
-    """Largest share of the points that is cut without being asked for, by `fraction` or by `confirm`."""
+    """Largest share of the points whose cut is published without being asked for, by `fraction` or by `confirm`."""
     confirm: bool = False
-    """Cut as many points as the false-discovery rate allows, even more than `brake`."""
+    """Publish a cut of as many points as the false-discovery rate allows, even more than `brake`."""
     relabel: bool = False
     """Keep points whose action is "relabel", under their suggested label; without it they are left out."""
     copies: Literal["keep", "one"] = "keep"
@@ -140,6 +140,8 @@ class Knobs(BaseModel):
     valuation: ValuationKnobs = ValuationKnobs()  # pyright: ignore[reportInvalidTypeForm]
     prune: PruneKnobs = PruneKnobs()
     classifier: ClassifierKnobs = ClassifierKnobs()
+    gates: GateKnobs = GateKnobs()
+    notify: NotifyKnobs = NotifyKnobs()
     review: ReviewKnobs = ReviewKnobs()
     study: StudyKnobs = StudyKnobs()
 
@@ -245,7 +247,7 @@ def read_knobs(path: UPath) -> Knobs:
     except RecursionError as error:
         raise BadInput(f"{path} is nested too deeply: write `key: value` lines") from error
     except yaml.YAMLError as error:
-        raise BadInput(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        raise BadInput(f"{path} is not valid YAML: {_yaml_fault(error)}") from error
     except (
         Exception
     ) as error:  # a date or number that there is not, a tag on the wrong value: PyYAML raises what it hits
@@ -256,6 +258,15 @@ def read_knobs(path: UPath) -> Knobs:
         return Knobs.model_validate(content)
     except ValidationError as error:
         raise BadInput(f"{path}: {knob_problems(error)}") from error
+
+
+def _yaml_fault(error: yaml.YAMLError) -> str:
+    """What and where, without the line itself: it may hold a secret."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return " ".join(str(error).split())
+    mark = error.problem_mark
+    said = ", ".join(part for part in (error.context, error.problem) if part)
+    return f"{said} (line {mark.line + 1}, column {mark.column + 1})"
 
 
 def knob_problems(error: ValidationError) -> str:

@@ -335,10 +335,10 @@ function overview() {
     ["of the sample decided", `${count(rate.sample_decided)} of ${count(rate.sample)}`]]);
   const changed = told.changes === null ? [make("p", { textContent: "This is the first curation." })]
     : [table(["", "images"], Object.entries(told.changes))];
-  const older = history.map((each) => [String(each.number), new Date(each.time * 1000).toISOString().slice(0, 16).replace("T", " "),
+  const older = history.map((each) => [`${each.number}${each.held_back ? " (held back)" : ""}`, new Date(each.time * 1000).toISOString().slice(0, 16).replace("T", " "),
     each.points, each.pruned, each.changes.new, each.changes.gone, each.changes.dropped, each.changes.rescued]);
   const part = { label: "class", shard: "shard" };
-  $("overview").append(make("div", { className: "sides" },
+  $("overview").append(...(told.held_back ? [make("p", { textContent: `Not published: ${told.held_back}` })] : []), make("div", { className: "sides" },
     section("What came, what was cut", came), section("How sure", rates), section("Since the last curation", ...changed)),
     section("Share left out, by curation", trend([...history, now]),
       ...(older.length ? [table(["", "when", "images", "left out", "new", "gone", "dropped", "rescued"], older)] : [])),

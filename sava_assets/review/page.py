@@ -18,6 +18,8 @@ from sava_assets.formats.decision_files import COLUMNS
 CHUNK = 200
 """Thumbnails in one block of text, which is taken apart when the first of them is looked at."""
 SIGNIFICANT = 4
+PAGE = "report.html"
+"""In the home: the page of the last curation."""
 TEXTS = ("id", "pixel_hash", "reason", "decided_by")
 CODED = ("label", "suggested_label", "curated_label", "algorithm_label", "shard", "action", "algorithm_action")
 """Columns of which the page holds each word once."""

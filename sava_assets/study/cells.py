@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from sava_assets.freshness.computation import Home, Run, metadata_of, result_of
+from sava_assets.freshness.condition import asset_key
 from sava_assets.freshness.rules import RULES, SHARDS_NAME, key
 from sava_assets.freshness.sources import Pinned
 from sava_assets.home.resources import Workspace
@@ -195,7 +196,9 @@ def studied(*, kinds: set[str]) -> Callable[[Callable[[StudyRun], Output]], dg.A
 def _dependency(upstream: str) -> dg.AssetDep:
     # Shards are partitions of another kind: a cell reads them all.
     sharded = upstream in RULES and RULES[upstream].sharded
-    return dg.AssetDep(upstream, partition_mapping=dg.AllPartitionMapping() if sharded else None)
+    # The chain is another code location: where this one is loaded, only its own assets get the home's name.
+    key = asset_key(upstream) if upstream in RULES else upstream
+    return dg.AssetDep(key, partition_mapping=dg.AllPartitionMapping() if sharded else None)
 
 
 def _cell(context: dg.AssetExecutionContext) -> str | None:

@@ -6,14 +6,15 @@ from typing import cast
 import dagster as dg
 
 from sava_assets.freshness.computation import SHARDS
-from sava_assets.freshness.rules import RULES
+from sava_assets.freshness.condition import asset_key
+from sava_assets.freshness.rules import NAME, RULES
 from sava_assets.home.resources import Workspace, default_home
 from sava_assets.study import figures, grid
 from sava_assets.study.cells import STUDIES
 
-STUDY = cast("Sequence[dg.AssetsDefinition]", dg.load_assets_from_modules([grid, figures]))
+STUDY = cast("Sequence[dg.AssetsDefinition]", dg.load_assets_from_modules([grid, figures], key_prefix=NAME))
 READ = [
-    dg.AssetSpec(name, partitions_def=SHARDS if RULES[name].sharded else None)
+    dg.AssetSpec(asset_key(name), partitions_def=SHARDS if RULES[name].sharded else None)
     for name in RULES
     if any(name in study.reads for study in STUDIES.values())
 ]

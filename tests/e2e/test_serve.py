@@ -15,6 +15,7 @@ from sava_assets.study.cells import STUDIES
 from tests.e2e.server import serving, wait_for, wait_until_gone
 from tests.sava_assets.freshness.test_automation import FROM_BATCH_OT, filled, shard_work
 from tests.sava_assets.homes import noisy, pictures, write_set
+from tests.sava_assets.review.test_sending import server as webhook
 
 __all__ = ["filled"]
 LOOK_SECONDS = 3
@@ -35,12 +36,19 @@ SENSOR = {"repositoryName": "__repository__", "repositoryLocationName": "sava_as
 
 
 @pytest.fixture(scope="module")
-def served(filled, tmp_path_factory):
+def told():
+    """A webhook on loopback: its address, and what it was sent."""
+    with webhook() as (address, got):
+        yield address, got
+
+
+@pytest.fixture(scope="module")
+def served(filled, told, tmp_path_factory):
     """A filled home under `sava serve`, and the log of real work."""
     home = tmp_path_factory.mktemp("serve") / "home"
     shutil.copytree(filled[0], home, symlinks=True)
     settings = yaml.safe_load((home / "sava.yaml").read_text())
-    (home / "sava.yaml").write_text(yaml.safe_dump(settings | {"study": {"seeds": 1}}))
+    (home / "sava.yaml").write_text(yaml.safe_dump(settings | {"study": {"seeds": 1}, "notify": {"webhook": told[0]}}))
     log = home.parent / "work.log"
     log.touch()
     with serving("serve", home, SAVA_WORK_LOG=str(log), SAVA_LOOK_SECONDS=str(LOOK_SECONDS)) as server:
@@ -101,6 +109,11 @@ def test_prune_fraction_changed(served):
     assert work(served, expected) == expected
 
 
+def test_people_are_told_of_each_curation(told):
+    assert [(sent["curation"], sent["held_back"], sent["failed"]) for *_, sent in told[1]] == [(2, "", {}), (3, "", {})]
+    assert "1 new shard (third), 16 new images" in told[1][0][-1]["text"]
+
+
 def in_work(server) -> list[dict]:
     """Assets of the runs that have started."""
     return [asset for run in server.ask(STARTED)["runsOrError"]["results"] for asset in run["assetSelection"]]
@@ -122,8 +135,22 @@ def test_killed_run_is_run_again(served):
     assert {run["runId"]: run["status"] for run in runs}[again[0]["parentRunId"]] == "FAILURE"
 
 
+def test_people_are_told_of_a_curation_that_is_held_back(served, told):
+    home, server, _ = served
+    pointer, file = home / "curated" / "current.json", home / "sava.yaml"
+    published = pointer.read_text()
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | {"gates": {"class_images": 500}}))
+    expected = prune(served, 0.45)
+    assert work(served, expected) == expected
+    wait_for(lambda: told[1] and told[1][-1][-1]["held_back"], "the notice", server)
+    sent = told[1][-1][-1]
+    assert sent["held_back"].startswith("held back, and what is published stays as it is: ")
+    assert sent["failed"] == {"curated_dataset": sent["held_back"]}
+    assert pointer.read_text() == published
+
+
 def test_no_look_failed(served):
-    for sensor in ("landing", "automation", "lost_runs"):
+    for sensor in ("landing", "automation", "lost_runs", "notices", "notices_of_failures"):
         failed = [tick for tick in ticks(served[1], sensor) if tick["status"] == "FAILURE"]
         assert not failed, json.dumps(failed[:1])
 

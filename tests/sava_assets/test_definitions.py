@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import dagster as dg
 
 from sava_assets.definitions import defs
@@ -47,6 +51,7 @@ CHECKS = {
     ("batch_ot", "all_pairs_converged"),
     ("batch_plan", "plan_marginals"),
     ("point_values", "values_aligned"),
+    ("curated_dataset", "within_limits"),
 }
 
 
@@ -78,6 +83,37 @@ def test_every_asset_says_what_it_is():
     assert {graph.get(key).group_name for key in graph.get_all_asset_keys()} == {
         "training", "reference", "test", "valuation", "curation"
     }  # fmt: skip
+
+
+NAMED = """
+import dagster as dg
+from sava_assets import definitions
+from sava_assets.study import definitions as study
+
+keys = set()
+for defs in (definitions.defs, study.defs):
+    graph = defs.resolve_asset_graph()
+    own = graph.get_all_asset_keys()
+    keys |= own | {parent for key in own for parent in graph.get(key).parent_keys}
+    keys |= {key.asset_key for key in graph.asset_check_keys}
+keys |= definitions.defs.resolve_job_def("recurate").asset_layer.executable_asset_keys
+keys |= definitions.automation.asset_selection.resolve(definitions.defs.resolve_asset_graph())
+with dg.DagsterInstance.ephemeral() as instance:
+    observed = [asset for asset in definitions.ASSETS if asset.is_observable]
+    job = dg.define_asset_job("look", selection=dg.AssetSelection.assets(*observed[0].keys))
+    named = dg.Definitions(observed, jobs=[job], resources={"workspace": definitions.Workspace(home="nowhere")})
+    assert named.resolve_job_def("look").execute_in_process(instance=instance).success
+print(len(keys), {tuple(key.path[:-1]) for key in keys})
+"""
+
+
+def test_the_name_of_a_home_comes_before_every_key():
+    environment = os.environ | {"SAVA_NAME": "birds"}
+    command = [sys.executable, "-W", "ignore", "-c", NAMED]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    count, _, prefixes = done.stdout.strip().partition(" ")
+    assert prefixes == "{('birds',)}", done.stderr
+    assert int(count) > len(EDGES)
 
 
 def test_definitions_load():

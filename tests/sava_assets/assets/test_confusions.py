@@ -1,12 +1,8 @@
-"""Who confuses what, in plain words; and the brake."""
+"""Who confuses what, in plain words."""
 
-import pytest
 import torch
 
 from sava_assets.assets.calibration import _confused
-from sava_assets.assets.curation import _brake
-from sava_assets.home.resources import PruneKnobs
-from sava_ops.errors import BadInput
 from sava_ops.reference.label_noise import LabelNoise
 
 
@@ -44,18 +40,3 @@ def test_rare_confusions_alone_are_said_to_be_rare():
 def test_uniform_noise_is_said_to_be_uniform():
     even = torch.full((3, 3), 1 / 3)
     assert "wrong labels are taken to be uniform" in _confused(noise(even, torch.zeros(3, 3)), ["a", "b", "c"])
-
-
-@pytest.mark.parametrize("settings", [{}, {"brake": 0.3, "cap": 1.0}])
-def test_more_than_the_brake_allows_is_not_cut_unasked(settings):
-    knobs = PruneKnobs(**settings)
-    _brake(int(knobs.brake * 1_000), 1_000, knobs)
-    with pytest.raises(
-        BadInput, match=r"^501 of 1,000 images would be cut, more than `prune.brake` allows .*confirm: true"
-    ):
-        _brake(501, 1_000, knobs)
-
-
-@pytest.mark.parametrize("asked", [{"confirm": True}, {"fraction": 0.6}, {"dry_run": True}, {"brake": 0.9}])
-def test_what_was_asked_for_is_cut(asked):
-    _brake(900, 1_000, PruneKnobs(**asked))

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import shutil
 
+import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -12,15 +13,17 @@ from rich.console import Console
 from upath import UPath
 
 from sava_assets.cli.runner import curate
+from sava_assets.definitions import ASSETS, CHECKS
 from sava_assets.formats.landing import read_images
-from sava_assets.freshness.history import snapshots
+from sava_assets.freshness.limits import WAITS
+from sava_assets.freshness.snapshots import snapshots
 from sava_assets.freshness.survey import Survey
 from sava_assets.home.publication import Publication
 from sava_assets.home.resources import Workspace
 from sava_assets.home.store import Store
 from sava_ops import BadInput
 from tests.sava_assets.cli.test_cli import refused, sava
-from tests.sava_assets.homes import copy_of, untrained_checkpoint, write_home
+from tests.sava_assets.homes import copy_of, materialize, untrained_checkpoint, write_home
 
 QUIET = Console(quiet=True)
 BOTH = ["first", "second"]
@@ -239,3 +242,75 @@ def test_two_publications_at_once_leave_one_whole_version(workspace):
     assert [process.exitcode for process in both] == [0, 0]
     whole(workspace)
     assert state(workspace).status == "fresh"
+
+
+def test_a_curation_beyond_a_limit_is_shown_and_not_published_until_it_is_let_pass(workspace):
+    before, file = publication(workspace).current, workspace.root / "sava.yaml"
+    whole = (workspace.folder("curated") / "points.parquet").read_bytes()
+    set_fraction(workspace, 0.5)
+    text = file.read_text()
+    file.write_text(text + "gates: {class_images: 12}\n")
+    told = refused("curate", "--home", workspace.home)
+    assert told.startswith("curated_dataset: held back, and what is published stays as it is: of the classes ")
+    assert publication(workspace).current == before
+    assert (workspace.folder("curated") / "points.parquet").read_bytes() == whole
+    assert state(workspace).status == "withheld"
+    assert f"withheld curated_dataset: {state(workspace).reason}" in sava("status", "--home", workspace.home)[1]
+    assert Survey(workspace, BOTH).requestable("curated_dataset") == []
+    assert f"2: {state(workspace).reason}" in sava("history", "--home", workspace.home)[1]
+    (check,) = checked(workspace)
+    assert (check.passed, check.severity, check.description) == (
+        False, dg.AssetCheckSeverity.ERROR, state(workspace).reason
+    )  # fmt: skip
+    assert b"held back, and what is published stays as it is" in (workspace.root / "report.html").read_bytes()
+    code, output = sava("curate", "--home", workspace.home)
+    assert (code, len(snapshots(workspace.store))) == (1, 2)
+    assert f"every flagged image: {workspace.root / 'report.html'}" in output
+    code = told[told.index("confirm: ") :].split('"')[1]
+    file.write_text(text + f'gates: {{class_images: 12, confirm: "{code}"}}\n')
+    assert sava("curate", "--home", workspace.home)[0] == 0
+    assert publication(workspace).current != before
+    assert [past.held_back for past in snapshots(workspace.store)] == ["", ""]
+    file.write_text(text + "gates: {class_images: 12}\n")
+    assert state(workspace).status == "fresh"
+    assert [check.passed for check in checked(workspace)] == [True]
+
+
+def checked(workspace: Workspace) -> list[dg.AssetCheckEvaluation]:
+    """The check of what is published, as a run in the UI would end."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("shards", BOTH)
+        done = dg.materialize(
+            [*ASSETS, *CHECKS],
+            selection=["curated_dataset"],
+            instance=instance,
+            resources={"workspace": workspace},
+            raise_on_error=False,
+        )
+        found = done.get_asset_check_evaluations()
+        assert done.success == all(check.passed for check in found)
+        return found
+
+
+def test_publication_waits_for_an_accuracy_that_a_limit_needs(curated, tmp_path):
+    workspace = copy_of(curated[0], tmp_path / "home")
+    before, file = publication(workspace).current, workspace.root / "sava.yaml"
+    set_fraction(workspace, 0.3)
+    file.write_text(file.read_text() + "gates: {accuracy_drop: 1.0}\n")
+    assert sava("curate", "--home", workspace.home)[0] == 0
+    accuracy, published = (workspace.store.require(name) for name in ("classifier_accuracy", "curated_dataset"))
+    assert published.key == publication(workspace).current != before
+    assert WAITS not in published.numbers
+    (workspace.root / "store/current/classifier_accuracy.json").unlink()
+    file.write_text(file.read_text().replace("fraction: 0.3", "fraction: 0.35"))
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("shards", BOTH)
+        done = materialize(workspace, instance, "pruned_dataset", "curated_dataset")
+    (check,) = (check for check in done.get_asset_check_evaluations() if check.check_name == "within_limits")
+    assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert publication(workspace).current == published.key
+    assert (state(workspace).status, state(workspace).reason) == (
+        "waiting", "is published when classifier_accuracy of this curation is there"
+    )  # fmt: skip
+    workspace.store.set_current(accuracy)
+    assert state(workspace).status == "waiting"

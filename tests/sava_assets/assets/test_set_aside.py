@@ -12,7 +12,7 @@ from rich.console import Console
 from sava_assets.assets.curation import _training_sets
 from sava_assets.cli.runner import curate
 from sava_assets.cli.runner import study as run_study
-from sava_assets.freshness.history import snapshots
+from sava_assets.freshness.snapshots import snapshots
 from sava_assets.freshness.survey import Survey
 from sava_assets.home.resources import Workspace
 from sava_ops import BadInput

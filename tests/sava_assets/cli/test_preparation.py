@@ -6,7 +6,7 @@ import threading
 import pytest
 import yaml
 
-from sava_assets.cli.preparation import dagster_instance, prepare_home
+from sava_assets.cli.preparation import dagster_instance, prepare_home, unlimited
 from sava_assets.home.resources import Workspace
 from sava_ops import BadInput
 from tests.sava_assets.cli.test_cli import refused, sava
@@ -192,3 +192,27 @@ def test_a_dagster_home_that_is_no_folder_is_refused(tmp_path, monkeypatch, name
     monkeypatch.setenv("DAGSTER_HOME", named)
     with pytest.raises(BadInput, match=r"DAGSTER_HOME is '.*': name an existing folder by its whole path, or unset it"):
         dagster_instance(tmp_path / "home").__enter__()
+
+
+@pytest.mark.parametrize(
+    ("content", "limited"),
+    [
+        (None, False),
+        ("", False),
+        ("telemetry: {enabled: false}", False),
+        ("concurrency: {pools: {granularity: run}}", False),
+        ("concurrency: [", False),
+        ("concurrency: {pools: {default_limit: 2}}", True),
+    ],
+)
+def test_a_shared_instance_without_a_limit_is_said(tmp_path, monkeypatch, content, limited):
+    assert unlimited() == ""
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    if content is not None:
+        (tmp_path / "dagster.yaml").write_text(content)
+    told = "" if limited else f"the Dagster instance of DAGSTER_HOME has no limit in {tmp_path / 'dagster.yaml'}, so "
+    assert unlimited().startswith(told)
+    assert bool(unlimited()) != limited
+    for name in ("landing", "reference"):
+        (tmp_path / "home" / name).mkdir(parents=True)
+    assert (told in sava("status", "--home", tmp_path / "home")[1]) or limited

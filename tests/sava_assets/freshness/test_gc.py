@@ -18,8 +18,9 @@ from sava_assets.cli.commands import app
 from sava_assets.cli.runner import curate
 from sava_assets.freshness import history
 from sava_assets.freshness.drift import KEPT
-from sava_assets.freshness.history import collect_garbage, record, snapshots
+from sava_assets.freshness.history import collect_garbage, record
 from sava_assets.freshness.rules import RULES, wanted
+from sava_assets.freshness.snapshots import snapshots
 from sava_assets.freshness.sources import shards_of
 from sava_assets.freshness.survey import Survey
 from sava_assets.home.resources import Workspace

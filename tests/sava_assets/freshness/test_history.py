@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 from sava_assets.cli.commands import app
 from sava_assets.cli.runner import curate
 from sava_assets.freshness.drift import calibration_drift
-from sava_assets.freshness.history import collect_garbage, snapshots
+from sava_assets.freshness.history import collect_garbage
+from sava_assets.freshness.snapshots import snapshots
 from sava_assets.freshness.survey import Survey
 from sava_assets.home.resources import Workspace
 from tests.sava_assets.homes import copy_of, noisy, pictures, write_set

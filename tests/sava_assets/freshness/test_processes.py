@@ -9,6 +9,7 @@ import pytest
 from upath import UPath
 
 from sava_assets.freshness.processes import claim_shards
+from sava_assets.freshness.rules import _own_name
 from sava_assets.freshness.sensors import landing
 from sava_assets.home.resources import Workspace
 from sava_ops import BadInput
@@ -44,10 +45,17 @@ def test_an_instance_inside_a_home_moves_with_it(tmp_path):
             assert instance.daemon_cursor_storage.get_cursor_values({"sava/shards"}) == {}
 
 
-@pytest.mark.parametrize(("name", "partitions"), [(None, "shards"), ("", "shards"), ("birds", "birds/shards")])
+@pytest.mark.parametrize(("name", "partitions"), [(None, "shards"), ("", "shards"), ("birds-2", "birds-2/shards")])
 def test_a_name_makes_the_partitions_the_homes_own(name, partitions):
     environment = {key: value for key, value in os.environ.items() if key != "SAVA_NAME"}
     environment |= {} if name is None else {"SAVA_NAME": name}
     asked = "from sava_assets.freshness.rules import SHARDS_NAME; print(SHARDS_NAME)"
     command = [sys.executable, "-c", asked]
     assert subprocess.run(command, env=environment, capture_output=True, text=True).stdout.strip() == partitions
+
+
+@pytest.mark.parametrize("name", ["my birds", "a/b", "vögel", "x\n"])
+def test_a_name_that_dagster_cannot_use_is_a_sentence(name, monkeypatch):
+    monkeypatch.setenv("SAVA_NAME", name)
+    with pytest.raises(BadInput, match=r"^SAVA_NAME is '.*': name the home by letters without accents, digits, - and"):
+        _own_name()
