@@ -11,8 +11,10 @@ from sava_assets.assets import plots
 from sava_assets.assets.copies import with_copies
 from sava_assets.assets.decisions import decided_by_people
 from sava_assets.assets.findings import findings, with_findings
+from sava_assets.assets.pixels import chosen_images, pixel_file
 from sava_assets.assets.set_aside import with_set_aside
 from sava_assets.assets.transport import read_row
+from sava_assets.formats.columns import places_of
 from sava_assets.freshness.computation import Run, computed
 from sava_assets.freshness.history import join_accuracy
 from sava_assets.freshness.overlap import SET_ASIDE, refuse_shared_images
@@ -23,7 +25,6 @@ from sava_ops.decisions.conformal import bad_share
 from sava_ops.decisions.pruning import Decision, decide, keep_random
 from sava_ops.errors import BadInput
 from sava_ops.images.classifier import Comparison, LabelledImages, TrainingSet, compare_training_sets
-from sava_ops.images.decode import decode_all
 from sava_ops.transport import BatchRow
 from sava_ops.valuation import BatchPlan, assess
 
@@ -150,13 +151,13 @@ def classifier_accuracy(run: Run) -> Output:
     refuse_shared_images(shared | {"the reference set": run.read("reference_images")}, "test", test)
     points = run.read("pruned_dataset").table("points.parquet")
     classes = sorted(set(points["label"].to_pylist()) | set(test.numbers["classes"]))
-    pool, knobs = _labelled(training, classes, run), run.knobs.classifier
+    pool, knobs = _labelled("training", training, classes, run), run.knobs.classifier
     if len(pool.labels) != len(points):
         raise BadInput("pruned_dataset is older than the shards: materialize pruned_dataset first")
     accuracies = compare_training_sets(
         pool,
         _training_sets(points, classes),
-        _labelled({"test": test}, classes, run),
+        _labelled("test", {"test": test}, classes, run),
         comparison=Comparison(len(classes), knobs.training, tuple(range(knobs.seeds))),
         device=run.workspace.device,
         progress=run.progress,
@@ -211,9 +212,10 @@ def _highest(points: pa.Table, shards: dict[str, Result]) -> str:
     top = points.take(pa.array(order)).to_pylist()
     found: dict[str, bytes] = {}
     for shard in {row["shard"] for row in top}:
-        images = shards[shard].table("images.parquet")
-        chosen = images.filter(pc.field("id").isin([row["id"] for row in top]))
-        found |= dict(zip(chosen["id"].to_pylist(), chosen["image"].to_pylist(), strict=True))
+        names = [row["id"] for row in top if row["shard"] == shard]
+        ids = shards[shard].table("points.parquet", ["id"])["id"].combine_chunks()
+        rows = places_of(pa.chunked_array([names]), ids)
+        found |= dict(zip(names, chosen_images(shards[shard], rows), strict=True))
     captions = [
         row["label"] if row["suggested_label"] == row["label"] else f"{row['label']} → {row['suggested_label']}"
         for row in top
@@ -221,16 +223,10 @@ def _highest(points: pa.Table, shards: dict[str, Result]) -> str:
     return plots.image_grid([found[row["id"]] for row in top], captions)
 
 
-def _labelled(shards: dict[str, Result], classes: list[str], run: Run) -> LabelledImages:
-    """Pixels and class ids of whole sets, in order."""
-    number = {name: i for i, name in enumerate(classes)}
-    labels = [number[label] for result in shards.values() for label in _column(result, "points.parquet", "label")]
-    pixels = [
-        decode_all(_column(result, "images.parquet", "image"), size=run.knobs.encoder.image_size)
-        for result in shards.values()
-    ]
-    return LabelledImages(torch.cat(pixels), torch.tensor(labels))
-
-
-def _column(result: Result, file: str, column: str) -> list:
-    return result.table(file, [column])[column].to_pylist()
+def _labelled(name: str, shards: dict[str, Result], classes: list[str], run: Run) -> LabelledImages:
+    """Pixels (in a file of this name) and class ids of whole sets, in order."""
+    columns = [result.table("points.parquet", ["label"])["label"] for result in shards.values()]
+    labels = np.concatenate([places_of(column, classes) for column in columns])
+    sets = [(result, None) for result in shards.values()]
+    pixels = pixel_file(run, sets, size=run.knobs.encoder.image_size, name=name)
+    return LabelledImages(pixels, torch.from_numpy(labels))

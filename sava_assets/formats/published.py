@@ -3,7 +3,7 @@
 Written piece by piece, so that a shard may be larger than memory.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
-from sava_assets.formats.image_table import ROWS_AT_ONCE, image_schema
-
-BYTES_AT_ONCE = 2**24
-"""Of encoded images: the size of a row group that is written, about."""
-BUFFER = 2**20
-"""Read at once of a column that may be larger than memory."""
+from sava_assets.formats.image_table import image_schema
+from sava_assets.formats.stored_images import encoded_images
 
 
 def write_tables(target: Path, tables: Iterable[pa.Table]) -> None:
@@ -49,15 +45,6 @@ def write_images(
                     pa.Table.from_arrays([_image(batch.take(pa.array(kept))), label, *columns], schema=schema)
                 )
             first += len(batch)
-
-
-def encoded_images(images: UPath) -> Iterator[pa.RecordBatch]:
-    """All rows of a table of encoded images, in batches of about `BYTES_AT_ONCE`, without holding a row group."""
-    with images.open("rb") as stream, pq.ParquetFile(stream, buffer_size=BUFFER, pre_buffer=False) as table:
-        about = table.metadata
-        size = sum(about.row_group(k).total_byte_size for k in range(about.num_row_groups))
-        rows = max(1, BYTES_AT_ONCE * about.num_rows // max(size, 1))
-        yield from table.iter_batches(batch_size=min(rows, ROWS_AT_ONCE))
 
 
 def _image(batch: pa.RecordBatch) -> pa.StructArray:

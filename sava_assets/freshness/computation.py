@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +51,8 @@ class Run:
     log: Any
     seen: tuple[str, ...] = ()
     """Digests of the listings of its sources, from before they were read."""
+    scratch: Path = Path(os.devnull)
+    """A local folder for what does not fit in memory; it is gone when the result is stored."""
 
     @property
     def knobs(self) -> Knobs:
@@ -253,9 +255,10 @@ def result_of(
         if reused := result is not None:
             run.log.info(f"{run.title}: reused the stored result {run.key}")
         else:
-            output = _computed(run, compute)
+            with store.scratch() as scratch:
+                output = _computed(replace(run, scratch=Path(scratch)), compute)
+                result = store.save(run.asset, run.key, output, run.inputs)
             notes = dict(output.notes)
-            result = store.save(run.asset, run.key, output, run.inputs)
             log_work(run.title)
         store.set_current(result, run.shard)
     return result, notes | {"reused": reused, "seconds": round(time.monotonic() - started, 2)}
