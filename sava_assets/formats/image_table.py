@@ -81,7 +81,7 @@ def prefix_of(file: File, found: Contents) -> str:
 def readable_table(path: UPath) -> Iterator[pq.ParquetFile]:
     """A Parquet file. Raises BadInput for what is none, whenever that comes to light."""
     try:
-        with path.open("rb") as stream, pq.ParquetFile(stream, buffer_size=BUFFER) as table:
+        with path.open("rb") as stream, pq.ParquetFile(stream, buffer_size=BUFFER, pre_buffer=False) as table:
             yield table
     except PermissionError as error:
         raise BadInput(f"{shown(str(path))} cannot be read ({error.strerror}): allow it, or move it away") from error
