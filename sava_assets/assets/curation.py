@@ -14,7 +14,7 @@ from sava_assets.assets.findings import findings, with_findings
 from sava_assets.assets.pixels import chosen_images, pixel_file
 from sava_assets.assets.set_aside import with_set_aside
 from sava_assets.assets.transport import read_row
-from sava_assets.formats.columns import places_of
+from sava_assets.formats.columns import codes_of, places_of
 from sava_assets.freshness.computation import Run, computed
 from sava_assets.freshness.history import join_accuracy
 from sava_assets.freshness.overlap import SET_ASIDE, refuse_shared_images
@@ -78,7 +78,7 @@ def pruned_dataset(run: Run) -> Output:
     """What becomes of each training image: keep, drop, relabel or review; set aside, if it also stands in the reference
     or test set. `curated_dataset` publishes what is kept."""
     points, knobs = run.read("point_values").table("points.parquet"), run.knobs.prune
-    labels, shards = (np.unique(points[name].to_pylist(), return_inverse=True)[1] for name in ("label", "shard"))
+    labels, shards = (codes_of(points[name]) for name in ("label", "shard"))
     made = decide(findings(points), labels, knobs.rule)
     _brake(int((~made.keep).sum()), len(points), knobs)
     relabelled = made.action == "relabel"
@@ -129,7 +129,7 @@ def _shares(points: pa.Table, groups: dict[str, np.ndarray], made: Decision) -> 
     p_value, lines = points["p_value"].to_numpy(), []
     for name, codes in groups.items():
         lines += [f"| {name} | points | estimated bad | flagged |", "|---|---:|---:|---:|"]
-        words = sorted(set(points[name].to_pylist()))
+        words = sorted(points[name].unique().to_pylist())
         for code in range(min(len(words), MOST_GROUPS)):
             own = codes == code
             shares = f"{bad_share(p_value[own]):.1%} | {made.flagged[own].mean():.1%}"

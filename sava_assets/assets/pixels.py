@@ -21,15 +21,22 @@ DECODED_AT_ONCE = 512
 """A multiple of what a network is given at once, so that no outcome depends on it."""
 
 
+def encoded(
+    images: Result, *, rows: Int64[np.ndarray, " chosen"] | None = None, at_once: int = DECODED_AT_ONCE
+) -> Iterator[list[bytes]]:
+    """All images of a set, or these rows (ascending), so many at a time."""
+    each = blobs(encoded_images(images.verified(FILE), rows))
+    while piece := list(islice(each, at_once)):
+        yield piece
+
+
 def decoded(
     images: Result, *, size: int, rows: Int64[np.ndarray, " chosen"] | None = None, at_once: int = DECODED_AT_ONCE
 ) -> Iterator[UInt8[Tensor, "_ 3 s s"]]:
-    """Pixels of all images of a set, or of these rows (ascending), so many at a time. While one piece is used, the next
-    is decoded."""
-    encoded = blobs(encoded_images(images.verified(FILE), rows))
+    """Pixels of what `encoded` gives. While one piece is used, the next is decoded."""
     with ThreadPoolExecutor(1) as ahead:
         waiting = None
-        while piece := list(islice(encoded, at_once)):
+        for piece in encoded(images, rows=rows, at_once=at_once):
             following = ahead.submit(decode_all, piece, size=size)
             if waiting:
                 yield waiting.result()
@@ -57,5 +64,5 @@ def pixel_file(
 def chosen_images(images: Result, rows: Int64[np.ndarray, " chosen"]) -> list[bytes]:
     """The encoded images of these rows of a set, in their order."""
     own, place = np.unique(rows, return_inverse=True)
-    found = list(blobs(encoded_images(images.verified(FILE), own)))
+    found = [image for piece in encoded(images, rows=own) for image in piece]
     return [found[k] for k in place]

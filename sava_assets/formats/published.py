@@ -6,11 +6,11 @@ Written piece by piece, so that a shard may be larger than memory.
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
+from sava_assets.formats.columns import places_of
 from sava_assets.formats.image_table import image_schema
 from sava_assets.formats.stored_images import encoded_images
 
@@ -32,7 +32,7 @@ def write_images(
     schema = image_schema(names)
     for field in further.schema if further is not None else ():
         schema = schema.append(field)
-    numbers = _numbers(labels, names)
+    numbers = places_of(labels, names)
     with pq.ParquetWriter(target, schema, compression="zstd", use_dictionary=False) as out:
         first = 0
         for batch in encoded_images(images):
@@ -49,9 +49,3 @@ def write_images(
 
 def _image(batch: pa.RecordBatch) -> pa.StructArray:
     return pa.StructArray.from_arrays([batch.column("image"), batch.column("id")], names=["bytes", "path"])
-
-
-def _numbers(labels: pa.ChunkedArray, names: Sequence[str]) -> np.ndarray:
-    """Number of each label's class; -1 where there is none."""
-    number = {name: k for k, name in enumerate(names)}
-    return np.array([-1 if label is None else number[label] for label in labels.to_pylist()], dtype=np.int64)
