@@ -151,13 +151,13 @@ def classifier_accuracy(run: Run) -> Output:
     refuse_shared_images(shared | {"the reference set": run.read("reference_images")}, "test", test)
     points = run.read("pruned_dataset").table("points.parquet")
     classes = sorted(set(points["label"].to_pylist()) | set(test.numbers["classes"]))
-    pool, knobs = _labelled("training", training, classes, run), run.knobs.classifier
+    pool, knobs = _labelled(training, classes, run), run.knobs.classifier
     if len(pool.labels) != len(points):
         raise BadInput("pruned_dataset is older than the shards: materialize pruned_dataset first")
     accuracies = compare_training_sets(
         pool,
         _training_sets(points, classes),
-        _labelled("test", {"test": test}, classes, run),
+        _labelled({"test": test}, classes, run),
         comparison=Comparison(len(classes), knobs.training, tuple(range(knobs.seeds))),
         device=run.workspace.device,
         progress=run.progress,
@@ -223,10 +223,10 @@ def _highest(points: pa.Table, shards: dict[str, Result]) -> str:
     return plots.image_grid([found[row["id"]] for row in top], captions)
 
 
-def _labelled(name: str, shards: dict[str, Result], classes: list[str], run: Run) -> LabelledImages:
-    """Pixels (in a file of this name) and class ids of whole sets, in order."""
+def _labelled(shards: dict[str, Result], classes: list[str], run: Run) -> LabelledImages:
+    """Pixels and class ids of whole sets, in order."""
     columns = [result.table("points.parquet", ["label"])["label"] for result in shards.values()]
     labels = np.concatenate([places_of(column, classes) for column in columns])
     sets = [(result, None) for result in shards.values()]
-    pixels = pixel_file(run, sets, size=run.knobs.encoder.image_size, name=name)
+    pixels = pixel_file(run, sets, size=run.knobs.encoder.image_size)
     return LabelledImages(pixels, torch.from_numpy(labels))

@@ -55,7 +55,7 @@ def _make_encoder(run: Run, knobs: EncoderKnobs) -> Encoder:
     images = run.read("reference_images")
     points, rows = _of_role(images, "encoder")
     return train_encoder(
-        pixel_file(run, [(images, rows)], size=knobs.image_size, name="training"),
+        pixel_file(run, [(images, rows)], size=knobs.image_size),
         torch.from_numpy(codes_of(points["label"])),
         classes=len(points["label"].unique()),
         config=knobs.training,

@@ -45,9 +45,7 @@ def decoded(
             yield waiting.result()
 
 
-def pixel_file(
-    run: Run, sets: Sequence[tuple[Result, Int64[np.ndarray, " chosen"] | None]], *, size: int, name: str
-) -> PixelFile:
+def pixel_file(run: Run, sets: Sequence[tuple[Result, Int64[np.ndarray, " chosen"] | None]], *, size: int) -> PixelFile:
     """The pixels of sets, or of these rows of them, one after the other in a file of the run. Raises BadInput where
     there is no room for it."""
     count = sum(images.numbers["images"] if rows is None else len(rows) for images, rows in sets)
@@ -58,7 +56,7 @@ def pixel_file(
             f"{free / 1e9:,.1f} GB are free: make room there, or lower `encoder.image_size`"
         )
     pieces = (piece for images, rows in sets for piece in decoded(images, size=size, rows=rows))
-    return PixelFile.write(run.scratch / name, pieces, size=size)
+    return PixelFile.write(run.scratch, pieces, size=size)
 
 
 def chosen_images(images: Result, rows: Int64[np.ndarray, " chosen"]) -> list[bytes]:

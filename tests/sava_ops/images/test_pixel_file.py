@@ -24,7 +24,7 @@ SHORT = TrainingConfig(steps=3, batch_size=4, learning_rate=0.01)
 def both(tmp_path) -> tuple[PixelFile, torch.Tensor, torch.Tensor]:
     """The same images in a file and in memory, and their labels."""
     images, labels = scans(12)
-    return PixelFile.write(tmp_path / "pixels", images.split(5), size=8), images, labels
+    return PixelFile.write(tmp_path, images.split(5), size=8), images, labels
 
 
 def test_a_file_is_drawn_from_as_a_tensor_is(both):
@@ -47,16 +47,20 @@ def test_a_part_of_a_part_is_that_of_the_tensor(both):
 
 def test_a_file_that_ends_too_early_is_not_read_as_if_it_did_not(both):
     file, _, _ = both
-    with file.path.open("r+b") as stream:
-        stream.truncate(11 * 3 * 8 * 8 + 1)
+    file.pixels.file.truncate(11 * 3 * 8 * 8 + 1)
     assert len(file[torch.arange(11)]) == 11
-    with pytest.raises(EOFError, match="pixels ends before image 11"):
+    with pytest.raises(EOFError, match=r"the file of pixels in .* ends before image 11"):
         file[torch.tensor([11])]
 
 
-def test_a_file_that_is_there_is_not_written_over(both):
-    with pytest.raises(FileExistsError):
-        PixelFile.write(both[0].path, [both[1]], size=8)
+def test_a_file_has_no_name_and_is_closed_with_the_last_part_of_it(tmp_path):
+    whole = PixelFile.write(tmp_path, [scans(4)[0]], size=8)
+    assert not [*tmp_path.iterdir()]
+    part, file = whole.part(torch.tensor([3])), whole.pixels.file
+    del whole
+    assert len([*part.split(1)]) == 1
+    del part
+    assert file.closed
 
 
 def state(model: torch.nn.Module) -> list[bytes]:
@@ -77,7 +81,7 @@ def test_training_from_a_file_gives_the_same_weights_and_outputs(both, augmentat
 def test_a_comparison_from_files_gives_the_same_accuracies(both, tmp_path):
     file, images, labels = both
     judges, truth = scans(40, seed=1)
-    stored = PixelFile.write(tmp_path / "judges", [judges], size=8)
+    stored = PixelFile.write(tmp_path, [judges], size=8)
     sets = {
         "all": TrainingSet(torch.arange(12)),
         "some": TrainingSet(torch.tensor([8, 1, 2, 3, 3]), labels=torch.tensor([0, 1, 2, 3, 0])),
