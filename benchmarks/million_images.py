@@ -21,6 +21,7 @@ import yaml
 from measured import measured
 from PIL import Image
 
+from sava_assets.formats.demo_sets import CIFAR10_SETTINGS
 from sava_assets.formats.image_table import image_schema
 from sava_assets.freshness.rules import RULES
 
@@ -54,7 +55,7 @@ def main(folder: Path, home: Path, shards: int, images: int) -> None:
 
 def settings(folder: Path) -> dict[str, Any]:
     return {
-        "encoder": {"source": str((folder / ENCODER).absolute()), "image_size": 32},
+        "encoder": CIFAR10_SETTINGS["encoder"] | {"source": str((folder / ENCODER).absolute())},
         "classifier": {"seeds": 1, "training": {"steps": 100, "batch_size": 128}},
         "settle_seconds": 0,
     }
