@@ -6,10 +6,10 @@ FUZZ ?= 10000
 SOAK ?= 50
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo cifar10 benchmark sensitivity study incremental bench million publication neighbour ui serve lineage page check quick test fuzz soak audit lint clean
+.PHONY: help setup demo cifar10 benchmark sensitivity study incremental bench million million-images memory publication neighbour ui serve lineage page check quick test fuzz soak audit lint clean
 
 help:            ## list the targets
-	@grep -E '^[a-z0-9]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9]+):[^#]*## /make \1\t/' | expand -t 16
+	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## /make \1\t/' | expand -t 20
 
 setup: .venv/installed  ## create .venv and install everything
 
@@ -38,6 +38,12 @@ bench: setup     ## speed beside POT and geomloss, and where the time goes: writ
 
 million: setup   ## a million points through the real assets: time and memory; 10 minutes, 4 GB of disk
 	.venv/bin/python benchmarks/million.py
+
+million-images: setup  ## a million real images through every asset, resumed where it was stopped; hours
+	.venv/bin/python benchmarks/million_images.py $(CIFAR10) data/million-images
+
+memory: setup    ## peak memory of every asset for 2,000 and 20,000 images of 224 px; 15 minutes
+	.venv/bin/python benchmarks/memory.py $(CIFAR10)
 
 publication: setup  ## time and memory of publishing a shard with more than 2 GiB of images; a minute
 	.venv/bin/python benchmarks/publication.py

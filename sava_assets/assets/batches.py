@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Bool
 
+from sava_assets.formats.columns import codes_of, places_of
 from sava_assets.freshness.computation import Run, computed
 from sava_assets.home.result import Output, Result, table_file
 from sava_ops.batches import split_batches
@@ -30,16 +31,14 @@ def reference_batches(run: Run) -> Output:
 
 def inside_batches(run: Run, shard: str, embedded: Result) -> Bool[np.ndarray, " n"]:
     """The embedded points of a shard that are not set aside."""
-    aside = run.set_aside(shard)
-    ids = embedded.table("points.parquet", ["id"])["id"].to_pylist()
-    return np.array([name not in aside for name in ids], dtype=bool)
+    return places_of(embedded.table("points.parquet", ["id"])["id"], [*run.set_aside(shard)]) < 0
 
 
 def _split(run: Run, embedded: Result, inside: Bool[np.ndarray, " n"]) -> Output:
     """Batch number of every point, null where it is not to be in one, and the sizes of the batches."""
     points, config = embedded.table("points.parquet"), run.knobs.valuation
     rows, count = inside.nonzero()[0], int(inside.sum())
-    codes = np.unique(points["label"].to_pylist(), return_inverse=True)[1][rows]
+    codes = codes_of(points["label"])[rows]
     size = config.batch_size or max(count, 1)
     parts = split_batches(codes, batch_size=size, seed=config.seed, batching=config.batching)
     numbers = np.empty(len(points), dtype=np.int32)
@@ -73,6 +72,4 @@ def points_of(run: Run, embedded: Result, classes: list[str], *, side: str) -> P
 
 
 def class_ids(embedded: Result, classes: list[str]) -> np.ndarray:
-    number = {name: i for i, name in enumerate(classes)}
-    labels = embedded.table("points.parquet", ["label"])["label"].to_pylist()
-    return np.array([number[label] for label in labels], dtype=np.int64)
+    return places_of(embedded.table("points.parquet", ["label"])["label"], classes)

@@ -11,8 +11,10 @@ from sava_assets.assets import plots
 from sava_assets.assets.copies import with_copies
 from sava_assets.assets.decisions import decided_by_people
 from sava_assets.assets.findings import findings, with_findings
+from sava_assets.assets.pixels import chosen_images, pixel_file
 from sava_assets.assets.set_aside import with_set_aside
 from sava_assets.assets.transport import read_row
+from sava_assets.formats.columns import codes_of, places_of
 from sava_assets.freshness.computation import Run, computed
 from sava_assets.freshness.history import join_accuracy
 from sava_assets.freshness.limits import group_numbers
@@ -23,7 +25,6 @@ from sava_ops.decisions.conformal import bad_share
 from sava_ops.decisions.pruning import Decision, decide, keep_random
 from sava_ops.errors import BadInput
 from sava_ops.images.classifier import Comparison, LabelledImages, TrainingSet, compare_training_sets
-from sava_ops.images.decode import decode_all
 from sava_ops.transport import BatchRow
 from sava_ops.valuation import BatchPlan, assess
 
@@ -77,7 +78,7 @@ def pruned_dataset(run: Run) -> Output:
     """What becomes of each training image: keep, drop, relabel or review; set aside, if it also stands in the reference
     or test set. `curated_dataset` publishes what is kept."""
     points, knobs = run.read("point_values").table("points.parquet"), run.knobs.prune
-    labels, shards = (np.unique(points[name].to_pylist(), return_inverse=True)[1] for name in ("label", "shard"))
+    labels, shards = (codes_of(points[name]) for name in ("label", "shard"))
     made = decide(findings(points), labels, knobs.rule)
     relabelled = made.action == "relabel"
     own, suggested = (np.array(points[name].to_pylist(), dtype=object) for name in ("label", "suggested_label"))
@@ -117,7 +118,7 @@ def _shares(points: pa.Table, groups: dict[str, np.ndarray], made: Decision) -> 
     p_value, lines = points["p_value"].to_numpy(), []
     for name, codes in groups.items():
         lines += [f"| {name} | points | estimated bad | flagged |", "|---|---:|---:|---:|"]
-        words = sorted(set(points[name].to_pylist()))
+        words = sorted(points[name].unique().to_pylist())
         for code in range(min(len(words), MOST_GROUPS)):
             own = codes == code
             shares = f"{bad_share(p_value[own]):.1%} | {made.flagged[own].mean():.1%}"
@@ -200,9 +201,10 @@ def _highest(points: pa.Table, shards: dict[str, Result]) -> str:
     top = points.take(pa.array(order)).to_pylist()
     found: dict[str, bytes] = {}
     for shard in {row["shard"] for row in top}:
-        images = shards[shard].table("images.parquet")
-        chosen = images.filter(pc.field("id").isin([row["id"] for row in top]))
-        found |= dict(zip(chosen["id"].to_pylist(), chosen["image"].to_pylist(), strict=True))
+        names = [row["id"] for row in top if row["shard"] == shard]
+        ids = shards[shard].table("points.parquet", ["id"])["id"].combine_chunks()
+        rows = places_of(pa.chunked_array([names]), ids)
+        found |= dict(zip(names, chosen_images(shards[shard], rows), strict=True))
     captions = [
         row["label"] if row["suggested_label"] == row["label"] else f"{row['label']} → {row['suggested_label']}"
         for row in top
@@ -212,14 +214,8 @@ def _highest(points: pa.Table, shards: dict[str, Result]) -> str:
 
 def _labelled(shards: dict[str, Result], classes: list[str], run: Run) -> LabelledImages:
     """Pixels and class ids of whole sets, in order."""
-    number = {name: i for i, name in enumerate(classes)}
-    labels = [number[label] for result in shards.values() for label in _column(result, "points.parquet", "label")]
-    pixels = [
-        decode_all(_column(result, "images.parquet", "image"), size=run.knobs.encoder.image_size)
-        for result in shards.values()
-    ]
-    return LabelledImages(torch.cat(pixels), torch.tensor(labels))
-
-
-def _column(result: Result, file: str, column: str) -> list:
-    return result.table(file, [column])[column].to_pylist()
+    columns = [result.table("points.parquet", ["label"])["label"] for result in shards.values()]
+    labels = np.concatenate([places_of(column, classes) for column in columns])
+    sets = [(result, None) for result in shards.values()]
+    pixels = pixel_file(run, sets, size=run.knobs.encoder.image_size)
+    return LabelledImages(pixels, torch.from_numpy(labels))

@@ -8,6 +8,7 @@ import dagster as dg
 import numpy as np
 import pyarrow as pa
 
+from sava_assets.formats.columns import places_of
 from sava_assets.formats.decision_files import decisions_version, read_decisions
 from sava_assets.freshness.computation import Home, Run
 from sava_assets.review.verdicts import facts, refuse_unknown_labels, resolved, ruled
@@ -65,8 +66,7 @@ def images_of(run: Run, ids: pa.ChunkedArray) -> pa.Table:
     """Sizes and pixel hashes of the images of these points, in their order."""
     columns = ["id", "pixel_hash", "width", "height"]
     known = pa.concat_tables(r.table("points.parquet", columns) for r in run.read_shards("raw_images").values())
-    rows = {name: row for row, name in enumerate(known["id"].to_pylist())}
-    return known.take(pa.array([rows[name] for name in ids.to_pylist()], pa.int64()))
+    return known.take(pa.array(places_of(ids, known["id"].combine_chunks())))
 
 
 def as_markdown(text: str) -> str:

@@ -1,24 +1,28 @@
 """From images to features."""
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import islice
+from math import gcd
 
 import numpy as np
 import pyarrow as pa
 import torch
+from jaxtyping import Float16, Int64
 from torch import Tensor
 
+from sava_assets.assets.pixels import DECODED_AT_ONCE, decoded, pixel_file
+from sava_assets.formats.columns import codes_of, places_of
 from sava_assets.freshness.computation import Run, computed, log_work, sound_tensors
 from sava_assets.home.resources import EncoderKnobs
 from sava_assets.home.result import Output, Result, digest, table_file, tensor_file
 from sava_assets.home.store import EMBEDDING_BLOCKS
 from sava_ops.errors import BadInput
-from sava_ops.images.decode import decode_all
-from sava_ops.images.encoder import Encoder, embed, load_encoder, save_encoder, train_encoder
+from sava_ops.images.encoder import FEATURES, Encoder, embed, load_encoder, save_encoder, train_encoder
 from sava_ops.ot.cost import moments
 
 IMAGES_AT_ONCE = 4_096
+"""Of a block that is put aside."""
 
 
 @computed(group="reference", kinds={"pytorch"})
@@ -48,12 +52,12 @@ def _make_encoder(run: Run, knobs: EncoderKnobs) -> Encoder:
     if knobs.source != "train":
         source = "imagenet" if knobs.source == "imagenet" else str(run.workspace.folder(knobs.source))
         return load_encoder(source, image_size=knobs.image_size, mean=knobs.mean, std=knobs.std)
-    points, images = _of_role(run.read("reference_images"), "encoder")
-    names, labels = np.unique(points["label"].to_pylist(), return_inverse=True)
+    images = run.read("reference_images")
+    points, rows = _of_role(images, "encoder")
     return train_encoder(
-        decode_all(images.to_pylist(), size=knobs.image_size),
-        torch.from_numpy(labels),
-        classes=len(names),
+        pixel_file(run, [(images, rows)], size=knobs.image_size),
+        torch.from_numpy(codes_of(points["label"])),
+        classes=len(points["label"].unique()),
         config=knobs.training,
         seed=knobs.seed,
         device=run.workspace.device,
@@ -76,8 +80,8 @@ def stored_encoder(result: Result) -> Encoder:
 
 def embed_set(run: Run, images: Result, role: str | None = None) -> Output:
     """Features (n, 512) in half precision, and the ids and labels that belong to them."""
-    points, encoded = _of_role(images, role)
-    features = torch.cat(list(_blocks(run, encoded)))
+    points, rows = _of_role(images, role)
+    features = _features(run, images, rows)
     broken = int((~torch.isfinite(features)).any(1).sum())
     if broken:
         raise BadInput(f"{run.title}: the encoder gives NaN or infinite features for {broken} images: use another one")
@@ -92,48 +96,42 @@ def embed_set(run: Run, images: Result, role: str | None = None) -> Output:
     )
 
 
-def _blocks(run: Run, encoded: pa.ChunkedArray) -> Iterator[Tensor]:
-    """Features of a set, block by block; those of several are put aside, so that what a crash interrupts goes on from
-    there."""
-    starts, aside = range(0, len(encoded), IMAGES_AT_ONCE), len(encoded) > IMAGES_AT_ONCE
-    keys = {start: digest([run.key, start, IMAGES_AT_ONCE]) for start in starts}
-    stored = {start: sound_tensors(run, EMBEDDING_BLOCKS, key) if aside else None for start, key in keys.items()}
-    missing = _embedded(run, encoded, [start for start in starts if not stored[start]])
-    done = 0
-    for start in starts:
-        if kept := stored[start]:
-            features = kept["features"]
-        else:
-            features = next(missing)
-            if aside:
-                files = {"tensors.safetensors": tensor_file({"features": features})}
-                run.workspace.store.save(EMBEDDING_BLOCKS, keys[start], Output(files))
-                log_work(f"embedding_block[{start}]")
-        done += len(features)
-        run.progress(done, len(encoded))
-        yield features
+def _features(run: Run, images: Result, rows: Int64[np.ndarray, " n"]) -> Float16[Tensor, "n 512"]:
+    """Features of these images of a set, block by block; those of several are put aside, so that what a crash
+    interrupts goes on from there."""
+    features = torch.empty(len(rows), FEATURES, dtype=torch.half)
+    blocks = {start: rows[start : start + IMAGES_AT_ONCE] for start in range(0, len(rows), IMAGES_AT_ONCE)}
+    keys = {start: digest([run.key, start, IMAGES_AT_ONCE]) for start in blocks} if len(blocks) > 1 else {}
+    for start, key in keys.items():
+        if stored := sound_tensors(run, EMBEDDING_BLOCKS, key):
+            features[start : start + IMAGES_AT_ONCE] = stored["features"]
+            del blocks[start]
+    made = _embedded(run, images, list(blocks.values()))
+    done = len(rows) - sum(map(len, blocks.values()))
+    for start in blocks:
+        block = next(made)
+        features[start : start + IMAGES_AT_ONCE] = block
+        if start in keys:
+            output = Output({"tensors.safetensors": tensor_file({"features": block})})
+            run.workspace.store.save(EMBEDDING_BLOCKS, keys[start], output)
+            log_work(f"embedding_block[{start}]")
+        done += len(block)
+        run.progress(done, len(rows))
+    return features
 
 
-def _embedded(run: Run, encoded: pa.ChunkedArray, starts: Sequence[int]) -> Iterator[Tensor]:
-    """Features of the blocks that begin there. While one is computed, the next is decoded."""
+def _embedded(run: Run, images: Result, blocks: Sequence[np.ndarray]) -> Iterator[Tensor]:
+    """Features of each block of rows."""
     made = stored_encoder(run.read("encoder"))
-
-    def decoded(start: int) -> Tensor:
-        return decode_all(encoded.slice(start, IMAGES_AT_ONCE).to_pylist(), size=made.input_format.image_size)
-
-    with ThreadPoolExecutor(1) as ahead:
-        waiting = ahead.submit(decoded, starts[0])
-        for following in [*starts[1:], None]:
-            pixels = waiting.result()
-            if following is not None:
-                waiting = ahead.submit(decoded, following)
-            yield embed(made, pixels, device=run.workspace.device).half()
+    size, at_once = made.input_format.image_size, gcd(DECODED_AT_ONCE, IMAGES_AT_ONCE)
+    pieces = decoded(images, size=size, rows=np.concatenate(blocks), at_once=at_once)
+    for block in blocks:
+        own = islice(pieces, -(-len(block) // at_once))
+        yield torch.cat([embed(made, pixels, device=run.workspace.device).half() for pixels in own])
 
 
-def _of_role(images: Result, role: str | None) -> tuple[pa.Table, pa.ChunkedArray]:
-    """Points and encoded images of a set, of one role where the set has roles."""
-    points, encoded = images.table("points.parquet"), images.table("images.parquet", ["image"])["image"]
-    if role is None:
-        return points, encoded
-    chosen = np.equal(points["role"].to_pylist(), role)
-    return points.filter(chosen), encoded.filter(chosen)
+def _of_role(images: Result, role: str | None) -> tuple[pa.Table, np.ndarray]:
+    """Points of a set, of one role where the set has roles, and their rows in it."""
+    points = images.table("points.parquet")
+    chosen = np.ones(len(points), dtype=bool) if role is None else places_of(points["role"], [role]) == 0
+    return points.filter(pa.array(chosen)), chosen.nonzero()[0]

@@ -5,6 +5,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import pyarrow as pa
 
+from sava_assets.formats.columns import codes_of
 from sava_ops.decisions.assessment import Assessment
 
 DOUBTFUL = 0.05
@@ -24,10 +25,10 @@ COLUMNS = {
 
 def with_findings(points: pa.Table, found: Assessment, classes: Sequence[str], *, known: Collection[str]) -> pa.Table:
     """The table with the columns of `found`, `suggested_label` and `reason`; `known` = classes of the reference set."""
-    labels = np.array(points["label"].to_pylist(), dtype=object)
-    suggested = np.array(classes, dtype=object)[found.suggested_labels]
-    points = with_numbers(points, found).append_column("suggested_label", pa.array(suggested.tolist(), pa.string()))
-    return points.append_column("reason", pa.array(_reasons(found, labels, suggested, known), pa.string()))
+    reasons = _reasons(found, points["label"], classes, known)
+    suggested = pa.array(classes, pa.string()).take(pa.array(found.suggested_labels))
+    points = with_numbers(points, found).append_column("suggested_label", suggested)
+    return points.append_column("reason", pa.array(reasons, pa.string()))
 
 
 def with_numbers(points: pa.Table, found: Assessment) -> pa.Table:
@@ -40,21 +41,22 @@ def with_numbers(points: pa.Table, found: Assessment) -> pa.Table:
 def findings(points: pa.Table) -> Assessment:
     """The columns as an `Assessment` again; suggested labels are numbered by name."""
     columns = {field: points[column].to_numpy() for field, column in COLUMNS.items()}
-    suggested = np.unique(points["suggested_label"].to_pylist(), return_inverse=True)[1]
-    return Assessment(**columns, suggested_labels=suggested)
+    return Assessment(**columns, suggested_labels=codes_of(points["suggested_label"]))
 
 
-def _reasons(found: Assessment, labels: np.ndarray, suggested: np.ndarray, known: Collection[str]) -> list[str]:
+def _reasons(found: Assessment, labels: pa.ChunkedArray, classes: Sequence[str], known: Collection[str]) -> list[str]:
     """Why a point is high; empty where it is not."""
     doubtful = found.p_values <= DOUBTFUL
     # Under its best label nothing but the image speaks against a point.
     foreign = found.image_evidence >= found.evidence[doubtful].min(initial=np.inf)
     reasons = [""] * len(labels)
-    for k in doubtful.nonzero()[0]:
-        if labels[k] not in known:
-            reasons[k] = f"the reference set has no class {labels[k]}: looks like {suggested[k]}"
-        elif foreign[k] or labels[k] == suggested[k]:
+    rows = doubtful.nonzero()[0]
+    for k, label in zip(rows, labels.take(pa.array(rows)).to_pylist(), strict=True):
+        suggested = classes[found.suggested_labels[k]]
+        if label not in known:
+            reasons[k] = f"the reference set has no class {label}: looks like {suggested}"
+        elif foreign[k] or label == suggested:
             reasons[k] = "unlike anything in the reference set"
         else:
-            reasons[k] = f"label disagrees with its neighbours: {labels[k]} → {suggested[k]}"
+            reasons[k] = f"label disagrees with its neighbours: {label} → {suggested}"
     return reasons

@@ -2,48 +2,44 @@
 
 import hashlib
 import json
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 from upath import UPath
 
+from sava_assets.formats.columns import codes_of
 from sava_assets.formats.further_columns import further_columns
 from sava_assets.formats.landing import EncodedImage, contents, read_images
 from sava_assets.formats.names import shown
+from sava_assets.formats.stored_images import IMAGES, ROWS_AT_ONCE, image_writer
 from sava_assets.freshness.computation import Run, computed
 from sava_assets.freshness.sources import shards_of
-from sava_assets.home.result import Output, table_file
+from sava_assets.home.result import Output, moved_file, table_file
 from sava_ops.batches import split_batches
 from sava_ops.errors import BadInput
 from sava_ops.images.decode import inspect_all
 from sava_ops.images.kinds import NEEDS_HEIC
 
-IMAGES_AT_ONCE = 4_096
+BYTES_AT_ONCE = 2**26
+"""Of encoded images that are decoded at once, and stored as one row group: one image more at most."""
 POINTS = pa.schema(
     {"id": pa.string(), "label": pa.string(), "width": pa.int32(), "height": pa.int32(), "pixel_hash": pa.string()}
 )
-IMAGES = pa.schema({"id": pa.string(), "image": pa.binary()})
 QUARANTINE = pa.schema({"id": pa.string(), "reason": pa.string()})
+IMAGES_FILE = "images.parquet"
 FURTHER = "columns.parquet"
 """Row k is what else was said of the image of row k of `points`; only of shards that say more."""
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Row k of `points` and of `images` is the same image."""
+    """What is known of images: row k of `points` is that of the images written."""
 
     points: pa.Table
-    images: pa.Table
     quarantine: pa.Table
-
-    def __add__(self, other: "ImageSet") -> "ImageSet":
-        return ImageSet(
-            pa.concat_tables([self.points, other.points]),
-            pa.concat_tables([self.images, other.images]),
-            pa.concat_tables([self.quarantine, other.quarantine]),
-        )
 
 
 @computed(group="training", kinds={"parquet"})
@@ -56,62 +52,87 @@ def raw_images(run: Run) -> Output:
 def reference_images(run: Run) -> Output:
     """The clean images. `role` says which ones train the encoder and which ones judge: never the same."""
     knobs = run.knobs
-    found = _ingest(run, run.workspace.folder(knobs.reference), prefix="reference/")
-    roles = ["valuation"] * len(found.points)
-    if knobs.clean_train:
-        found += _ingest(run, run.workspace.folder(knobs.clean_train), prefix="clean_train/")
-        roles += ["encoder"] * (len(found.points) - len(roles))
-    elif knobs.encoder.source == "train":
-        for row in _half(found.points["label"], seed=knobs.encoder.seed):
-            roles[row] = "encoder"
-    points = found.points.append_column("role", pa.array(roles, pa.string()))
-    return _output(ImageSet(points, found.images, found.quarantine))
+    with _images(run) as images:
+        found = _ingest(run, images, run.workspace.folder(knobs.reference), prefix="reference/")
+        trains = np.zeros(len(found.points), dtype=bool)
+        if knobs.clean_train:
+            other = _ingest(run, images, run.workspace.folder(knobs.clean_train), prefix="clean_train/")
+            found = _joined([found, other])
+            trains = np.append(trains, np.ones(len(found.points) - len(trains), dtype=bool))
+        elif knobs.encoder.source == "train":
+            trains[_half(found.points["label"], seed=knobs.encoder.seed)] = True
+    roles = pa.array(np.where(trains, "encoder", "valuation"))
+    return _output(run, ImageSet(found.points.append_column("role", roles), found.quarantine))
 
 
 @computed(group="test", kinds={"parquet"})
 def test_images(run: Run) -> Output:
     """The images on which accuracy is reported, and nothing else."""
-    return _output(_ingest(run, run.workspace.folder(run.knobs.test or ""), prefix="test/"))
+    with _images(run) as images:
+        found = _ingest(run, images, run.workspace.folder(run.knobs.test or ""), prefix="test/")
+    return _output(run, found)
 
 
 def ingest_shard(run: Run) -> Output:
     """Images and further columns of the run's shard."""
     path, prefix = shards_of(run.workspace)[run.shard or ""], f"{run.shard}/"
-    found = _ingest(run, path, prefix=prefix)
+    with _images(run) as images:
+        found = _ingest(run, images, path, prefix=prefix)
     names = [name.removeprefix(prefix) for name in found.points["id"].to_pylist()]
-    return _output(found, further_columns(path, names, follow_links=run.knobs.follow_links))
+    return _output(run, found, further_columns(path, names, follow_links=run.knobs.follow_links))
 
 
-def _ingest(run: Run, path: UPath, *, prefix: str) -> ImageSet:
-    """Raises BadInput for a set without one usable image."""
-    images = read_images(path, run.knobs.classes, follow_links=run.knobs.follow_links)
-    total = ImageSet(POINTS.empty_table(), IMAGES.empty_table(), QUARANTINE.empty_table())
-    while chunk := list(islice(images, IMAGES_AT_ONCE)):
-        total += _decoded(chunk, prefix)
-    for row in total.quarantine.to_pylist():
+def _images(run: Run) -> pq.ParquetWriter:
+    """Writes the images of the run's set while they are read: there may be more than fit in memory."""
+    return image_writer(run.scratch / IMAGES_FILE)
+
+
+def _ingest(run: Run, images: pq.ParquetWriter, path: UPath, *, prefix: str) -> ImageSet:
+    """Write the usable images of a set. Raises BadInput for a set without one."""
+    parts = [ImageSet(POINTS.empty_table(), QUARANTINE.empty_table())]
+    for chunk in _chunks(read_images(path, run.knobs.classes, follow_links=run.knobs.follow_links)):
+        parts.append(_decoded(chunk, images, prefix))
+    found = _joined(parts)
+    for row in found.quarantine.to_pylist():
         run.log.warning(f"quarantined {shown(row['id'])}: {row['reason']}")
     for passed in contents(path, follow_links=run.knobs.follow_links).passed_over:
         run.log.warning(f"passed over {shown(prefix)}{passed.name}: {passed.reason or 'no data'}")
-    if not len(total.points):
-        first = f" (first: {total.quarantine['reason'][0]})" if len(total.quarantine) else ""
-        raise BadInput(f"{path} holds no usable image, {len(total.quarantine)} quarantined{first}: put images there")
-    return total
+    if not len(found.points):
+        first = f" (first: {found.quarantine['reason'][0]})" if len(found.quarantine) else ""
+        raise BadInput(f"{path} holds no usable image, {len(found.quarantine)} quarantined{first}: put images there")
+    return found
 
 
-def _decoded(chunk: list[EncodedImage], prefix: str) -> ImageSet:
-    points, images, quarantine = [], [], []
+def _joined(sets: Sequence[ImageSet]) -> ImageSet:
+    tables = ([getattr(each, name) for each in sets] for name in ("points", "quarantine"))
+    return ImageSet(*map(pa.concat_tables, tables))
+
+
+def _chunks(images: Iterable[EncodedImage]) -> Iterator[list[EncodedImage]]:
+    """At most `ROWS_AT_ONCE` images and about `BYTES_AT_ONCE`."""
+    chunk, size = [], 0
+    for image in images:
+        chunk.append(image)
+        size += len(image.data)
+        if len(chunk) == ROWS_AT_ONCE or size >= BYTES_AT_ONCE:
+            yield chunk
+            chunk, size = [], 0
+    if chunk:
+        yield chunk
+
+
+def _decoded(chunk: list[EncodedImage], images: pq.ParquetWriter, prefix: str) -> ImageSet:
+    points, encoded, quarantine = [], [], []
     for image, facts in zip(chunk, inspect_all([image.data for image in chunk]), strict=True):
         name = prefix + image.name
         if image.fault or isinstance(facts, str):
             quarantine.append({"id": name, "reason": image.fault or facts})
             continue
         points.append({"id": name, "label": image.label, **vars(facts)})
-        images.append({"id": name, "image": image.data})
-    return ImageSet(
-        pa.Table.from_pylist(points, POINTS),
-        pa.Table.from_pylist(images, IMAGES),
-        pa.Table.from_pylist(quarantine, QUARANTINE),
-    )
+        encoded.append({"id": name, "image": image.data})
+    if encoded:
+        images.write_table(pa.Table.from_pylist(encoded, IMAGES))
+    return ImageSet(pa.Table.from_pylist(points, POINTS), pa.Table.from_pylist(quarantine, QUARANTINE))
 
 
 def _half(labels: pa.ChunkedArray, *, seed: int) -> np.ndarray:
@@ -121,18 +142,19 @@ def _half(labels: pa.ChunkedArray, *, seed: int) -> np.ndarray:
             "the reference set has one image, and the encoder is to be trained on half of it: add images, or set "
             "`clean_train` or another encoder source"
         )
-    codes = np.unique(labels.to_pylist(), return_inverse=True)[1]
+    codes = codes_of(labels)
     return split_batches(codes, batch_size=-(-len(codes) // 2), seed=seed)[0]
 
 
-def _output(found: ImageSet, further: pa.Table | None = None) -> Output:
+def _output(run: Run, found: ImageSet, further: pa.Table | None = None) -> Output:
     """`further` columns do not belong to the identity of images: no image is embedded anew because of them."""
     content = hashlib.sha256()
     for table in (found.points, found.quarantine):
-        content.update(json.dumps(table.to_pydict()).encode())
+        for piece in _as_json(table):
+            content.update(piece.encode())
     files = {
         "points.parquet": table_file(found.points),
-        "images.parquet": table_file(found.images),
+        IMAGES_FILE: moved_file(run.scratch / IMAGES_FILE),
         "quarantine.parquet": table_file(found.quarantine),
     }
     numbers = {
@@ -151,6 +173,16 @@ def _output(found: ImageSet, further: pa.Table | None = None) -> Output:
         # Of pixels and labels, not of bytes: the same pixels in other files change nothing downstream.
         data_version=content.hexdigest()[:32],
     )
+
+
+def _as_json(table: pa.Table) -> Iterator[str]:
+    """`json.dumps(table.to_pydict())`, piece by piece."""
+    for name in table.column_names:
+        yield f"{'{' if name == table.column_names[0] else '], '}{json.dumps(name)}: ["
+        pieces = (json.dumps(chunk.to_pylist())[1:-1] for chunk in table[name].chunks if len(chunk))
+        for k, piece in enumerate(pieces):
+            yield f", {piece}" if k else piece
+    yield "]}"
 
 
 def _content(table: pa.Table) -> str:

@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from sava_assets.assets.pixels import encoded
+from sava_assets.formats.columns import places_of
 from sava_assets.freshness.computation import Run, computed
 from sava_assets.freshness.limits import HELD, judged
 from sava_assets.freshness.overlap import valued
@@ -115,13 +117,10 @@ def _with_pictures(run: Run, shown: pa.Table) -> tuple[pa.Table, list[torch.Tens
         rows = np.equal(shards, shard).nonzero()[0]
         ids = shown["id"].take(pa.array(rows))
         points = images[shard].table("points.parquet", ["id", "pixel_hash"])
-        place = pa.array(_places(ids, points["id"]))
-        blobs = images[shard].table("images.parquet", ["image"])["image"].take(place)
-        for start in range(0, len(rows), THUMBNAILS_AT_ONCE):
-            some = blobs.slice(start, THUMBNAILS_AT_ONCE).to_pylist()
-            pictures += thumbnails(some, size=run.knobs.review.thumbnail)
-            run.progress(done := done + len(some), len(shown))
-        hashes += points["pixel_hash"].take(place).to_pylist()
+        place = _places(ids, points["id"])
+        pictures += _thumbnails(images[shard], place, run)
+        run.progress(done := done + len(rows), len(shown))
+        hashes += points["pixel_hash"].take(pa.array(place)).to_pylist()
         at = torch.from_numpy(_places(ids, embedded[shard].table("points.parquet", ["id"])["id"]))
         features.append(embedded[shard].tensors("features.safetensors")["features"][at])
         rows_of.append(rows)
@@ -134,13 +133,20 @@ def _with_pictures(run: Run, shown: pa.Table) -> tuple[pa.Table, list[torch.Tens
 
 def _places(wanted: pa.ChunkedArray, ids: pa.ChunkedArray) -> np.ndarray:
     """Rows of these ids, which are all there."""
-    rows = {name: row for row, name in enumerate(ids.to_pylist())}
-    return np.array([rows[name] for name in wanted.to_pylist()], dtype=np.int64)
+    return places_of(wanted, ids.combine_chunks())
+
+
+def _thumbnails(images: Result, rows: np.ndarray, run: Run) -> list[bytes]:
+    """Of these rows of a set, in their order; the images are not held."""
+    own, place = np.unique(rows, return_inverse=True)
+    made: list[bytes] = []
+    for piece in encoded(images, rows=own, at_once=THUMBNAILS_AT_ONCE):
+        made += thumbnails(piece, size=run.knobs.review.thumbnail)
+    return [made[k] for k in place]
 
 
 def _references(judges: Result, ids: pa.ChunkedArray, labels: pa.ChunkedArray, used: np.ndarray, run: Run) -> pa.Table:
     """The reference images that are shown."""
-    names, images = (judges.table("images.parquet", [column])[column] for column in ("id", "image"))
-    blobs = images.take(pa.array(_places(ids, names))).to_pylist()
-    small = thumbnails(blobs, size=run.knobs.review.thumbnail)
+    rows = _places(ids, judges.table("points.parquet", ["id"])["id"])
+    small = _thumbnails(judges, rows, run)
     return pa.table({"id": ids, "label": labels.take(pa.array(used)), "thumbnail": pa.array(small, pa.binary())})

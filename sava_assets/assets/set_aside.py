@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from sava_assets.formats.columns import places_of
 from sava_assets.formats.names import shown
 from sava_assets.freshness.computation import Run
 from sava_assets.freshness.overlap import SET_ASIDE
@@ -42,5 +43,4 @@ def _joined(own: pa.Table, images: Result, shard: str, aside: Mapping[str, str])
     for name, values in facts.items():
         out = out.append_column(name, pa.array(values, own.schema.field(name).type))
     both = pa.concat_tables([own, out], promote_options="default")
-    place = {name: row for row, name in enumerate(every["id"].to_pylist())}
-    return both.take(pa.array(np.argsort([place[name] for name in both["id"].to_pylist()])))
+    return both.take(pa.array(np.argsort(places_of(both["id"], every["id"].combine_chunks()))))

@@ -16,9 +16,9 @@ from upath import UPath
 
 from sava_assets.formats.contents import Contents, File
 from sava_assets.formats.names import class_name, partition_label, readable, shown
+from sava_assets.formats.stored_images import BUFFER, rows_at_once
 from sava_ops.errors import BadInput
 
-ROWS_AT_ONCE = 1_000
 NO_LABEL = "no label"
 
 
@@ -55,7 +55,7 @@ def read_table(file: File, classes: Sequence[str] | None, *, prefix: str) -> Ite
         columns = ["image", "label"] if "label" in schema.names else ["image"]
         names = _class_names(schema, classes, place) if _numbers(schema) else classes
         row = 0
-        for batch in table.iter_batches(batch_size=ROWS_AT_ONCE, columns=columns):
+        for batch in table.iter_batches(batch_size=rows_at_once(table), columns=columns):
             labels = _labels(batch, names, folder, place, row)
             for image, (label, fault) in zip(batch.column("image").to_pylist(), labels, strict=True):
                 path, data = (image.get("path"), image.get("bytes")) if isinstance(image, dict) else (None, image)
@@ -81,7 +81,7 @@ def prefix_of(file: File, found: Contents) -> str:
 def readable_table(path: UPath) -> Iterator[pq.ParquetFile]:
     """A Parquet file. Raises BadInput for what is none, whenever that comes to light."""
     try:
-        with path.open("rb") as stream, pq.ParquetFile(stream) as table:
+        with path.open("rb") as stream, pq.ParquetFile(stream, buffer_size=BUFFER, pre_buffer=False) as table:
             yield table
     except PermissionError as error:
         raise BadInput(f"{shown(str(path))} cannot be read ({error.strerror}): allow it, or move it away") from error

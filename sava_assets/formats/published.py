@@ -3,20 +3,16 @@
 Written piece by piece, so that a shard may be larger than memory.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
-from sava_assets.formats.image_table import ROWS_AT_ONCE, image_schema
-
-BYTES_AT_ONCE = 2**24
-"""Of encoded images: the size of a row group that is written, about."""
-BUFFER = 2**20
-"""Read at once of a column that may be larger than memory."""
+from sava_assets.formats.columns import places_of
+from sava_assets.formats.image_table import image_schema
+from sava_assets.formats.stored_images import encoded_images
 
 
 def write_tables(target: Path, tables: Iterable[pa.Table]) -> None:
@@ -36,7 +32,7 @@ def write_images(
     schema = image_schema(names)
     for field in further.schema if further is not None else ():
         schema = schema.append(field)
-    numbers = _numbers(labels, names)
+    numbers = places_of(labels, names)
     with pq.ParquetWriter(target, schema, compression="zstd", use_dictionary=False) as out:
         first = 0
         for batch in encoded_images(images):
@@ -51,20 +47,5 @@ def write_images(
             first += len(batch)
 
 
-def encoded_images(images: UPath) -> Iterator[pa.RecordBatch]:
-    """All rows of a table of encoded images, in batches of about `BYTES_AT_ONCE`, without holding a row group."""
-    with images.open("rb") as stream, pq.ParquetFile(stream, buffer_size=BUFFER, pre_buffer=False) as table:
-        about = table.metadata
-        size = sum(about.row_group(k).total_byte_size for k in range(about.num_row_groups))
-        rows = max(1, BYTES_AT_ONCE * about.num_rows // max(size, 1))
-        yield from table.iter_batches(batch_size=min(rows, ROWS_AT_ONCE))
-
-
 def _image(batch: pa.RecordBatch) -> pa.StructArray:
     return pa.StructArray.from_arrays([batch.column("image"), batch.column("id")], names=["bytes", "path"])
-
-
-def _numbers(labels: pa.ChunkedArray, names: Sequence[str]) -> np.ndarray:
-    """Number of each label's class; -1 where there is none."""
-    number = {name: k for k, name in enumerate(names)}
-    return np.array([-1 if label is None else number[label] for label in labels.to_pylist()], dtype=np.int64)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,8 @@ class Run:
     log: Any
     seen: tuple[str, ...] = ()
     """Digests of the listings of its sources, from before they were read."""
+    scratch: Path = Path(os.devnull)
+    """A local folder for what does not fit in memory; it is gone when the result is stored."""
 
     @property
     def knobs(self) -> Knobs:
@@ -254,8 +256,8 @@ def result_of(
         if reused := result is not None:
             run.log.info(f"{run.title}: reused the stored result {run.key}")
         else:
-            with _guarded(run):
-                output = _computed(run, compute)
+            with _guarded(run), store.scratch() as scratch:
+                output = _computed(replace(run, scratch=Path(scratch)), compute)
                 notes = dict(output.notes)
                 result = store.save(run.asset, run.key, output, run.inputs)
             log_work(run.title)

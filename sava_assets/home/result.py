@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -146,6 +147,15 @@ class Result:
 def bytes_file(data: bytes) -> Writer:
     def write(path: Path) -> None:
         path.write_bytes(data)
+
+    return write
+
+
+def moved_file(made: Path) -> Writer:
+    """A file that is written already."""
+
+    def write(path: Path) -> None:
+        shutil.move(made, path)
 
     return write
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 from sava_ops.errors import BadInput
+from sava_ops.images.pixel_file import PixelFile
 from sava_ops.images.training import Augmentation, TrainingConfig
 
 Stem = Literal["imagenet", "small", "tiny"]
@@ -59,7 +60,7 @@ class PixelResNet18(nn.Module):
 
 @dataclass(frozen=True)
 class LabelledImages:
-    images: UInt8[Tensor, "n 3 s s"]
+    images: UInt8[Tensor, "n 3 s s"] | PixelFile
     labels: Int64[Tensor, " n"]
 
 
@@ -99,7 +100,7 @@ def resnet18(classes: int, *, stem: Stem, seed: int) -> PixelResNet18:
 
 def train(
     model: PixelResNet18,
-    images: UInt8[Tensor, "n 3 s s"],
+    images: UInt8[Tensor, "n 3 s s"] | PixelFile,
     labels: Int64[Tensor, " n"],
     *,
     config: TrainingConfig,
@@ -138,7 +139,7 @@ def train(
 
 def predict(
     model: PixelResNet18,
-    images: UInt8[Tensor, "n 3 s s"],
+    images: UInt8[Tensor, "n 3 s s"] | PixelFile,
     *,
     batch_size: int = 256,
     device: str = "cpu",
@@ -163,7 +164,11 @@ def predict(
 
 
 def accuracy(
-    model: PixelResNet18, images: UInt8[Tensor, "n 3 s s"], labels: Int64[Tensor, " n"], *, device: str = "cpu"
+    model: PixelResNet18,
+    images: UInt8[Tensor, "n 3 s s"] | PixelFile,
+    labels: Int64[Tensor, " n"],
+    *,
+    device: str = "cpu",
 ) -> float:
     """Share (0..1) of images whose largest logit is at their label. Raises BadInput without images."""
     return float((predict(model, images, device=device).argmax(1) == labels).double().mean())
@@ -188,7 +193,7 @@ def compare_training_sets(
     accuracies: dict[str, list[float]] = {name: [] for name in sets}
     for seed in comparison.seeds:
         for name, chosen in sets.items():
-            images, labels = pool.images[chosen.rows], pool.labels[chosen.rows]
+            images, labels = _part(pool.images, chosen.rows), pool.labels[chosen.rows]
             train(
                 model := resnet18(comparison.classes, stem=stem, seed=seed),
                 images,
@@ -202,6 +207,10 @@ def compare_training_sets(
             accuracies[name].append(accuracy(model, test.images, test.labels, device=device))
             done += config.steps
     return accuracies
+
+
+def _part(images: Tensor | PixelFile, rows: Tensor) -> Tensor | PixelFile:
+    return images.part(rows) if isinstance(images, PixelFile) else images[rows]
 
 
 def _shifted(progress: Progress | None, before: int, total: int) -> Progress | None:

@@ -90,10 +90,10 @@ def decode_all(blobs: Sequence[bytes], *, size: int) -> UInt8[Tensor, "n 3 {size
 
     Raises Undecodable for the first that does not decode: meant for images that `decode` has accepted before.
     """
-    images = np.empty((len(blobs), size, size, 3), dtype=np.uint8)
+    images = np.empty((len(blobs), 3, size, size), dtype=np.uint8)
     for row, pixels in enumerate(in_order(lambda blob: fit(decode(blob), size), blobs)):
-        images[row] = pixels
-    return torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
+        images[row] = pixels.transpose(2, 0, 1)
+    return torch.from_numpy(images)
 
 
 def in_order(call: Callable[[bytes], Made], blobs: Sequence[bytes]) -> Iterator[Made]:

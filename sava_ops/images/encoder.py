@@ -26,6 +26,7 @@ from sava_ops.images.classifier import (
     stem_for,
     train,
 )
+from sava_ops.images.pixel_file import PixelFile
 from sava_ops.images.training import TrainingConfig
 
 FEATURES = 512
@@ -81,7 +82,7 @@ def embed(
 
 
 def train_encoder(
-    images: UInt8[Tensor, "n 3 s s"],
+    images: UInt8[Tensor, "n 3 s s"] | PixelFile,
     labels: Int64[Tensor, " n"],
     *,
     classes: int,

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 BLOCK_ROWS = 16_384
+MOMENT_ROWS, MOMENT_COLUMNS = 4_096, 64
 
 
 @dataclass(frozen=True)
@@ -85,11 +86,19 @@ def mean_feature_cost(x: Float[Tensor, "n d"], y: Float[Tensor, "m d"]) -> float
 
 
 def moments(features: Float[Tensor, "n d"]) -> dict[str, Tensor]:
-    """Mean (d,) and mean squared norm (), of the features as they are ("raw") and at unit length ("unit")."""
-    x = features.double()
-    sides = {"raw": x, "unit": torch.nn.functional.normalize(x, dim=1)}
-    means = {f"{kind}_mean": side.mean(0) for kind, side in sides.items()}
-    return means | {f"{kind}_square": side.square().sum(1).mean() for kind, side in sides.items()}
+    """Mean (d,) and mean squared norm (), of the features as they are ("raw") and at unit length ("unit").
+
+    In double precision part by part, since all at once would take many times the memory of the features: the same
+    sums in the same order, as rows do not enter into each other's norms nor columns into each other's means.
+    """
+    lengths = torch.cat([x.double().norm(dim=1, keepdim=True) for x in features.split(MOMENT_ROWS)]).clamp(min=1e-12)
+    means, squares = {}, {}
+    for kind, divisor in (("raw", torch.ones_like(lengths)), ("unit", lengths)):
+        columns = [(x.double() / divisor).mean(0) for x in features.split(MOMENT_COLUMNS, dim=1)]
+        pairs = zip(features.split(MOMENT_ROWS), divisor.split(MOMENT_ROWS), strict=True)
+        rows = [(x.double() / length).square().sum(1) for x, length in pairs]
+        means[f"{kind}_mean"], squares[f"{kind}_square"] = torch.cat(columns), torch.cat(rows).mean()
+    return means | squares
 
 
 def _half_squared_norm(x: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:

@@ -78,3 +78,13 @@ def test_moments_give_the_mean_feature_cost_of_a_union(unit_norm):
     if unit_norm:
         sides = tuple(torch.nn.functional.normalize(side, dim=1) for side in sides)
     assert found == pytest.approx(float(feature_cost(*sides).mean()), rel=1e-12)
+
+
+@pytest.mark.parametrize(("n", "d"), [(1, 1), (5, 64), (300, 65), (4_097, 512), (9_000, 130)])
+def test_moments_part_by_part_are_those_of_all_at_once_to_the_last_bit(n, d):
+    x = torch.randn(n, d, generator=torch.Generator().manual_seed(n)).relu().half()
+    x[0] = 0
+    found = moments(x)
+    for kind, side in (("raw", x.double()), ("unit", torch.nn.functional.normalize(x.double(), dim=1))):
+        assert torch.equal(found[f"{kind}_mean"], side.mean(0))
+        assert torch.equal(found[f"{kind}_square"], side.square().sum(1).mean())

@@ -1,0 +1,53 @@
+import json
+
+import dagster as dg
+import pyarrow as pa
+import pyarrow.parquet as pq
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sava_assets.assets import ingest
+from sava_assets.formats.landing import EncodedImage
+from tests.sava_assets.homes import copy_of, materialize
+
+text = st.text(st.characters(exclude_categories=["Cs"]), max_size=3)
+
+
+@given(st.lists(st.lists(st.tuples(text, st.none() | text, st.integers(-5, 5)), max_size=4), max_size=4))
+def test_the_content_of_a_table_is_digested_piece_by_piece_as_its_json(chunks):
+    schema = pa.schema({"id": pa.string(), 'la"bel': pa.string(), "width": pa.int32()})
+    tables = [
+        pa.Table.from_pylist([dict(zip(schema.names, row, strict=True)) for row in rows], schema) for rows in chunks
+    ]
+    table = pa.concat_tables([schema.empty_table(), *tables])
+    assert "".join(ingest._as_json(table)) == json.dumps(table.to_pydict())
+
+
+def test_no_more_images_or_bytes_than_said_are_decoded_at_once(monkeypatch):
+    monkeypatch.setattr(ingest, "ROWS_AT_ONCE", 3)
+    monkeypatch.setattr(ingest, "BYTES_AT_ONCE", 10)
+    sizes = [1, 1, 1, 1, 9, 1, 20, 4, 4, 4, 1]
+    images = [EncodedImage(str(k), "a", b"x" * size) for k, size in enumerate(sizes)]
+    chunks = [*ingest._chunks(iter(images))]
+    assert [[len(image.data) for image in chunk] for chunk in chunks] == [[1, 1, 1], [1, 9], [1, 20], [4, 4, 4], [1]]
+    assert [image for chunk in chunks for image in chunk] == images
+
+
+def test_a_set_read_in_many_pieces_is_the_same_set_in_several_row_groups(curated, tmp_path, monkeypatch):
+    workspace = copy_of(curated[0], tmp_path / "home")
+    names = [("raw_images", "first"), ("raw_images", "second"), ("reference_images", None), ("test_images", None)]
+    whole = {name: workspace.store.require(*name) for name in names}
+    monkeypatch.setattr(ingest, "ROWS_AT_ONCE", 7)
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions("shards", ["first", "second"])
+        for asset, shard in names:
+            workspace.store.forget(whole[asset, shard])
+            materialize(workspace, instance, asset, shard=shard)
+    for name in names:
+        again = workspace.store.require(*name)
+        assert (again.key, again.data_version) == (whole[name].key, whole[name].data_version)
+        for file in ("points.parquet", "images.parquet", "quarantine.parquet"):
+            assert again.table(file).equals(whole[name].table(file))
+        groups = pq.read_metadata(str(again.files["images.parquet"].path)).num_row_groups
+        assert groups == -(-again.numbers["images"] // 7)
+    assert not [*(tmp_path / "home" / "store" / "partial").iterdir()]
