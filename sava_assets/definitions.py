@@ -13,6 +13,7 @@ from sava_assets.assets import (
     decisions,
     features,
     ingest,
+    proof,
     publication,
     report,
     transport,
@@ -20,7 +21,7 @@ from sava_assets.assets import (
 from sava_assets.freshness.sensors import automation, landing, lost_runs, recurate, recurate_job
 from sava_assets.home.resources import Workspace, default_home
 
-MODULES = [ingest, features, batches, calibration, transport, decisions, curation, publication, report]
+MODULES = [ingest, features, batches, calibration, transport, decisions, curation, publication, report, proof]
 ASSETS = cast("Sequence[dg.AssetsDefinition]", dg.load_assets_from_modules(MODULES))
 CHECKS = dg.load_asset_checks_from_modules([checks])
 

@@ -12,6 +12,7 @@ import torch
 from sava_assets.freshness.computation import Run, computed
 from sava_assets.freshness.history import snapshots
 from sava_assets.freshness.overlap import valued
+from sava_assets.freshness.proof import ACCURACIES, SETS, is_of
 from sava_assets.home.resources import Workspace
 from sava_assets.home.result import Output, Result, bytes_file, table_file
 from sava_assets.home.store import put_file
@@ -97,6 +98,12 @@ def page_of(workspace: Workspace, result: Result, *, served: bool) -> bytes:
     summary = json.loads(result.read("summary.json"))
     history = [{"number": e.number, "time": e.time, **e.numbers, "changes": dict(e.changes)} for e in past]
     told = {**summary, "history": history, "changes": counts, "curation": pruned.key[:12]}
+    told["accuracies"] = {
+        called: [[found.numbers[f"{each}_{what}"] for what in ("mean", "std")] for each in SETS]
+        for name, called in ACCURACIES.items()
+        if (found := store.current(name)) and is_of(found, pruned)
+    }
+    told["trained_on"] = SETS
     return page(shown, result.table("references.parquet"), told, news, served=served)
 
 

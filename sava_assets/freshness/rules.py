@@ -16,6 +16,7 @@ from sava_assets.formats.decision_files import decisions_version
 from sava_assets.formats.names import misnamed, shown, some
 from sava_assets.freshness.copies import has_copies
 from sava_assets.freshness.overlap import CLEAN_SETS, overlap
+from sava_assets.freshness.proof import PROBED, TRAINED
 from sava_assets.freshness.sources import Home, checkpoint_version, listing_of, looked_into, observed_version, source_of
 from sava_assets.home.resources import Knobs
 from sava_assets.home.result import Result, digest
@@ -117,6 +118,12 @@ RULES = {
         knobs=("prune.export_images", "prune.dry_run"),
         published=True,
     ),
+    "test_embeddings": Rule("1", upstream=("test_images", "encoder")),
+    "probe_accuracy": Rule(
+        "1",
+        upstream=("pruned_dataset", "embeddings", "test_embeddings"),
+        pinned=("raw_images", "reference_images", "test_images"),
+    ),
     "classifier_accuracy": Rule(
         "3",
         upstream=("pruned_dataset", "raw_images", "test_images"),
@@ -124,7 +131,7 @@ RULES = {
         knobs=("classifier", "encoder.image_size"),
     ),
 }
-PROOF = ("test_images", "classifier_accuracy")
+PROOF = ("test_images", *PROBED, TRAINED)
 """What a home without a test set has not."""
 
 
@@ -163,7 +170,7 @@ def inputs(asset: str, home: Home, shards: Sequence[str], shard: str | None = No
         named["split"] = knobs.encoder.source == "train"
     if asset == "encoder" and knobs.encoder.source not in ("train", "imagenet"):
         named["checkpoint"] = checkpoint_version(home, knobs.encoder.source)
-    judged = {"embeddings": "raw_images", "classifier_accuracy": "test_images"}.get(asset)
+    judged = {"embeddings": "raw_images", "test_embeddings": "test_images", TRAINED: "test_images"}.get(asset)
     if judged and (fault := refusal(home, judged, shard)):
         raise BadInput(fault)
     if asset == "curated_dataset" and (versions := _columns_versions(home, shards)):

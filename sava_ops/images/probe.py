@@ -5,10 +5,11 @@
 that is multinomial logistic regression with weights s; x are the features about their mean, in units of their standard
 deviation (over all columns together). The objective is convex, so chance lies in the training images alone: each seed
 weighs them by the Bayesian bootstrap (Rubin, Ann. Statist. 9, 1981: s_i times a draw of Exp(1), which leaves no class
-without images), alike in all sets.
+without images), alike in all sets, and of a large pool takes a sample that stands for it.
 
-Points are passed through in blocks, once for a step of L-BFGS on all sets together, and none is kept: features that lie
-on disk (a memory-mapped tensor) stay there. Memory goes by sets × classes × width, and some bytes a point and set.
+Points are passed through in blocks, once for a step of L-BFGS on all sets together. Features that lie on disk (a
+memory-mapped tensor) stay there but for a sample: memory goes by that, by sets × classes × width, and some bytes a
+point and set.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,8 +26,10 @@ from sava_ops.images.classifier import Progress, TrainingSet
 
 BLOCK = 4_096
 """Points looked at at once."""
-INVERSE_PENALTY = 10.0
-"""C."""
+MOST_POINTS = 50_000
+"""Of a pool that one seed looks at."""
+INVERSE_PENALTY = 1.0
+"""C: that of the regression which the study compares with."""
 LOSS_TOLERANCE = 1e-5
 """Relative fall of the loss in one step at which probes count as converged."""
 MOST_STEPS = 200
@@ -79,13 +82,17 @@ def probe_training_sets(
     of 0..classes − 1, an empty set, and features that do not fit together.
     """
     _check(pool, test, classes)
-    labels, weights = (torch.stack(each) for each in zip(*(_whole(pool, *each) for each in sets.items()), strict=True))
+    labels, weights = (torch.stack(each) for each in zip(*(_whole(pool, each) for each in sets.values()), strict=True))
     told: dict[str, list[float]] = {name: [] for name in sets}
-    fit, converged, total = Fit(pool.features, labels, classes=classes, device=device), True, len(seeds) * MOST_STEPS
+    start, converged, total = None, True, len(seeds) * MOST_STEPS
     for done, seed in enumerate(seeds):
-        draw = np.random.default_rng(seed).exponential(size=len(pool.labels)).astype(np.float32)
-        probes = fit.solve(weights * torch.from_numpy(draw), step=_counted(progress, done * MOST_STEPS, total))
-        converged &= probes.converged
+        rows, draw = _drawn(len(pool.labels), seed)
+        for name, own in zip(sets, weights[:, rows], strict=True):
+            if not own.any():
+                raise BadInput(f"the training set {name!r} has no image that counts: nothing can be learned from it")
+        fit = Fit(pool.features[rows], labels[:, rows], classes=classes, device=device, start=start)
+        probes = fit.solve(weights[:, rows] * draw, step=_counted(progress, done * MOST_STEPS, total))
+        start, converged = fit.start, converged and probes.converged
         right = probes.told(test.features).cpu() == test.labels
         for name, share in zip(sets, right.double().mean(1).tolist(), strict=True):
             told[name].append(share)
@@ -95,15 +102,21 @@ def probe_training_sets(
 
 
 class Fit:
-    """The optimisation of several probes on one pool; a further one begins where the last one ended."""
+    """The optimisation of several probes on the same points."""
 
     def __init__(
-        self, features: Float[Tensor, "n d"], labels: Int64[Tensor, "sets n"], *, classes: int, device: str = "cpu"
+        self,
+        features: Float[Tensor, "n d"],
+        labels: Int64[Tensor, "sets n"],
+        *,
+        classes: int,
+        device: str = "cpu",
+        start: np.ndarray | None = None,
     ) -> None:
-        """`labels`: of each point in each set."""
+        """`labels`: of each point in each set. `start`: that of another fit, which is where its last solution was."""
         self.features, self.labels, self.classes, self.device = features, labels, classes, device
         self.dtype = torch.promote_types(features.dtype, torch.float32)
-        self.start = np.zeros(len(labels) * classes * (features.shape[1] + 1))
+        self.start = np.zeros(len(labels) * classes * (features.shape[1] + 1)) if start is None else start
 
     def solve(
         self,
@@ -174,13 +187,19 @@ class Fit:
         return float(value), torch.cat([by_weight, by_bias[..., None]], 2).flatten().cpu().numpy()
 
 
-def _whole(pool: LabelledFeatures, name: str, chosen: TrainingSet) -> tuple[Int64[Tensor, " n"], Float[Tensor, " n"]]:
+def _drawn(count: int, seed: int) -> tuple[slice | Int64[Tensor, " some"], Float[Tensor, " some"]]:
+    """What a seed looks at of so many points, and what each weighs."""
+    chance = np.random.default_rng(seed)
+    rows = slice(None) if count <= MOST_POINTS else np.sort(chance.choice(count, MOST_POINTS, replace=False))
+    weights = chance.exponential(size=min(count, MOST_POINTS)).astype(np.float32)
+    return rows if isinstance(rows, slice) else torch.from_numpy(rows), torch.from_numpy(weights)
+
+
+def _whole(pool: LabelledFeatures, chosen: TrainingSet) -> tuple[Int64[Tensor, " n"], Float[Tensor, " n"]]:
     """A set as labels and weights of the whole pool."""
     labels, weights = pool.labels.clone(), torch.zeros(len(pool.labels))
     labels[chosen.rows] = pool.labels[chosen.rows] if chosen.labels is None else chosen.labels
     weights[chosen.rows] = torch.ones(len(chosen.rows)) if chosen.weights is None else chosen.weights.float()
-    if not weights.any():
-        raise BadInput(f"the training set {name!r} has no image that counts: nothing can be learned from it")
     return labels, weights
 
 

@@ -306,9 +306,9 @@ def test_the_study_is_loaded_where_one_was_prepared_or_asked_for(curated, tmp_pa
     assert locations(monkeypatch, "ui", "--home", home) == [chain]
     assert locations(monkeypatch, "serve", "--home", home) == [chain]
     assert locations(monkeypatch, "ui", "--study", "--home", home) == [chain, study]
-    workspace.store.set_current(workspace.store.save("test_embeddings", "k", Output({})))
+    workspace.store.set_current(workspace.store.save("corrupted_pool", "k", Output({})), "noise")
     assert locations(monkeypatch, "ui", "--home", home) == [chain, study]
-    (home / "store" / "current" / "test_embeddings.json").unlink()
+    shutil.rmtree(home / "store" / "current" / "corrupted_pool")
     (home / "sava.yaml").write_text((home / "sava.yaml").read_text() + "study: {seeds: 1}\n")
     assert locations(monkeypatch, "serve", "--home", home) == [chain, study]
 

@@ -154,6 +154,15 @@ def test_features_on_disk_give_the_same(tmp_path):
     assert one == two
 
 
+def test_of_a_large_pool_each_seed_looks_at_a_sample(monkeypatch):
+    pool, sets, test = noisy_pool()
+    whole = probe_training_sets(pool, sets, test, classes=4, seeds=(0, 1))
+    monkeypatch.setattr(probe, "MOST_POINTS", 100)
+    one, two = (probe_training_sets(pool, sets, test, classes=4, seeds=(0, 1)) for _ in range(2))
+    assert one == two != whole
+    assert np.mean(one.accuracies["pruned"]) > 0.9
+
+
 def test_an_optimisation_that_is_cut_short_says_so(monkeypatch):
     monkeypatch.setattr(probe, "MOST_STEPS", 1)
     pool, sets, test = noisy_pool(100)
