@@ -18,7 +18,7 @@ import yaml
 from PIL import Image
 
 from sava_assets.cli.runner import register
-from sava_assets.definitions import defs
+from sava_assets.definitions import ASSETS, CHECKS, defs
 from sava_assets.formats.landing import find_shards
 from sava_assets.freshness import rules as freshness
 from sava_assets.freshness.sensors import recurate
@@ -367,11 +367,12 @@ def nightly(deployment: Deployment) -> dg.ExecuteInProcessResult:
         scheduler.add_dynamic_partitions("shards", deployment.shards)
         request = recurate(dg.build_schedule_context(instance=scheduler, resources={"workspace": deployment.workspace}))
     deployment.log.write_text("")
-    return defs.resolve_job_def("recurate").execute_in_process(
+    return dg.materialize(
+        [*ASSETS, *CHECKS],
+        selection=request.asset_selection,
         instance=deployment.instance,
         tags=dict(request.tags),
         resources={"workspace": deployment.workspace},
-        asset_selection=request.asset_selection,
     )
 
 
