@@ -108,7 +108,7 @@ def clothing1m(
         say(f"{file}: {count:,} images")
     prepare_home(home, settings)
     say(f"{home / KNOB_FILE}: the published training; docs/clothing1m.md says what time and memory it takes")
-    say(f"next: {own_command()} backfill --home {home}, then {own_command()} curate --home {home}")
+    say(f"next: {own_command()} backfill --home {home}, then {own_command()} curate --prove --home {home}")
 
 
 @_command

@@ -148,8 +148,9 @@ def _collect(store: Store, shards: Sequence[str], keep: int | None, grace: float
     # The present first: what is current becomes part of a snapshot, and never the other way round.
     used = set(store.pointers())
     used |= {(name.split("/")[0], key) for past in snapshots(store) for name, key in past.results.items()}
-    if trained := store.current(TRAINED):  # whether enough changed since is asked of these decisions
-        used.add(("pruned_dataset", trained.numbers.get("curation", "")))
+    trained = store.current(TRAINED)
+    if trained and "curation" in trained.numbers:  # whether enough changed since is asked of these decisions
+        used.add(("pruned_dataset", trained.numbers["curation"]))
     used |= {part for asset, key in used for part in _parts(store.find(asset, key))}
     found: dict[tuple[str, str], list[Entry]] = defaultdict(list)
     for name, entry in tree(store.root / "results").items():

@@ -64,9 +64,12 @@ def is_of(accuracy: Result, pruned: Result) -> bool:
 
 def changed_since(store: Store, measured: Result, pruned: Result) -> float | None:
     """Share of the decisions that are other ones than those an accuracy was measured on; None if those are gone."""
-    before = store.find("pruned_dataset", measured.numbers.get("curation", ""))
+    if is_of(measured, pruned):
+        return 0.0
+    curation = measured.numbers.get("curation")  # results of earlier releases do not say it
+    before = store.find("pruned_dataset", curation) if curation else None
     if before is None:
-        return 0.0 if is_of(measured, pruned) else None
+        return None
     compared = [before.key, pruned.key]
     known = store.read_json(NOTE) or {}
     if known.get("compared") != compared:

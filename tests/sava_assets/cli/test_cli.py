@@ -162,7 +162,12 @@ def test_curate_runs_on_any_folders_and_says_where_things_are(tmp_path):
     passed = "passed over: third.zip: an archive: unpack it test/\\x1b[2Jnotes.csv: not inside a class folder"
     assert line in output
     assert passed in output
-    assert f"{line} {passed} 20 of 20 results are fresh" in sava("status", "--home", home)[1]
+    assert "linear probes on the embeddings, 3 seeds" in output
+    later = "no result yet; `proof.when` is nightly: `sava curate --prove` measures it"
+    assert f"classifier_accuracy is not measured on this curation: {later}" in output
+    status = sava("status", "--home", home)[1]
+    assert f"held classifier_accuracy: {later}" in status
+    assert f"{line} {passed} 21 of 21 results are fresh" in status
     assert str(home / "curated" / "points.parquet") in output
     command = output[output.index("every asset in the UI") :].split()[5]
     assert output.endswith(f"{command} ui --home {home}")

@@ -1,6 +1,7 @@
 """When the proof is measured: the rules as they stand, and what they make of a home."""
 
 import json
+import re
 
 import dagster as dg
 import pyarrow as pa
@@ -252,4 +253,7 @@ def test_a_proof_that_cannot_be_is_refused_before_any_work(workspace, settings, 
     file.write_text(file.read_text() + settings)
     with pytest.raises(BadInput, match=message):
         curate(workspace, QUIET, prove=True)
+    told = CliRunner().invoke(app, ["curate", "--prove", "--home", workspace.home])
+    assert told.exit_code == 1
+    assert re.search(message, " ".join(told.output.split()))
     assert not (workspace.root / ".dagster").exists()
