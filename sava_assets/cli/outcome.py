@@ -21,6 +21,7 @@ from sava_assets.home.result import Result
 from sava_ops.errors import BadInput
 
 console = Console(stderr=False)
+TRAININGS = {"probe_accuracy": "linear probes", "classifier_accuracy": "ResNet18"}
 
 
 def say(line: str) -> None:
@@ -91,21 +92,16 @@ def _print_accuracy(workspace: Workspace, pruned: Result) -> None:
     found = {name: result for name, result in found.items() if is_of(result, pruned)}
     if found:
         table = Table(title="test accuracy, by what is trained on", title_justify="left")
-        for name in ("", *SETS):
-            table.add_column(name, justify="right" if name else "left")
+        table.add_column("")
         for name, result in found.items():
-            numbers, row = result.numbers, TRAININGS[name].format(result.numbers["seeds"])
-            table.add_row(row, *(f"{numbers[f'{n}_mean']:.3f} ± {numbers[f'{n}_std']:.3f}" for n in SETS))
+            table.add_column(f"{TRAININGS[name]}, {result.numbers['seeds']} seeds", justify="right")
+        for each in SETS:
+            means, stds = ([r.numbers[f"{each}_{what}"] for r in found.values()] for what in ("mean", "std"))
+            table.add_row(each, *(f"{mean:.3f} ± {std:.3f}" for mean, std in zip(means, stds, strict=True)))
         console.print(table)
     survey = Survey.landed(workspace)
     for state in (survey.state(name) for name in ACCURACIES if name not in found):
         say(f"{state.title} is not measured on this curation: {state.reason}")
-
-
-TRAININGS = {
-    "probe_accuracy": "linear probes on the embeddings, {} seeds",
-    "classifier_accuracy": "ResNet18, {} seeds, equal steps",
-}
 
 
 def no_test_set(home: Home) -> str:

@@ -162,7 +162,7 @@ def test_curate_runs_on_any_folders_and_says_where_things_are(tmp_path):
     passed = "passed over: third.zip: an archive: unpack it test/\\x1b[2Jnotes.csv: not inside a class folder"
     assert line in output
     assert passed in output
-    assert "linear probes on the embeddings, 3 seeds" in output
+    assert "linear probes, 3 seeds" in output
     later = "no result yet; `proof.when` is nightly: `sava curate --prove` measures it"
     assert f"classifier_accuracy is not measured on this curation: {later}" in output
     status = sava("status", "--home", home)[1]
