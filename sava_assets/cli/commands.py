@@ -27,6 +27,7 @@ Home = Annotated[Path, typer.Option(help=HOME_HELP, envvar="SAVA_HOME")]
 OwnHome = Annotated[Path, typer.Option(help=HOME_HELP)]
 """Of commands that bring data of their own."""
 HOME = Path("data")
+HISTORY_WIDTH = 110
 Port = Annotated[int, typer.Option(min=1, max=65_535, help="Port on 127.0.0.1.")]
 
 
@@ -232,13 +233,14 @@ def history(home: Home = HOME) -> None:
     worth."""
     from datetime import datetime
 
+    from rich.console import Console
     from rich.table import Table
 
     from sava_assets.cli.outcome import console, say
     from sava_assets.freshness.history import snapshots
     from sava_assets.freshness.proof import ACCURACIES
 
-    table = Table()
+    table = Table(box=None)
     for column in ("", "when", "shards", "points", "pruned", "new", "gone", "dropped", "rescued", "probe", "trained"):
         table.add_column(column, justify="right", no_wrap=True)
     for past in snapshots(_existing(home).store):
@@ -253,7 +255,8 @@ def history(home: Home = HOME) -> None:
             for called in ACCURACIES.values()
         ]
         table.add_row(str(past.number), when, *(f"{count:,}" for count in counts), *accuracies)
-    console.print(table)
+    # In a narrow terminal, or a pipe, better whole lines than cells cut short.
+    Console(width=max(console.width, HISTORY_WIDTH)).print(table)
     say("probe, trained: test accuracy on all images → on the kept ones, by linear probes and by whole networks")
 
 
