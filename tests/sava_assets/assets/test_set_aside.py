@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from sava_assets.assets.curation import _training_sets
+from sava_assets.assets.proof import _training_sets
 from sava_assets.cli.runner import curate
 from sava_assets.cli.runner import study as run_study
 from sava_assets.freshness.history import snapshots
