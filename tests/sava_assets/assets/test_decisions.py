@@ -158,7 +158,7 @@ def test_an_empty_folder_is_as_none(workspace):
 
 def test_people_show_in_what_the_classifier_is_trained_on(workspace):
     """A label that a person gave goes before the suggested one."""
-    from sava_assets.assets.curation import _training_sets
+    from sava_assets.assets.proof import _training_sets
 
     before, hashes = points_of(workspace), hashes_of(workspace)
     cut = next(name for name, row in before.items() if not row["keep"])
