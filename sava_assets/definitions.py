@@ -13,6 +13,7 @@ from sava_assets.assets import (
     decisions,
     features,
     ingest,
+    proof,
     publication,
     report,
     transport,
@@ -22,7 +23,7 @@ from sava_assets.freshness.sensors import automation, landing, lost_runs, recura
 from sava_assets.home.resources import Workspace, default_home
 from sava_assets.review.notice_sensors import notices, notices_of_failures
 
-MODULES = [ingest, features, batches, calibration, transport, decisions, curation, publication, report]
+MODULES = [ingest, features, batches, calibration, transport, decisions, curation, publication, report, proof]
 ASSETS = cast("Sequence[dg.AssetsDefinition]", dg.load_assets_from_modules(MODULES, key_prefix=NAME))
 CHECKS = dg.load_asset_checks_from_modules([checks], asset_key_prefix=NAME)
 

@@ -25,7 +25,7 @@ def untyped() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def curated(tmp_path_factory) -> tuple[Path, set[str]]:
-    """A toy home after a whole run, and the ids of its wrong labels. Look at it; change only a copy."""
+    """A toy home after a whole run with its proof, and the ids of its wrong labels. Look at it; change only a copy."""
     # Imported here: the tests of `sava_ops` run where there is no Dagster.
     from rich.console import Console
 
@@ -36,5 +36,5 @@ def curated(tmp_path_factory) -> tuple[Path, set[str]]:
     home = tmp_path_factory.mktemp("curated") / "home"
     home.mkdir()
     wrong = write_home(home)
-    curate(Workspace(home=str(home)), Console(quiet=True))
+    curate(Workspace(home=str(home)), Console(quiet=True), prove=True)
     return home, wrong

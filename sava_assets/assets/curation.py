@@ -1,30 +1,25 @@
-"""From batch matrix to a curated data set, and the proof that it trains a better classifier."""
+"""From batch matrix to what becomes of each image."""
 
 from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import torch
 
 from sava_assets.assets import plots
 from sava_assets.assets.copies import with_copies
 from sava_assets.assets.decisions import decided_by_people
 from sava_assets.assets.findings import findings, with_findings
-from sava_assets.assets.pixels import chosen_images, pixel_file
+from sava_assets.assets.pixels import chosen_images
 from sava_assets.assets.set_aside import with_set_aside
 from sava_assets.assets.transport import read_row
 from sava_assets.formats.columns import codes_of, places_of
 from sava_assets.freshness.computation import Run, computed
-from sava_assets.freshness.history import join_accuracy
 from sava_assets.freshness.limits import group_numbers
-from sava_assets.freshness.overlap import SET_ASIDE, refuse_shared_images
 from sava_assets.home.result import DamagedResult, Output, Result, table_file
 from sava_ops.decisions.assessment import Assessment
 from sava_ops.decisions.conformal import bad_share
-from sava_ops.decisions.pruning import Decision, decide, keep_random
-from sava_ops.errors import BadInput
-from sava_ops.images.classifier import Comparison, LabelledImages, TrainingSet, compare_training_sets
+from sava_ops.decisions.pruning import Decision, decide
 from sava_ops.transport import BatchRow
 from sava_ops.valuation import BatchPlan, assess
 
@@ -127,68 +122,6 @@ def _shares(points: pa.Table, groups: dict[str, np.ndarray], made: Decision) -> 
     return "\n".join(lines)
 
 
-def _remember(run: Run, result: Result) -> None:
-    join_accuracy(run.workspace, result)
-
-
-@computed(group="curation", kinds={"pytorch"}, publish=_remember)
-def classifier_accuracy(run: Run) -> Output:
-    """Test accuracy of ResNet18, with equal steps, trained on all data, on a random subset, on what is kept, on that
-    with the relabelled images, and on all data weighted by how probably clean they are."""
-    training, test = run.read_shards("raw_images"), run.read("test_images")
-    shared = training if run.knobs.overlap == "refuse" else {}
-    refuse_shared_images(shared | {"the reference set": run.read("reference_images")}, "test", test)
-    points = run.read("pruned_dataset").table("points.parquet")
-    classes = sorted(set(points["label"].to_pylist()) | set(test.numbers["classes"]))
-    pool, knobs = _labelled(training, classes, run), run.knobs.classifier
-    if len(pool.labels) != len(points):
-        raise BadInput("pruned_dataset is older than the shards: materialize pruned_dataset first")
-    accuracies = compare_training_sets(
-        pool,
-        _training_sets(points, classes),
-        _labelled({"test": test}, classes, run),
-        comparison=Comparison(len(classes), knobs.training, tuple(range(knobs.seeds))),
-        device=run.workspace.device,
-        progress=run.progress,
-    )
-    rows = [{"set": n, "seed": s, "accuracy": a} for n, per_seed in accuracies.items() for s, a in enumerate(per_seed)]
-    return Output(
-        files={"accuracies.parquet": table_file(pa.Table.from_pylist(rows))},
-        numbers={f"{n}_{what}": float(f(a)) for n, a in accuracies.items() for what, f in _SUMMARY.items()}
-        | {"seeds": knobs.seeds, "test_images": test.numbers["images"]},
-        pictures={"accuracy": plots.bars(accuracies, "test accuracy")},
-        data_version=run.content_version,
-    )
-
-
-def _training_sets(points: pa.Table, classes: list[str]) -> dict[str, TrainingSet]:
-    keep = points["keep"].to_numpy(zero_copy_only=False)
-    inside = np.not_equal(points["action"].to_pylist(), SET_ASIDE).nonzero()[0]
-    # Another seed than any batch's or model's: the control must not share their chance.
-    control = inside[keep_random(len(inside), pruned=int((~keep[inside]).sum()), seed=2**31)]
-    number = {name: i for i, name in enumerate(classes)}
-    label = np.array([number[name] for name in points["label"].to_pylist()])
-    # A suggested label is one of the reference set, which the test set may lack; that of a person goes before.
-    pairs = zip(points["curated_label"].to_pylist(), points["suggested_label"].to_pylist(), strict=True)
-    suggested = np.array([number.get(curated or offered, -1) for curated, offered in pairs])
-    relabel = np.equal(points["action"].to_pylist(), "relabel") & (suggested >= 0)
-    mended = torch.from_numpy(np.where(relabel, suggested, label))
-    rows = {
-        name: torch.from_numpy(mask.nonzero()[0]) for name, mask in {"pruned": keep, "either": keep | relabel}.items()
-    }
-    everything, weights = torch.from_numpy(inside), points["clean_probability"].to_numpy()[inside].astype(np.float32)
-    return {
-        "all": TrainingSet(everything),
-        "random": TrainingSet(torch.from_numpy(control)),
-        "pruned": TrainingSet(rows["pruned"]),
-        "relabelled": TrainingSet(rows["either"], labels=mended[rows["either"]]),
-        "reweighted": TrainingSet(everything, weights=torch.from_numpy(weights)),
-    }
-
-
-_SUMMARY = {"mean": np.mean, "std": np.std}
-
-
 def _plan(result: Result) -> BatchPlan:
     arrays = {name: tensor.numpy() for name, tensor in result.tensors("plan.safetensors").items()}
     return BatchPlan(**arrays, marginal_error=result.numbers["marginal_error"], converged=result.numbers["converged"])
@@ -210,12 +143,3 @@ def _highest(points: pa.Table, shards: dict[str, Result]) -> str:
         for row in top
     ]
     return plots.image_grid([found[row["id"]] for row in top], captions)
-
-
-def _labelled(shards: dict[str, Result], classes: list[str], run: Run) -> LabelledImages:
-    """Pixels and class ids of whole sets, in order."""
-    columns = [result.table("points.parquet", ["label"])["label"] for result in shards.values()]
-    labels = np.concatenate([places_of(column, classes) for column in columns])
-    sets = [(result, None) for result in shards.values()]
-    pixels = pixel_file(run, sets, size=run.knobs.encoder.image_size)
-    return LabelledImages(pixels, torch.from_numpy(labels))

@@ -48,6 +48,12 @@ def reference_embeddings(run: Run) -> Output:
     return embed_set(run, run.read("reference_images"), role="valuation")
 
 
+@computed(group="test", kinds={"pytorch"})
+def test_embeddings(run: Run) -> Output:
+    """Features of the test images: what is trained on features is judged on them."""
+    return embed_set(run, run.read("test_images"))
+
+
 def _make_encoder(run: Run, knobs: EncoderKnobs) -> Encoder:
     if knobs.source != "train":
         source = "imagenet" if knobs.source == "imagenet" else str(run.workspace.folder(knobs.source))

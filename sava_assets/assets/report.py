@@ -14,6 +14,7 @@ from sava_assets.formats.columns import places_of
 from sava_assets.freshness.computation import Run, computed
 from sava_assets.freshness.limits import HELD, judged
 from sava_assets.freshness.overlap import valued
+from sava_assets.freshness.proof import ACCURACIES, SETS, is_of
 from sava_assets.freshness.snapshots import snapshots
 from sava_assets.home.resources import Workspace
 from sava_assets.home.result import Output, Result, bytes_file, table_file
@@ -101,6 +102,12 @@ def page_of(workspace: Workspace, result: Result, *, served: bool) -> bytes:
     history = [{**{name: getattr(each, name) for name in seen}, **each.numbers} for each in past]
     told = {**summary, "history": history, "changes": counts, "curation": pruned.key[:12]}
     told[HELD] = judged(workspace, proven=True).get(HELD, "")
+    told["accuracies"] = {
+        called: [[found.numbers[f"{each}_{what}"] for what in ("mean", "std")] for each in SETS]
+        for name, called in ACCURACIES.items()
+        if (found := store.current(name)) and is_of(found, pruned)
+    }
+    told["trained_on"] = SETS
     return page(shown, result.table("references.parquet"), told, news, served=served)
 
 

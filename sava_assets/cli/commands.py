@@ -28,6 +28,7 @@ Home = Annotated[Path, typer.Option(help=HOME_HELP, envvar="SAVA_HOME")]
 OwnHome = Annotated[Path, typer.Option(help=HOME_HELP)]
 """Of commands that bring data of their own."""
 HOME = Path("data")
+HISTORY_WIDTH = 110
 Port = Annotated[int, typer.Option(min=1, max=65_535, help="Port on 127.0.0.1.")]
 
 
@@ -109,7 +110,7 @@ def clothing1m(
         say(f"{file}: {count:,} images")
     prepare_home(home, settings)
     say(f"{home / KNOB_FILE}: the published training; docs/clothing1m.md says what time and memory it takes")
-    say(f"next: {own_command()} backfill --home {home}, then {own_command()} curate --home {home}")
+    say(f"next: {own_command()} backfill --home {home}, then {own_command()} curate --prove --home {home}")
 
 
 @_command
@@ -123,6 +124,10 @@ def curate(
         str | None, typer.Option(help="'imagenet', 'train' (on half of the reference), or a checkpoint's path or URL.")
     ] = None,
     image_size: Annotated[int | None, typer.Option(help="Pixels to which images are fitted.")] = None,
+    prove: Annotated[
+        bool,
+        typer.Option("--prove", help="Measure accuracy whatever `proof.when` says, also by training whole networks."),
+    ] = False,
     home: Home = HOME,
 ) -> None:
     """Curate your own images. Folders that are not given come from sava.yaml in the home folder.
@@ -139,7 +144,7 @@ def curate(
     made = {name: v for name, v in {"source": source, "image_size": image_size}.items() if v is not None}
     settings |= {"encoder": made} if made else {}
     workspace = prepare_home(home, settings)
-    run_curation(workspace, console)
+    run_curation(workspace, console, prove=prove)
     print_outcome(workspace)
 
 
@@ -180,8 +185,8 @@ def status(home: Home = HOME) -> None:
     say_accounts(survey, console, quarantine=False)
     for line in (*decided(workspace), *untold(workspace), *filter(None, [unlimited()])):
         say(line)
-    fresh = sum(state.status == "fresh" for state in states)
-    say(f"{fresh:,} of {len(states):,} results are fresh")
+    fresh, held = (sum(state.status == kind for state in states) for kind in ("fresh", "held"))
+    say(f"{fresh:,} of {len(states) - held:,} results are fresh")
     if unproven := no_test_set(survey.home):
         say(unproven)
     if drift := calibration_drift(survey.home, survey.shards):
@@ -261,26 +266,35 @@ def backfill(
 
 @_command
 def history(home: Home = HOME) -> None:
-    """Every curation so far: what went in, what came out, what changed since the one before."""
+    """Every curation so far: what went in, what came out, what changed since the one before, what it was proved to be
+    worth."""
     from datetime import datetime
 
+    from rich.console import Console
     from rich.table import Table
 
     from sava_assets.cli.outcome import console, say
+    from sava_assets.freshness.proof import ACCURACIES
     from sava_assets.freshness.snapshots import snapshots
 
-    table = Table()
-    for column in ("", "when", "shards", "points", "pruned", "new", "gone", "dropped", "rescued", "accuracy"):
+    table = Table(box=None)
+    for column in ("", "when", "shards", "points", "pruned", "new", "gone", "dropped", "rescued", "probe", "trained"):
         table.add_column(column, justify="right", no_wrap=True)
     for past in (known := snapshots(_existing(home).store)):
         numbers, changes = past.numbers, past.changes
         when = datetime.fromtimestamp(past.time).strftime("%Y-%m-%d %H:%M")
         counts = [len(numbers["shards"]), numbers["points"], numbers["pruned"]]
         counts += [changes[name] for name in ("new", "gone", "dropped", "rescued")]
-        measured = "accuracy_all" in numbers
-        accuracy = f"{numbers['accuracy_pruned']:.3f} (all: {numbers['accuracy_all']:.3f})" if measured else "none"
-        table.add_row(str(past.number), when, *(f"{count:,}" for count in counts), accuracy)
-    console.print(table)
+        accuracies = [
+            f"{numbers[f'{called}_all']:.3f} → {numbers[f'{called}_pruned']:.3f}"
+            if f"{called}_all" in numbers
+            else "none"
+            for called in ACCURACIES.values()
+        ]
+        table.add_row(str(past.number), when, *(f"{count:,}" for count in counts), *accuracies)
+    # In a narrow terminal, or a pipe, better whole lines than cells cut short.
+    Console(width=max(console.width, HISTORY_WIDTH)).print(table)
+    say("probe, trained: test accuracy on all images → on the kept ones, by linear probes and by whole networks")
     for past in known:
         if past.held_back:
             say(f"{past.number}: {past.held_back}")
@@ -377,7 +391,7 @@ def _run_planted(home: Path, settings: dict) -> None:
     from sava_assets.formats.demo_sets import planted_errors
 
     workspace = prepare_home(home, settings)
-    curate(workspace, console)
+    curate(workspace, console, prove=True)
     print_found(workspace, planted_errors(home))
     print_outcome(workspace)
 

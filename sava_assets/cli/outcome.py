@@ -12,14 +12,17 @@ from upath import UPath
 from sava_assets.cli.reviewing import page_in_home
 from sava_assets.formats.names import shown
 from sava_assets.freshness.limits import WAITS
+from sava_assets.freshness.proof import ACCURACIES, SETS, is_of
 from sava_assets.freshness.rules import has_test_set
 from sava_assets.freshness.sources import Home
+from sava_assets.freshness.survey import Survey
 from sava_assets.home.publication import Publication
 from sava_assets.home.resources import CURATED, Workspace
 from sava_assets.home.result import Result
 from sava_ops.errors import BadInput
 
 console = Console(stderr=False)
+TRAININGS = {"probe_accuracy": "linear probes", "classifier_accuracy": "ResNet18"}
 
 
 def say(line: str) -> None:
@@ -88,17 +91,20 @@ def _print_accuracy(workspace: Workspace, pruned: Result) -> None:
     if unproven := no_test_set(workspace):
         say(unproven)
         return
-    accuracy = workspace.store.require("classifier_accuracy")
-    if accuracy.inputs["pruned_dataset"] != {"": pruned.data_version}:
-        say("the accuracy of an earlier curation is not repeated here")
-        return
-    numbers = accuracy.numbers
-    table = Table(title=f"test accuracy of ResNet18, {numbers['seeds']} seeds, equal steps", title_justify="left")
-    sets = ("all", "random", "pruned", "relabelled", "reweighted")
-    for name in sets:
-        table.add_column(name, justify="right")
-    table.add_row(*(f"{numbers[f'{n}_mean']:.3f} ± {numbers[f'{n}_std']:.3f}" for n in sets))
-    console.print(table)
+    found = {name: result for name in ACCURACIES if (result := workspace.store.current(name))}
+    found = {name: result for name, result in found.items() if is_of(result, pruned)}
+    if found:
+        table = Table(title="test accuracy, by what is trained on", title_justify="left")
+        table.add_column("")
+        for name, result in found.items():
+            table.add_column(f"{TRAININGS[name]}, {result.numbers['seeds']} seeds", justify="right")
+        for each in SETS:
+            means, stds = ([r.numbers[f"{each}_{what}"] for r in found.values()] for what in ("mean", "std"))
+            table.add_row(each, *(f"{mean:.3f} ± {std:.3f}" for mean, std in zip(means, stds, strict=True)))
+        console.print(table)
+    survey = Survey.landed(workspace)
+    for state in (survey.state(name) for name in ACCURACIES if name not in found):
+        say(f"{state.title} is not measured on this curation: {state.reason}")
 
 
 def no_test_set(home: Home) -> str:

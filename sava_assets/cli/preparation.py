@@ -19,8 +19,8 @@ from sava_ops.errors import BadInput
 if TYPE_CHECKING:
     from dagster import DagsterInstance
 
-FIRST_STUDIED = "test_embeddings"
-"""What `sava study` computes first beyond the chain."""
+FIRST_STUDIED = "corrupted_pool"
+"""What `sava study` computes first beyond the chain, one result for each corruption."""
 NO_HOME = re.compile(r"[?%\n\r\ud800-\udfff]")
 """Not in the path of a home: Dagster names its database by a URL, and what is no UTF-8 cannot be written down."""
 FOLDERS = ("landing", "reference", "test", "clean_train")
@@ -132,7 +132,7 @@ def _opened(folder: Path) -> "DagsterInstance":
 
 def study_prepared(workspace: Workspace) -> bool:
     """Whether `sava study` has to do with this home: its settings or its store speak of it."""
-    return "study" in workspace.knobs.model_fields_set or workspace.store.current(FIRST_STUDIED) is not None
+    return "study" in workspace.knobs.model_fields_set or (workspace.store.root / "current" / FIRST_STUDIED).exists()
 
 
 def _asked(settings: dict) -> Knobs:

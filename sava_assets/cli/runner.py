@@ -20,12 +20,13 @@ from sava_assets.freshness.condition import asset_key, asset_of
 from sava_assets.freshness.limits import HELD
 from sava_assets.freshness.overlap import refuse_shared_images
 from sava_assets.freshness.processes import bury_dead_runs, claim_shards, own_tags
+from sava_assets.freshness.proof import TRAINED
 from sava_assets.freshness.rules import RULES, SHARDS_NAME, has_test_set, inputs
 from sava_assets.freshness.sources import landing_of
 from sava_assets.freshness.survey import PENDING, State, Survey
 from sava_assets.home.failures import described
 from sava_assets.home.ownership import owned
-from sava_assets.home.resources import Knobs, Workspace
+from sava_assets.home.resources import KNOB_FILE, Knobs, Workspace
 from sava_assets.home.result import DamagedResult
 from sava_assets.home.store import place
 from sava_assets.review.page import PAGE
@@ -34,7 +35,10 @@ from sava_ops.errors import BadInput
 from sava_ops.forecast import forecast
 
 BACKFILLED = ("raw_images", "reference_images", "test_images", "encoder", "embeddings", "batches")
-STUDIED = ("raw_images", "reference_images", "test_images", "encoder", "embeddings", "reference_embeddings")
+STUDIED = (
+    *("raw_images", "reference_images", "test_images", "encoder"),
+    *("embeddings", "reference_embeddings", "test_embeddings"),
+)
 """What a study reads of the chain."""
 LAST = "curated_dataset"
 SETS = ("raw_images", "reference_images", "test_images")
@@ -45,13 +49,16 @@ WORTH_TELLING = 10**9
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
-def curate(workspace: Workspace, console: Console) -> list[str]:
-    """Run what is due, in this process, and nothing else; returns the shards.
+def curate(workspace: Workspace, console: Console, *, prove: bool = False) -> list[str]:
+    """Run what is due, in this process, and nothing else; returns the shards. `prove` asks for the proof.
 
     A shard that fails does not stop the others; in the end BadInput says what failed. Whoever is to be told, is told.
+    Raises BadInput too for a proof of a home that has no test set, or wants none.
     """
+    if prove:
+        _check_provable(workspace)
     try:
-        shards, failed = _curated(workspace, console)
+        shards, failed = _curated(workspace, console, prove=prove)
     except BadInput as problem:
         _tell(workspace, console, {"sava curate": str(problem)})
         raise
@@ -67,11 +74,11 @@ def _tell(workspace: Workspace, console: Console, failed: Mapping[str, str]) -> 
         console.print(escape(fault), highlight=False)
 
 
-def _curated(workspace: Workspace, console: Console) -> tuple[list[str], dict[str, str]]:
+def _curated(workspace: Workspace, console: Console, *, prove: bool) -> tuple[list[str], dict[str, str]]:
     """The shards, and what failed."""
     with _session(workspace, console) as (instance, shards):
-        failed = _run_due(workspace, instance, console, tuple(RULES), shards)
-        survey = Survey(workspace, shards)
+        failed = _run_due(workspace, instance, console, tuple(RULES), shards, prove=prove)
+        survey = Survey(workspace, shards, prove)
         states = list(survey.all())
     say_accounts(survey, console, quarantine=True)
     failed = failures(states) | failed
@@ -104,12 +111,24 @@ def study(workspace: Workspace, console: Console) -> None:
             f"{workspace.folder(Knobs().test or '')}, or set `test` in sava.yaml"
         )
     with _session(workspace, console) as (instance, shards):
-        _raise(_run_due(workspace, instance, console, STUDIED, shards))
+        _raise(_run_due(workspace, instance, console, STUDIED, shards, prove=True))
         refuse_overlap(workspace, shards, training=True)  # it reads whole shards: nothing is set aside there
         for asset, own in STUDIES.items():
             for cell in own.cells:
                 if is_due(asset, workspace, shards, cell):
                     _materialize(instance, workspace, [asset], partition_of(cell), STUDY)
+
+
+def _check_provable(workspace: Workspace) -> None:
+    if workspace.knobs.proof.when == "never":
+        raise BadInput(
+            f"`proof.when` is never in {workspace.root / KNOB_FILE}: set it to on_demand, or leave out --prove"
+        )
+    if not has_test_set(workspace):
+        raise BadInput(
+            "a proof is measured on a test set, and there is none: put images into "
+            f"{workspace.folder(Knobs().test or '')}, or set `test` in sava.yaml"
+        )
 
 
 @contextmanager
@@ -126,14 +145,20 @@ def _session(workspace: Workspace, console: Console) -> Iterator[tuple[dg.Dagste
 
 
 def _run_due(
-    workspace: Workspace, instance: dg.DagsterInstance, console: Console, assets: Sequence[str], chosen: Sequence[str]
+    workspace: Workspace,
+    instance: dg.DagsterInstance,
+    console: Console,
+    assets: Sequence[str],
+    chosen: Sequence[str],
+    *,
+    prove: bool = False,
 ) -> dict[str, str]:
     """Run what is due until nothing is; what failed, with its reason."""
     shards = list(instance.get_dynamic_partitions(SHARDS_NAME))
     failed: dict[str, str] = {}
     runs: Counter[str] = Counter()
     disjoint = False
-    while units := _next_units(survey := Survey(workspace, shards), assets, chosen, failed):
+    while units := _next_units(survey := Survey(workspace, shards, prove), assets, chosen, failed):
         if units[0].asset not in SETS and not disjoint:
             refuse_overlap(workspace, shards, training=workspace.knobs.overlap == "refuse")
             disjoint = True
@@ -200,7 +225,8 @@ def _following(survey: Survey, asset: str, assets: Sequence[str]) -> list[str]:
         pending = any(state.status in PENDING for state in survey.of(later))
         if pending and RULES[later].sharded:
             break
-        following += [later] if pending else []
+        # Whether whole networks are trained is known when the decisions are there.
+        following += [later] if pending and later != TRAINED else []
     return following
 
 

@@ -29,7 +29,10 @@ Home = dg.ResourceParam[Workspace]
 Reporter = Callable[[str, int, int], None]
 """Called with (what, done, total)."""
 
-COMPUTE = {"encoder", "embeddings", "reference_embeddings", "label_distances", "batch_ot", "classifier_accuracy"}
+COMPUTE = {
+    *("encoder", "embeddings", "reference_embeddings", "label_distances", "batch_ot"),
+    *("test_embeddings", "probe_accuracy", "classifier_accuracy"),
+}
 """Assets that want the processor or GPU for themselves; Dagster runs one such run at a time."""
 SHARDS = dg.DynamicPartitionsDefinition(name=SHARDS_NAME)
 _LOG_SECONDS = 10

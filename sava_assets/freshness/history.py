@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from sava_assets.freshness.overlap import valued
+from sava_assets.freshness.proof import ACCURACIES, TRAINED, is_of
 from sava_assets.freshness.rules import PROOF, RULES
 from sava_assets.freshness.snapshots import SNAPSHOTS, Snapshot, published, snapshots
 from sava_assets.home.ownership import owned
@@ -57,8 +58,9 @@ def record(workspace: Workspace, shards: Sequence[str], *, held_back: str = "") 
     except FileExistsError:  # somebody else kept one meanwhile: this one comes after it
         return record(workspace, shards, held_back=held_back)
     # It may have been measured before it was published, or for an equal cut.
-    if accuracy := store.current("classifier_accuracy"):
-        join_accuracy(workspace, accuracy)
+    for name in ACCURACIES:
+        if accuracy := store.current(name):
+            join_accuracy(workspace, accuracy)
     return snapshots(store)[-1]
 
 
@@ -67,11 +69,13 @@ def join_accuracy(workspace: Workspace, accuracy: Result) -> None:
     store = workspace.store
     for past in reversed(snapshots(store)):
         pruned = store.find("pruned_dataset", past.results["pruned_dataset"])
-        if pruned is None or {"": pruned.data_version} != accuracy.inputs["pruned_dataset"]:
+        if pruned is None or not is_of(accuracy, pruned):
             continue
-        numbers = {f"accuracy_{name}": accuracy.numbers[f"{name}_mean"] for name in ("all", "random", "pruned")}
-        test = {name: result.key for name in PROOF if (result := store.current(name))}
-        results = {**past.results, **test, accuracy.asset: accuracy.key}
+        called = ACCURACIES[accuracy.asset]
+        numbers = {f"{called}_{name}": accuracy.numbers[f"{name}_mean"] for name in ("all", "random", "pruned")}
+        judges = ("test_images", *(name for name in RULES[accuracy.asset].upstream if name in PROOF))
+        read = {name: result.key for name in judges if (result := store.current(name))}
+        results = {**past.results, **read, accuracy.asset: accuracy.key}
         joined = replace(past, results=results, numbers={**past.numbers, **numbers})
         if joined != past:
             _put(store, joined)
@@ -128,6 +132,9 @@ def _collect(store: Store, shards: Sequence[str], keep: int | None, grace: float
     # The present first: what is current becomes part of a snapshot, and never the other way round.
     used = set(store.pointers())
     used |= {(name.split("/")[0], key) for past in snapshots(store) for name, key in past.results.items()}
+    trained = store.current(TRAINED)
+    if trained and "curation" in trained.numbers:  # whether enough changed since is asked of these decisions
+        used.add(("pruned_dataset", trained.numbers["curation"]))
     used |= {part for asset, key in used for part in _parts(store.find(asset, key))}
     found: dict[tuple[str, str], list[Entry]] = defaultdict(list)
     for name, entry in tree(store.root / "results").items():

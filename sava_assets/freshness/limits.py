@@ -22,7 +22,7 @@ from sava_ops.decisions.conformal import bad_share
 from sava_ops.errors import BadInput
 
 HELD, WAITS = "held_back", "waits_for"
-ACCURACY = "classifier_accuracy"
+ACCURACY = "probe_accuracy"
 """The asset whose accuracy on what is kept is the proof of a curation."""
 MOST_SUSPICIOUS = 0.02
 """Share of the reference images that may look as if they should not judge."""
@@ -43,6 +43,10 @@ def judged(home: Home, *, proven: bool) -> dict[str, str]:
         raise BadInput(
             "`gates.accuracy_drop` compares accuracies, and there is no test set: put images into "
             f"{home.folder('test')}, or take the limit out of sava.yaml"
+        )
+    if knobs.gates.accuracy_drop is not None and knobs.proof.when == "never":
+        raise BadInput(
+            "`gates.accuracy_drop` compares accuracies, and `proof.when` is never: take one of the two out of sava.yaml"
         )
     pruned = store.current("pruned_dataset")
     if pruned is None or knobs.prune.dry_run:  # nothing is published anyway

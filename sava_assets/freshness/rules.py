@@ -18,6 +18,7 @@ from sava_assets.formats.names import misnamed, shown, some
 from sava_assets.freshness.copies import has_copies
 from sava_assets.freshness.limits import judged
 from sava_assets.freshness.overlap import CLEAN_SETS, overlap
+from sava_assets.freshness.proof import PROBED, TRAINED
 from sava_assets.freshness.sources import Home, checkpoint_version, listing_of, looked_into, observed_version, source_of
 from sava_assets.home.resources import Knobs
 from sava_assets.home.result import Result, digest
@@ -131,6 +132,12 @@ RULES = {
         knobs=("prune.export_images", "prune.dry_run"),
         published=True,
     ),
+    "test_embeddings": Rule("1", upstream=("test_images", "encoder")),
+    "probe_accuracy": Rule(
+        "1",
+        upstream=("pruned_dataset", "embeddings", "test_embeddings"),
+        pinned=("raw_images", "reference_images", "test_images"),
+    ),
     "classifier_accuracy": Rule(
         "3",
         upstream=("pruned_dataset", "raw_images", "test_images"),
@@ -138,7 +145,7 @@ RULES = {
         knobs=("classifier", "encoder.image_size"),
     ),
 }
-PROOF = ("test_images", "classifier_accuracy")
+PROOF = ("test_images", *PROBED, TRAINED)
 """What a home without a test set has not."""
 
 
@@ -179,7 +186,7 @@ def inputs(asset: str, home: Home, shards: Sequence[str], shard: str | None = No
         named["split"] = knobs.encoder.source == "train"
     if asset == "encoder" and knobs.encoder.source not in ("train", "imagenet"):
         named["checkpoint"] = checkpoint_version(home, knobs.encoder.source)
-    named_alike = {"embeddings": "raw_images", "classifier_accuracy": "test_images"}.get(asset)
+    named_alike = {"embeddings": "raw_images", "test_embeddings": "test_images", TRAINED: "test_images"}.get(asset)
     if named_alike and (fault := refusal(home, named_alike, shard)):
         raise BadInput(fault)
     if asset == "curated_dataset" and (versions := _columns_versions(home, shards)):

@@ -8,6 +8,7 @@ from sava_assets.freshness.computation import SHARDS, Home
 from sava_assets.freshness.condition import asset_key
 from sava_assets.freshness.lost_runs import note_lost
 from sava_assets.freshness.processes import bury_dead_runs, claim_shards
+from sava_assets.freshness.proof import tonight
 from sava_assets.freshness.rules import RULES, SHARDS_NAME, wanted
 from sava_assets.freshness.sources import Look, shards_of
 from sava_assets.home.resources import Workspace
@@ -66,11 +67,12 @@ recurate_job = dg.define_asset_job("recurate", selection=dg.AssetSelection.asset
 
 @dg.schedule(job=recurate_job, cron_schedule=NIGHTLY, default_status=SCHEDULE_AT_FIRST)
 def recurate(context: dg.ScheduleEvaluationContext, workspace: Home) -> dg.RunRequest | dg.SkipReason:
-    """The whole chain over all shards in one run, checksums included; what is sound and fresh is reused."""
+    """The whole chain over all shards in one run, checksums included, and the proof as far as `proof.when` says; what
+    is sound and fresh is reused."""
     shards = context.instance.get_dynamic_partitions(SHARDS_NAME)
     if not shards:
         return dg.SkipReason("no shard has landed")
     return dg.RunRequest(
-        asset_selection=[asset_key(asset) for asset in wanted(workspace)],
+        asset_selection=[asset_key(asset) for asset in wanted(workspace) if tonight(asset, workspace.knobs.proof)],
         tags={"dagster/asset_partition_range_start": shards[0], "dagster/asset_partition_range_end": shards[-1]},
     )

@@ -19,7 +19,7 @@ class Snapshot:
     results: Mapping[str, str]
     """`asset` or `asset/shard` → key of its result."""
     numbers: Mapping[str, Any]
-    """With accuracies if they were measured on this curation."""
+    """With accuracies if they were measured on this curation: `probe_…` by linear probes, `accuracy_…` by trainings."""
     changes: Mapping[str, int]
     """Points `new`, `dropped` (kept before, pruned now), `rescued` (the reverse), `gone`."""
     held_back: str = ""

@@ -1,5 +1,5 @@
 """Is it due, and why? One look at a home: every asset and shard is fresh, due, waiting for another, failed, blocked by
-one that failed, or withheld from publication.
+one that failed, withheld from publication, or held back by `proof.when`.
 
 Stateless: the answer follows from the inputs of each result and from what the store holds, so nothing that happened
 between two looks is lost, whoever ran it.
@@ -13,6 +13,7 @@ from typing import Any, Literal
 from upath import UPath
 
 from sava_assets.freshness.limits import HELD, WAITS
+from sava_assets.freshness.proof import TRAINED, changed_since, held, held_by_share, waits_for_night
 from sava_assets.freshness.rules import RULES, inputs, key, named_upstream, sources, wanted
 from sava_assets.freshness.sources import Look, listing_of, shards_of
 from sava_assets.home.failures import described
@@ -24,7 +25,7 @@ from sava_assets.home.result import Failure, Result
 from sava_assets.home.store import place
 from sava_ops.errors import BadInput
 
-Status = Literal["fresh", "due", "waiting", "failed", "blocked", "withheld"]
+Status = Literal["fresh", "due", "waiting", "failed", "blocked", "withheld", "held"]
 PENDING = ("due", "waiting")
 RETRY_SECONDS = 600.0
 """After the first failure; doubled by each further one."""
@@ -55,6 +56,8 @@ class Survey:
 
     workspace: Workspace
     shards: Sequence[str]
+    proof_asked: bool = False
+    """Whether the proof is asked for, whatever `proof.when` says."""
     home: Look = field(init=False)
     assets: list[str] = field(init=False)
     """Of this home: one without a test set has fewer."""
@@ -96,7 +99,9 @@ class Survey:
             yield self.state(asset, shard)
 
     def requestable(self, asset: str, *, now: float | None = None) -> list[State]:
-        """What should run now: what is due, and what failed long enough ago."""
+        """What the automation should run now: what is due, and what failed long enough ago."""
+        if waits_for_night(asset, self.knobs.proof):
+            return []
         now = time.time() if now is None else now
         return [s for s in self.of(asset) if s.status == "due" or (s.status == "failed" and 0 < s.retry_at <= now)]
 
@@ -107,7 +112,8 @@ class Survey:
 
     def _state(self, asset: str, shard: str | None) -> State:
         try:
-            return self._compared(asset, shard)
+            state = self._compared(asset, shard)
+            return state if self.proof_asked or state.status == "fresh" else self._timed(state)
         except Exception as error:  # nobody foresaw it; the other shards must be looked at nevertheless
             return State(asset, shard, "failed", described(error, self.store, place(asset, shard)))
 
@@ -133,6 +139,27 @@ class Survey:
         if failure and failure.key == name and not failure.in_progress:
             return State(asset, shard, "failed", failure.message, _retry_at(failure))
         return State(asset, shard, "due", lost or _why(result, named_inputs))
+
+    def _timed(self, state: State) -> State:
+        """The proof has its own time."""
+        proof, asset = self.knobs.proof, state.asset
+        if why := held(asset, proof) or self._held_by_share(state):
+            return State(asset, state.shard, "held", f"{state.reason}; {why}")
+        if state.status == "due" and waits_for_night(asset, proof):
+            return State(asset, state.shard, "due", f"{state.reason}; every night and by `sava curate`")
+        return state
+
+    def _held_by_share(self, state: State) -> str:
+        if state.asset != TRAINED or state.status not in ("due", "failed"):
+            return ""
+        measured, pruned = self.store.current(TRAINED), self.store.current("pruned_dataset")
+        if measured is None or pruned is None:
+            return ""
+        # Asked anew with another test set or another training, it is another question.
+        now = inputs(TRAINED, self.home, self.shards)
+        if any(measured.inputs.get(name) != now[name] for name in now if name not in ("pruned_dataset", "raw_images")):
+            return ""
+        return held_by_share(changed_since(self.store, measured, pruned), self.knobs.proof)
 
     def _lost(self, result: Result) -> str:
         """What is missing of a result, or damaged of that which it stands for outside the store."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
 from pydantic.dataclasses import dataclass as validated
 from upath import UPath
 
@@ -43,7 +43,7 @@ class EncoderKnobs(BaseModel):
     seed: Annotated[int, Field(ge=0)] = 0
 
 
-Share = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(ge=0, le=1), BeforeValidator(lambda share: _number(share))]
 
 
 class PruneKnobs(BaseModel):
@@ -79,6 +79,17 @@ class ClassifierKnobs(BaseModel):
     model_config = STRICT
     training: TrainingKnobs = TrainingKnobs()  # pyright: ignore[reportInvalidTypeForm]
     seeds: Annotated[int, Field(ge=1)] = 3
+
+
+class ProofKnobs(BaseModel):
+    """When accuracy on the test set is measured (`sava_assets.freshness.proof`); the curation never waits for it."""
+
+    model_config = STRICT
+    when: Literal["never", "on_demand", "nightly", "changed"] = "nightly"
+    """"never"; "on_demand": by `sava curate --prove` or in the UI; "nightly": by linear probes also every night and by
+    every `sava curate`; "changed": by linear probes with every curation, and by training whole networks when more than
+    `share` of the decisions changed since they were last trained."""
+    share: Share = 0.05
 
 
 class ReviewKnobs(BaseModel):
@@ -140,6 +151,7 @@ class Knobs(BaseModel):
     valuation: ValuationKnobs = ValuationKnobs()  # pyright: ignore[reportInvalidTypeForm]
     prune: PruneKnobs = PruneKnobs()
     classifier: ClassifierKnobs = ClassifierKnobs()
+    proof: ProofKnobs = ProofKnobs()
     gates: GateKnobs = GateKnobs()
     notify: NotifyKnobs = NotifyKnobs()
     review: ReviewKnobs = ReviewKnobs()
@@ -218,6 +230,13 @@ def _known_device(device: str) -> str:
     return device
 
 
+def _number(share: object) -> object:
+    """YAML reads yes, no, on and off as truth values, which would count as 1 and 0."""
+    if isinstance(share, bool):
+        raise BadInput(f"it is {share}: write a number")
+    return share
+
+
 class _UniqueKeys(yaml.SafeLoader):
     """Refuses a key that is there twice: YAML would let the last one count."""
 
@@ -282,6 +301,8 @@ def _problem(error: Any) -> str:
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"`{key}` is not a knob: remove it or correct its name"
+    if error["type"] in ("model_type", "dataclass_type"):
+        return f"`{key}` is {_SHORT.repr(error['input'])}: write its settings below it, as `name: value` lines"
     if error["type"] == "value_error":
         return f"`{key}`: {error['ctx']['error']}"
     return f"`{key}` is {_SHORT.repr(error['input'])}: {error['msg'][0].lower()}{error['msg'][1:]}"

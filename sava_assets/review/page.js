@@ -335,13 +335,21 @@ function overview() {
     ["of the sample decided", `${count(rate.sample_decided)} of ${count(rate.sample)}`]]);
   const changed = told.changes === null ? [make("p", { textContent: "This is the first curation." })]
     : [table(["", "images"], Object.entries(told.changes))];
+  const by = { probe: "linear probes", accuracy: "whole networks" };
+  const proved = Object.entries(told.accuracies).map(([name, sets]) =>
+    [by[name], ...sets.map(([mean, std]) => `${percent(mean)} ± ${(100 * std).toFixed(1)}`)]);
+  const worth = (each, name) => (`${name}_all` in each ? `${percent(each[`${name}_all`])} → ${percent(each[`${name}_pruned`])}` : "none");
   const older = history.map((each) => [`${each.number}${each.held_back ? " (held back)" : ""}`, new Date(each.time * 1000).toISOString().slice(0, 16).replace("T", " "),
-    each.points, each.pruned, each.changes.new, each.changes.gone, each.changes.dropped, each.changes.rescued]);
+    each.points, each.pruned, each.changes.new, each.changes.gone, each.changes.dropped, each.changes.rescued,
+    worth(each, "probe"), worth(each, "accuracy")]);
   const part = { label: "class", shard: "shard" };
   $("overview").append(...(told.held_back ? [make("p", { textContent: `Not published: ${told.held_back}` })] : []), make("div", { className: "sides" },
     section("What came, what was cut", came), section("How sure", rates), section("Since the last curation", ...changed)),
+    section("Test accuracy, by what is trained on", proved.length ? table(["", ...told.trained_on], proved)
+      : make("p", { textContent: "It has not been measured on this curation." })),
     section("Share left out, by curation", trend([...history, now]),
-      ...(older.length ? [table(["", "when", "images", "left out", "new", "gone", "dropped", "rescued"], older)] : [])),
+      ...(older.length ? [table(["", "when", "images", "left out", "new", "gone", "dropped", "rescued",
+        "probes: all → kept", "networks: all → kept"], older)] : [])),
     make("div", { className: "sides" }, ...Object.entries(part).map(([name, title]) => section(`By ${title}`,
       table([title, "images", "estimated bad", "flagged", "left out"],
         told.tables[name].lines.map(([own, n, bad, flagged, out]) => [own, n, percent(bad), flagged, out]), told.tables[name].more))),

@@ -48,7 +48,6 @@ class Study:
 
 
 STUDIES = {
-    "test_embeddings": Study("1", ("test_images", "encoder")),
     "corrupted_pool": Study(
         "1", ("raw_images", "embeddings", "encoder", "test_images"), ("study.mistakes", "study.seeds"), BY_CORRUPTION
     ),

@@ -8,7 +8,7 @@ import pyarrow as pa
 import torch
 
 from sava_assets.assets import plots
-from sava_assets.assets.features import embed_set, stored_encoder
+from sava_assets.assets.features import stored_encoder
 from sava_assets.home.result import Output, Result, table_file, tensor_file
 from sava_assets.study.cells import StudyRun, cells_of, pixels_of, studied
 from sava_assets.study.corruptions import CORRUPTIONS, TARGET, Clean, mistakes_of
@@ -19,12 +19,6 @@ from sava_ops.decisions.pruning import keep_lowest
 from sava_ops.errors import BadInput, OutOfMemory
 from sava_ops.images.decode import decode_all
 from sava_ops.images.encoder import embed
-
-
-@studied(kinds={"pytorch"})
-def test_embeddings(run: StudyRun) -> Output:
-    """Features of the test images: what is trained on the pool is judged on them."""
-    return embed_set(run, run.read("test_images"))
 
 
 @studied(kinds={"parquet"})

@@ -128,7 +128,7 @@ def test_twenty_images_by_keyboard_three_relabelled_and_exactly_these_decisions_
     before = {row["id"]: row for row in workspace.store.require("pruned_dataset").table("points.parquet").to_pylist()}
     curate(workspace)
     work = (tmp_path / "work.log").read_text().split()
-    assert sorted(work) == ["classifier_accuracy", "curated_dataset", "curation_report", "pruned_dataset"]
+    assert sorted(work) == ["curated_dataset", "curation_report", "probe_accuracy", "pruned_dataset"]
     after = {row["id"]: row for row in workspace.store.require("pruned_dataset").table("points.parquet").to_pylist()}
     for name, row in after.items():
         if name not in decided:

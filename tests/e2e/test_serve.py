@@ -13,7 +13,7 @@ import yaml
 from sava_assets.freshness.rules import RULES
 from sava_assets.study.cells import STUDIES
 from tests.e2e.server import serving, wait_for, wait_until_gone
-from tests.sava_assets.freshness.test_automation import FROM_BATCH_OT, filled, shard_work
+from tests.sava_assets.freshness.test_automation import FROM_BATCH_OT, PROBED, filled, shard_work
 from tests.sava_assets.homes import noisy, pictures, write_set
 from tests.sava_assets.review.test_sending import server as webhook
 
@@ -97,11 +97,11 @@ def test_new_shard(served):
     assert work(served, expected) == expected
 
 
-def prune(served, fraction: float) -> list[str]:
+def prune(served, fraction: float, **settings: dict) -> list[str]:
     """Change the fraction; what has to be done then."""
     file = served[0] / "sava.yaml"
-    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | {"prune": {"fraction": fraction}}))
-    return ["classifier_accuracy", "curated_dataset", "curation_report", "pruned_dataset"]
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | {"prune": {"fraction": fraction}} | settings))
+    return ["curated_dataset", "curation_report", "pruned_dataset"]
 
 
 def test_prune_fraction_changed(served):
@@ -123,7 +123,7 @@ def test_killed_run_is_run_again(served):
     """The daemon's monitor finds a run whose process is gone, and its retries run the rest."""
     _, server, _ = served
     idle = set(server.processes())
-    expected = prune(served, 0.4)
+    expected = sorted([*prune(served, 0.4, proof={"when": "changed"}), *PROBED, "classifier_accuracy"])
     wait_for(lambda: {"path": ["classifier_accuracy"]} in in_work(server), "the run that trains", server)
     for process in set(server.processes()) - idle:
         with contextlib.suppress(ProcessLookupError):

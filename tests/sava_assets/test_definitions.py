@@ -33,6 +33,15 @@ EDGES = {
     "pruned_dataset": {"point_values", "raw_images", "reference_images", "test_images", "decisions"},
     "curated_dataset": {"pruned_dataset", "raw_images"},
     "curation_report": {"pruned_dataset", "raw_images", "embeddings", "reference_embeddings", "reference_images"},
+    "test_embeddings": {"test_images", "encoder"},
+    "probe_accuracy": {
+        "pruned_dataset",
+        "embeddings",
+        "test_embeddings",
+        "raw_images",
+        "reference_images",
+        "test_images",
+    },
     "classifier_accuracy": {"pruned_dataset", "raw_images", "test_images", "reference_images"},
 }
 SOURCES = {"decisions"}

@@ -22,7 +22,7 @@ def shards_of(home: Path) -> list[str]:
 def unfinished(home: Path) -> dict[str, str]:
     """What is not fresh, and why."""
     states = Survey(Workspace(home=str(home)), shards_of(home)).all()
-    return {state.title: f"{state.status}: {state.reason}" for state in states if state.status != "fresh"}
+    return {state.title: f"{state.status}: {state.reason}" for state in states if state.status not in ("fresh", "held")}
 
 
 def clean_copy(home: Path, target: Path) -> None:

@@ -44,6 +44,7 @@ PICTURES = {
     "batch_plan": {"plan"},
     "point_values": {"values", "highest values"},
     "pruned_dataset": {"evidence", "share of bad points"},
+    "probe_accuracy": {"accuracy"},
     "classifier_accuracy": {"accuracy"},
 }
 
@@ -176,7 +177,7 @@ def test_a_second_run_reuses_everything_and_changes_no_byte(curated, tmp_path):
 def test_a_fresh_home_gives_the_same_bytes(curated, tmp_path):
     home, _ = curated
     write_home(tmp_path / "again")
-    curate(Workspace(home=str(tmp_path / "again")), QUIET)
+    curate(Workspace(home=str(tmp_path / "again")), QUIET, prove=True)
     one, two = (results(Workspace(home=str(h))) for h in (home, tmp_path / "again"))
     assert {n: (r.key, r.data_version) for n, r in one.items()} == {n: (r.key, r.data_version) for n, r in two.items()}
 
@@ -397,7 +398,7 @@ def test_a_test_set_whose_classes_are_written_otherwise_gives_no_accuracy(tmp_pa
     write_home(home, untrained_checkpoint(home))
     found = pictures(12, first=3_000)
     write_set(home / "test" / "clean.parquet", Labelled(found.images, found.labels, ["e", "n", "s", "w"]))
-    refused(home, "classifier_accuracy: the test set and the reference set have no class in common", curated=True)
+    refused(home, "test_embeddings: the test set and the reference set have no class in common", curated=True)
 
 
 def test_an_asset_asked_for_too_early_says_what_it_needs(tmp_path):

@@ -95,7 +95,7 @@ def test_a_person_is_obeyed_and_the_table_says_so(workspace, tmp_path):
         "decided_by_people": 3, "changed_by_people": 3, "decisions_not_in_pool": 2,
     }  # fmt: skip
     work = (tmp_path / "work.log").read_text().split()
-    assert sorted(work) == ["classifier_accuracy", "curated_dataset", "curation_report", "pruned_dataset"]
+    assert sorted(work) == ["curated_dataset", "curation_report", "probe_accuracy", "pruned_dataset"]
 
 
 def test_contradictions_are_named_and_the_later_one_holds(workspace):
@@ -158,7 +158,7 @@ def test_an_empty_folder_is_as_none(workspace):
 
 def test_people_show_in_what_the_classifier_is_trained_on(workspace):
     """A label that a person gave goes before the suggested one."""
-    from sava_assets.assets.curation import _training_sets
+    from sava_assets.assets.proof import _training_sets
 
     before, hashes = points_of(workspace), hashes_of(workspace)
     cut = next(name for name, row in before.items() if not row["keep"])

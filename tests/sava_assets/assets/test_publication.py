@@ -16,6 +16,7 @@ from sava_assets.cli.runner import curate
 from sava_assets.definitions import ASSETS, CHECKS
 from sava_assets.formats.landing import read_images
 from sava_assets.freshness.limits import WAITS
+from sava_assets.freshness.rules import PROOF
 from sava_assets.freshness.snapshots import snapshots
 from sava_assets.freshness.survey import Survey
 from sava_assets.home.publication import Publication
@@ -69,9 +70,9 @@ def set_fraction(workspace: Workspace, after: float) -> None:
 def test_a_home_without_a_test_set_is_curated_published_and_in_the_history(workspace):
     states = list(Survey(workspace, BOTH).all())
     assert {state.status for state in states} == {"fresh"}
-    assert {"test_images", "classifier_accuracy"}.isdisjoint(state.asset for state in states)
+    assert set(PROOF).isdisjoint(state.asset for state in states)
     (only,) = snapshots(workspace.store)
-    assert "accuracy_all" not in only.numbers
+    assert not [name for name in only.numbers if name.startswith(("probe", "accuracy"))]
     code, output = sava("curate", "--home", workspace.home)
     assert code == 0
     assert "no test set, so accuracy is not measured: put images into" in output
@@ -87,8 +88,9 @@ def test_a_study_needs_a_test_set(workspace):
 
 def test_accuracy_joins_the_curation_that_it_was_measured_on(curated):
     (only,) = snapshots(Workspace(home=str(curated[0])).store)
-    assert {"accuracy_all", "accuracy_random", "accuracy_pruned"} <= only.numbers.keys()
-    assert {"classifier_accuracy", "test_images"} <= only.results.keys()
+    sets = ("all", "random", "pruned")
+    assert {f"{called}_{name}" for called in ("accuracy", "probe") for name in sets} <= only.numbers.keys()
+    assert set(PROOF) <= only.results.keys()
 
 
 @pytest.mark.parametrize("harm", ["deleted", "file", "cut short", "pointer"])

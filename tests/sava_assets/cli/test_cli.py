@@ -162,7 +162,12 @@ def test_curate_runs_on_any_folders_and_says_where_things_are(tmp_path):
     passed = "passed over: third.zip: an archive: unpack it test/\\x1b[2Jnotes.csv: not inside a class folder"
     assert line in output
     assert passed in output
-    assert f"{line} {passed} 20 of 20 results are fresh" in sava("status", "--home", home)[1]
+    assert "linear probes, 3 seeds" in output
+    later = "no result yet; `proof.when` is nightly: `sava curate --prove` measures it"
+    assert f"classifier_accuracy is not measured on this curation: {later}" in output
+    status = sava("status", "--home", home)[1]
+    assert f"held classifier_accuracy: {later}" in status
+    assert f"{line} {passed} 21 of 21 results are fresh" in status
     assert str(home / "curated" / "points.parquet") in output
     command = output[output.index("every asset in the UI") :].split()[5]
     assert output.endswith(f"{command} ui --home {home}")
@@ -306,9 +311,9 @@ def test_the_study_is_loaded_where_one_was_prepared_or_asked_for(curated, tmp_pa
     assert locations(monkeypatch, "ui", "--home", home) == [chain]
     assert locations(monkeypatch, "serve", "--home", home) == [chain]
     assert locations(monkeypatch, "ui", "--study", "--home", home) == [chain, study]
-    workspace.store.set_current(workspace.store.save("test_embeddings", "k", Output({})))
+    workspace.store.set_current(workspace.store.save("corrupted_pool", "k", Output({})), "noise")
     assert locations(monkeypatch, "ui", "--home", home) == [chain, study]
-    (home / "store" / "current" / "test_embeddings.json").unlink()
+    shutil.rmtree(home / "store" / "current" / "corrupted_pool")
     (home / "sava.yaml").write_text((home / "sava.yaml").read_text() + "study: {seeds: 1}\n")
     assert locations(monkeypatch, "serve", "--home", home) == [chain, study]
 

@@ -90,7 +90,7 @@ def test_every_image_lands_once_as_it_is_with_its_label(tmp_path, source, texts)
             assert image.label == CLASSES[label_of(image.name)]
     assert f"{home / 'landing' / 'noisy-03.parquet'}: 5 images" in output
     assert f"{home / 'reference' / 'clothing1m.parquet'}: 4 images" in output
-    assert output.endswith(f"backfill --home {home}, then {output.split()[-4]} curate --home {home}")
+    assert output.endswith(f"backfill --home {home}, then {output.split()[-5]} curate --prove --home {home}")
 
 
 def test_shards_are_written_group_by_group_and_nobody_waits_for_them(tmp_path, source):

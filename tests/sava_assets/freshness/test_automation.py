@@ -18,7 +18,7 @@ import yaml
 from PIL import Image
 
 from sava_assets.cli.runner import register
-from sava_assets.definitions import defs
+from sava_assets.definitions import ASSETS, CHECKS, defs
 from sava_assets.formats.landing import find_shards
 from sava_assets.freshness import rules as freshness
 from sava_assets.freshness.sensors import recurate
@@ -31,7 +31,9 @@ from sava_ops.images.training import TrainingConfig
 from tests.pictures import encoded, png, scan, scans
 from tests.sava_assets.homes import materialize, noisy, pictures, untrained_checkpoint, write_home, write_set
 
-FROM_PRUNED = ["pruned_dataset", "curation_report", "curated_dataset", "classifier_accuracy"]
+FROM_PRUNED = ["pruned_dataset", "curation_report", "curated_dataset"]
+"""The proof has its own time: by default probes are trained in the night, and whole networks when asked."""
+PROBED = ["test_embeddings", "probe_accuracy"]
 FROM_BATCH_OT = ["batch_ot", "batch_plan", "point_values", *FROM_PRUNED]
 CLEAN = ["reference_images", "test_images", "encoder", "reference_embeddings", "reference_batches", "reference_values"]
 BATCHES = {"first": 3, "second": 2}
@@ -159,6 +161,10 @@ def prune_fraction(d: Deployment) -> None:
     d.change_knob("prune", "fraction", 0.5)
 
 
+def proof_wanted(d: Deployment) -> None:
+    d.change_knob("proof", "when", "changed")
+
+
 def person_decided(d: Deployment, name: str = "decided.json") -> None:
     points = d.workspace.store.current("raw_images", "second").table("points.parquet")
     decide(d, points["pixel_hash"][0].as_py(), name)
@@ -208,6 +214,7 @@ ROWS = [
     ("new shard", new_shard, [*shard_work("third", 1), *FROM_BATCH_OT]),
     ("removed shard", removed_shard, FROM_BATCH_OT),
     ("prune fraction changed", prune_fraction, FROM_PRUNED),
+    ("proof wanted with every change", proof_wanted, [*PROBED, "classifier_accuracy"]),
     ("a person decided", person_decided, FROM_PRUNED),
     ("a decision on an image that is not there", decided_elsewhere, ["pruned_dataset"]),
     (
@@ -360,15 +367,19 @@ def nightly(deployment: Deployment) -> dg.ExecuteInProcessResult:
         scheduler.add_dynamic_partitions("shards", deployment.shards)
         request = recurate(dg.build_schedule_context(instance=scheduler, resources={"workspace": deployment.workspace}))
     deployment.log.write_text("")
-    return defs.resolve_job_def("recurate").execute_in_process(
-        instance=deployment.instance, tags=dict(request.tags), resources={"workspace": deployment.workspace}
+    return dg.materialize(
+        [*ASSETS, *CHECKS],
+        selection=request.asset_selection,
+        instance=deployment.instance,
+        tags=dict(request.tags),
+        resources={"workspace": deployment.workspace},
     )
 
 
 def test_the_nightly_run_does_what_is_due_over_all_shards_and_mends_damage(deployment):
     register(deployment.instance, ["first", "second"])
     assert nightly(deployment).success
-    assert deployment.log.read_text().split() == []
+    assert deployment.log.read_text().split() == PROBED  # the automation left them to the night
     deployment.workspace.store.current("batches", "second").files["points.parquet"].path.unlink()
     epsilon(deployment)
     assert nightly(deployment).success
@@ -378,6 +389,7 @@ def test_the_nightly_run_does_what_is_due_over_all_shards_and_mends_damage(deplo
         *["batch_row[first]"] * 3,
         *["batch_row[second]"] * 2,
         *FROM_BATCH_OT,
+        "probe_accuracy",
     ]
     assert sorted(deployment.log.read_text().split()) == sorted(expected)
 

@@ -56,6 +56,10 @@ def requests() -> Iterator[Counter[str]]:
         yield made
 
 
+YOUNGER = {"test_embeddings": "reference_embeddings", "probe_accuracy": "classifier_accuracy"}
+"""Assets that the stored home is older than → those of alike numbers."""
+
+
 def whole_home(folder: Path, shards: int) -> Workspace:
     """On an object store: results of so many equal shards, all fresh, with the numbers of a real curation."""
     unpack(folder)
@@ -74,7 +78,7 @@ def whole_home(folder: Path, shards: int) -> Workspace:
     publication.release(VERSION)
     for asset in wanted(workspace):
         sharded = RULES[asset].sharded
-        like = real.require(asset, "first" if sharded else None)
+        like = real.require(YOUNGER.get(asset, asset), "first" if sharded else None)
         small = dict.fromkeys(EMBEDDED, "moments.safetensors") | dict.fromkeys(SETS, "points.parquet")
         kept = {small[asset]: bytes_file(like.read(small[asset]))} if asset in small else {}
         numbers = {**like.numbers} | ({"version": VERSION} if asset == "curated_dataset" else {})

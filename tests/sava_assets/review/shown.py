@@ -43,6 +43,8 @@ def told(count: int, *, classes: list[str] | None = None, shard: str = "shard") 
         "tables": {"label": line, "shard": line, "confusions": {"lines": [[shard, "dog", count]], "more": 0}},
         "classes": classes or ["cat", "dog"],
         "history": [],
+        "accuracies": {},
+        "trained_on": [],
         "changes": None,
         "curation": "0123456789ab",
     }

@@ -7,7 +7,6 @@ from sava_assets.study.cells import STUDIES
 from sava_assets.study.definitions import defs
 
 EDGES = {
-    "test_embeddings": {"test_images", "encoder"},
     "corrupted_pool": {"raw_images", "embeddings", "encoder", "test_images"},
     "method_scores": {"corrupted_pool", "reference_embeddings"},
     "detection": {"method_scores"},
