@@ -60,10 +60,11 @@ def familiar(log_ratios: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
 
 def fit_density_ratio(sides: BothSides) -> DensityRatio:
     """Without points in the pool, z is 0."""
-    if not len(sides.pool):
-        return _no_difference(sides, sides.known.shares)
     losses_of_pool = sides.known.losses(sides.pool.features)
-    first = _with_shares(sides, estimated_shares(losses_of_pool, sides.known))
+    shares = estimated_shares(losses_of_pool, sides.known)
+    if not len(sides.pool):
+        return _no_difference(sides, shares)
+    first = _with_shares(sides, shares)
     if not first.side_weights.any():
         return first
     weights = familiar(first.log_ratios(sides.pool.features))

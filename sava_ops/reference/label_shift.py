@@ -28,7 +28,7 @@ def estimated_shares(
     `weights` in 0..1 say how much an image counts: a damaged one looks like anything.
     """
     if not len(losses):
-        return reference.shares
+        return reference.shares.clone()
     weights = losses.new_ones(len(losses)) if weights is None else weights
     predicted = torch.bincount(losses.argmin(1), weights.double(), minlength=len(reference.shares))
     q, expected = predicted / predicted.sum(), reference.confusion @ reference.shares
@@ -40,7 +40,7 @@ def estimated_shares(
     chi_squared = float(((q - expected)[seen].square() / expected[seen]).sum()) / noise
     freedom = int(known.sum()) - 1
     if chi_squared <= 2 * freedom:
-        return reference.shares
+        return reference.shares.clone()
     from scipy.optimize import nnls
 
     found = torch.from_numpy(nnls(reference.confusion.cpu().numpy(), q.cpu().numpy())[0]).to(q)
