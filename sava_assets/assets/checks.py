@@ -15,6 +15,7 @@ from sava_assets.freshness.condition import asset_key
 from sava_assets.freshness.limits import HELD, MOST_SUSPICIOUS, WAITS
 from sava_assets.freshness.overlap import CLEAN_SETS, shared_images
 from sava_assets.freshness.rules import set_aside, wanted
+from sava_assets.freshness.source_shift import far_from_reference, said_of_reference
 from sava_assets.freshness.sources import shards_of
 from sava_assets.home.resources import Workspace
 from sava_assets.home.result import Result
@@ -23,8 +24,6 @@ FEW = 20
 """Reference points of a class, below which its values are little more than chance."""
 FEW_TOLD = 1 / 3
 """Share of the reference images whose class a classifier of the features tells, below which values mean little."""
-FAR_APART = 0.75
-"""How often an image of a shard may be told from one of the reference set: half the way from a coin to certainty."""
 
 
 @dg.asset_check(asset="raw_images", partitions_def=SHARDS, additional_deps=[asset_key(name) for name in CLEAN_SETS])
@@ -152,19 +151,12 @@ def all_pairs_converged(workspace: Home) -> dg.AssetCheckResult:
 def like_the_reference(workspace: Home) -> dg.AssetCheckResult:
     """The images of a shard and those of the reference set, its classes weighing alike, are hard to tell apart."""
     told = workspace.store.require("batch_ot").numbers["told_apart"]
-    far = sorted((shard for shard, share in told.items() if share > FAR_APART), key=lambda shard: -told[shard])
-    worst = max(told, key=lambda shard: told[shard])
-    said = f"images of {worst} are told from reference images in {told[worst]:.0%} of the pairs"
-    if far:
-        said += (
-            f", those of {len(far)} of {len(told)} shards in more than {FAR_APART:.0%}: they come from elsewhere, or "
-            "all are damaged, and no false-discovery rate is promised for them; add images like them, or review"
-        )
+    far = far_from_reference(told)
     return dg.AssetCheckResult(
         passed=not far,
         severity=dg.AssetCheckSeverity.WARN,
-        description=said,
-        metadata={"told_apart": told[worst], "far_apart": some(far)},
+        description=said_of_reference(told),
+        metadata={"told_apart": max(told.values()), "far_apart": some(far)},
     )
 
 

@@ -14,6 +14,7 @@ from sava_assets.formats.names import shown
 from sava_assets.freshness.limits import WAITS
 from sava_assets.freshness.proof import ACCURACIES, SETS, is_of
 from sava_assets.freshness.rules import has_test_set
+from sava_assets.freshness.source_shift import far_from_reference, said_of_reference
 from sava_assets.freshness.sources import Home
 from sava_assets.freshness.survey import Survey
 from sava_assets.home.publication import Publication
@@ -59,6 +60,9 @@ def print_outcome(workspace: Workspace) -> None:
     actions = ", ".join(f"{numbers[f'to_{name}']:,} to {name}" for name in ("drop", "relabel", "review"))
     points = f"{numbers['points']:,} points valued, about {numbers['bad_share']:.0%} of them bad"
     say(f"{points}; {numbers['kept']:,} kept, {actions}")
+    told_apart = workspace.store.require("batch_ot").numbers["told_apart"]
+    if far_from_reference(told_apart):
+        say(said_of_reference(told_apart))
     for name, other in published.numbers.get("renamed", {}).items():
         say(f"the column {name!r} of the shards is published as {other!r}: the name is ours")
     home = Path(workspace.home)
