@@ -109,7 +109,8 @@ def test_prune_fraction_changed(served):
     assert work(served, expected) == expected
 
 
-def test_people_are_told_of_each_curation(told):
+def test_people_are_told_of_each_curation(served, told):
+    wait_for(lambda: len(told[1]) >= 2, "two notices", served[1])
     assert [(sent["curation"], sent["held_back"], sent["failed"]) for *_, sent in told[1]] == [(2, "", {}), (3, "", {})]
     assert "1 new shard (third), 16 new images" in told[1][0][-1]["text"]
 
@@ -140,7 +141,7 @@ def test_people_are_told_of_a_curation_that_is_held_back(served, told):
     pointer, file = home / "curated" / "current.json", home / "sava.yaml"
     published = pointer.read_text()
     file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | {"gates": {"class_images": 500}}))
-    expected = prune(served, 0.45)
+    expected = prune(served, 0.45, proof={"when": "nightly"})
     assert work(served, expected) == expected
     wait_for(lambda: told[1] and told[1][-1][-1]["held_back"], "the notice", server)
     sent = told[1][-1][-1]

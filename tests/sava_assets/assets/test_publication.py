@@ -300,10 +300,10 @@ def test_publication_waits_for_an_accuracy_that_a_limit_needs(curated, tmp_path)
     set_fraction(workspace, 0.3)
     file.write_text(file.read_text() + "gates: {accuracy_drop: 1.0}\n")
     assert sava("curate", "--home", workspace.home)[0] == 0
-    accuracy, published = (workspace.store.require(name) for name in ("classifier_accuracy", "curated_dataset"))
+    accuracy, published = (workspace.store.require(name) for name in ("probe_accuracy", "curated_dataset"))
     assert published.key == publication(workspace).current != before
     assert WAITS not in published.numbers
-    (workspace.root / "store/current/classifier_accuracy.json").unlink()
+    (workspace.root / "store/current/probe_accuracy.json").unlink()
     file.write_text(file.read_text().replace("fraction: 0.3", "fraction: 0.35"))
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions("shards", BOTH)
@@ -312,7 +312,7 @@ def test_publication_waits_for_an_accuracy_that_a_limit_needs(curated, tmp_path)
     assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert publication(workspace).current == published.key
     assert (state(workspace).status, state(workspace).reason) == (
-        "waiting", "is published when classifier_accuracy of this curation is there"
+        "waiting", "is published when probe_accuracy of this curation is there"
     )  # fmt: skip
     workspace.store.set_current(accuracy)
     assert state(workspace).status == "waiting"
