@@ -6,6 +6,7 @@ writes it anew: needed when results are meant to become stale (another code vers
 """
 
 import json
+import shutil
 import tarfile
 import tempfile
 from io import BytesIO
@@ -14,6 +15,7 @@ from pathlib import Path
 from rich.console import Console
 
 from sava_assets.cli.runner import curate
+from sava_assets.freshness.proof import PROBED
 from sava_assets.home.resources import Workspace
 from tests.sava_assets.homes import write_home
 
@@ -51,5 +53,9 @@ def unpack(home: Path) -> None:
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         write_home(Path(folder))
-        curate(Workspace(home=folder), Console())
+        curate(Workspace(home=folder), Console(), prove=True)
+        # As a home that was trained on, and is older than the probes.
+        for asset in PROBED:
+            (Path(folder) / "store" / "current" / f"{asset}.json").unlink()
+            shutil.rmtree(Path(folder) / "store" / "results" / asset)
         pack(Path(folder))

@@ -47,8 +47,8 @@ class Home:
     def accuracy(self, version, mean, *, test="test", steps=1, current=True):
         inputs = {"pruned_dataset": {"": version}, "test_images": {"": test}, "knobs": {"steps": steps}}
         name = f"{version}-{mean}-{test}-{steps}"
-        self.put("classifier_accuracy", name, {"pruned_mean": mean}, inputs, current=current)
-        return f"classifier_accuracy-{name}"
+        self.put("probe_accuracy", name, {"pruned_mean": mean}, inputs, current=current)
+        return f"probe_accuracy-{name}"
 
     def row(self, number, version, held_back="", **results):
         results["pruned_dataset"] = f"pruned_dataset-{version}"
@@ -150,10 +150,10 @@ def test_a_reference_set_that_is_not_trusted_holds_back_and_one_not_looked_at_ye
 def test_an_accuracy_is_compared_with_that_of_the_last_published_curation(home):
     old, better = home.accuracy("old", 0.8, current=False), home.accuracy("better", 0.95, current=False)
     home.put("pruned_dataset", "old", WITHIN, current=False)
-    home.row(1, "old", classifier_accuracy=old)
-    home.row(2, "better", held_back="too much", classifier_accuracy=better)
+    home.row(1, "old", probe_accuracy=old)
+    home.row(2, "better", held_back="too much", probe_accuracy=better)
     limit = {"accuracy_drop": 0.05}
-    assert home.judged(gates=limit) == {WAITS: "classifier_accuracy"}
+    assert home.judged(gates=limit) == {WAITS: "probe_accuracy"}
     home.accuracy("now", 0.76)
     assert home.judged(gates=limit) == {}
     home.accuracy("now", 0.74)
@@ -165,7 +165,7 @@ def test_an_accuracy_is_compared_with_that_of_the_last_published_curation(home):
 
 @pytest.mark.parametrize("other", [{"test": "another"}, {"steps": 2}])
 def test_accuracies_that_say_nothing_of_each_other_are_not_compared(home, other):
-    home.row(1, "old", classifier_accuracy=home.accuracy("old", 0.9, current=False))
+    home.row(1, "old", probe_accuracy=home.accuracy("old", 0.9, current=False))
     home.accuracy("now", 0.1, **other)
     assert home.judged(gates={"accuracy_drop": 0.05}) == {}
 
