@@ -14,8 +14,8 @@ from sava_assets.freshness import survey
 from sava_assets.home.resources import Workspace
 from tests.sava_assets.freshness.test_automation import Deployment
 from tests.sava_assets.homes import untrained_checkpoint, write_home
-from tests.soak.__main__ import Disk
 from tests.soak.faults import sitecustomize
+from tests.soak.__main__ import UNASKED, Disk
 from tests.soak.states import clean_copy, differences, state, unfinished
 from tests.soak.weather import Landing
 
@@ -27,7 +27,7 @@ MOST_LOOKS = 60
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     folder = tmp_path / "home"
-    write_home(folder, untrained_checkpoint(folder))
+    write_home(folder, untrained_checkpoint(folder) | UNASKED)
     monkeypatch.setenv("SAVA_HOME", str(folder))
     for name in ("RETRY_SECONDS", "LONGEST_RETRY_SECONDS"):
         monkeypatch.setattr(survey, name, 0.01)

@@ -87,7 +87,7 @@ def test_a_comparison_from_files_gives_the_same_accuracies(both, tmp_path):
         "some": TrainingSet(torch.tensor([8, 1, 2, 3, 3]), labels=torch.tensor([0, 1, 2, 3, 0])),
         "weighted": TrainingSet(torch.arange(10), weights=torch.linspace(0, 1, 10)),
     }
-    comparison = Comparison(4, replace(SHORT, steps=12), seeds=(0, 1))
+    comparison = Comparison(4, SHORT, seeds=(0, 1))
     found = [
         compare_training_sets(LabelledImages(pool, labels), sets, LabelledImages(test, truth), comparison=comparison)
         for pool, test in ((file, stored), (images, judges))
