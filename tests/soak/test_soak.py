@@ -14,8 +14,8 @@ from sava_assets.freshness import survey
 from sava_assets.home.resources import Workspace
 from tests.sava_assets.freshness.test_automation import Deployment
 from tests.sava_assets.homes import untrained_checkpoint, write_home
-from tests.soak.faults import sitecustomize
 from tests.soak.__main__ import UNASKED, Disk
+from tests.soak.faults import sitecustomize
 from tests.soak.states import clean_copy, differences, state, unfinished
 from tests.soak.weather import Landing
 
