@@ -14,6 +14,9 @@ from sava_ops.ot.cost import Points
 from sava_ops.reference.discriminant import Discriminant, fold_numbers
 from sava_ops.reference.logistic import Projected
 
+CHANCE_DEVIATIONS = 2.0
+"""By how many standard errors what was gained on points held out must be above 0."""
+
 
 class BothSides:
     """A sample of n points of the pool and M reference points."""
@@ -37,6 +40,11 @@ class BothSides:
         """Which points each fold's regression is fitted to: all others; a fold alone, to its own."""
         own = self.fold_of == torch.arange(self.folds, device=self.fold_of.device)[:, None]
         return ~own if self.folds > 1 else own
+
+
+def beyond_chance(gains: Float[Tensor, " n"]) -> bool:
+    """Whether points gain more in sum than chance explains, were each as likely to lose what it gains."""
+    return float(gains.sum()) > CHANCE_DEVIATIONS * float(gains.square().sum()) ** 0.5
 
 
 def hashed_folds(features: Float[Tensor, "n d"], folds: int) -> Int64[Tensor, " n"]:

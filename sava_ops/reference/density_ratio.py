@@ -24,16 +24,14 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from sava_ops.ot.sinkhorn import uniform
-from sava_ops.reference.both_sides import BothSides, hashed_folds, own_logits
+from sava_ops.reference.both_sides import BothSides, beyond_chance, hashed_folds, own_logits
 from sava_ops.reference.label_shift import estimated_shares, reference_measure
 from sava_ops.reference.logistic import Regressions, losses
 
 INVERSE_PENALTIES = tuple(0.0005 * 8**k for k in range(6))
 """C of the regressions, from the strongest penalty on, for as long as the held-out log loss falls."""
-CHANCE_DEVIATIONS = 2.0
-"""By how many standard errors it has to be below log 2."""
-
 LEAST_FAMILIAR = 1e-6
+"""Of an image, so that some always count."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ def _no_difference(sides: BothSides, shares: Tensor) -> DensityRatio:
 
 def _with_shares(sides: BothSides, shares: Float[Tensor, " classes"]) -> DensityRatio:
     """The best penalty where the reference classes weigh this."""
-    n, best, least = len(sides.pool), _no_difference(sides, shares), math.log(2)
+    n, best, most = len(sides.pool), _no_difference(sides, shares), 0.0
     of_reference = reference_measure(sides.reference, shares)
     mass = torch.cat([uniform(n, of_reference), of_reference]) / 2
     side = (torch.arange(len(mass), device=mass.device) >= n).long()
@@ -91,12 +89,12 @@ def _with_shares(sides: BothSides, shares: Float[Tensor, " classes"]) -> Density
         found = problem.solve(targets, inverse_penalty)
         logits = own_logits(x, sides.fold_of, found.weights, found.biases)
         own_losses = losses(logits.softmax(1)).gather(1, side[:, None])[:, 0]
-        less = mass.double() * (math.log(2) - own_losses.double())
-        loss = math.log(2) - float(less.sum())
-        if loss >= least:
+        # What is known beyond a coin's throw.
+        gains = mass.double() * (math.log(2) - own_losses.double())
+        if float(gains.sum()) <= most:
             break
-        least = loss
-        if float(less.sum()) > CHANCE_DEVIATIONS * float(less.square().sum()) ** 0.5:
+        most = float(gains.sum())
+        if beyond_chance(gains):
             weights, biases, z = (a[:, 0] - a[:, 1] for a in (found.weights, found.biases, logits))
             best = DensityRatio(weights, biases, z[n:], pool_shares=shares)
     return best

@@ -43,14 +43,12 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from sava_ops.ot.cost import Points
-from sava_ops.reference.both_sides import BothSides, hashed_folds, own_logits
+from sava_ops.reference.both_sides import BothSides, beyond_chance, hashed_folds, own_logits
 from sava_ops.reference.discriminant import Discriminant
 from sava_ops.reference.logistic import Regressions, losses
 
 PRIOR_LABELS = 100.0
 """Strength of the Dirichlet prior: so many images with a label say as much of it as the prior."""
-CHANCE_DEVIATIONS = 2.0
-"""By how many standard errors D has to be better than U."""
 ROUNDS = 2
 """Of T and p̃ by turns: each fits the regressions on both sides again."""
 INVERSE_PENALTY = 2.0
@@ -130,8 +128,7 @@ class _Joint(NamedTuple):
 
     def clearly_beats(self, other: "_Joint", sides: BothSides) -> bool:
         """Whether the reference points, each beside itself, cost less here, by more than chance."""
-        less = other.own_losses(sides) - self.own_losses(sides)
-        return float(less.sum()) > CHANCE_DEVIATIONS * float(less.square().sum()) ** 0.5
+        return beyond_chance(other.own_losses(sides) - self.own_losses(sides))
 
     def likelihood(self, noise: _Confusions, sides: BothSides) -> float:
         """L."""

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from sava_ops.ot.cost import Points
+from sava_ops.reference import both_sides, logistic
 from sava_ops.reference import label_noise as module
-from sava_ops.reference import logistic
 from sava_ops.reference.both_sides import BothSides, hashed_folds
 from sava_ops.reference.discriminant import fit_discriminant
 from sava_ops.reference.label_noise import LabelNoise, fit_label_noise
@@ -81,7 +81,7 @@ def marked(pool: Points) -> tuple[Points, np.ndarray]:
 )
 def test_a_label_given_to_a_mark_is_not_learned(monkeypatch, learned, blamed):
     if learned != "from both":
-        monkeypatch.setattr(module, "CHANCE_DEVIATIONS", np.inf)
+        monkeypatch.setattr(both_sides, "CHANCE_DEVIATIONS", np.inf)
     pool, rows = marked(drawn(4_000, 30, apart=3.0))
     costs = fitted(drawn(800, 31, apart=3.0), pool).costs(pool.features, pool.labels)[rows]
     least, most = blamed
@@ -93,7 +93,7 @@ def test_a_class_that_is_frequent_is_no_flood(monkeypatch):
     pool = drawn(4_000, 32)
     pool = pool.take(((pool.labels == 0) | (torch.arange(4_000) % 5 == 0)).nonzero()[:, 0])
     noise = fitted(drawn(200, 33), pool)
-    monkeypatch.setattr(module, "CHANCE_DEVIATIONS", np.inf)
+    monkeypatch.setattr(both_sides, "CHANCE_DEVIATIONS", np.inf)
     assert torch.equal(fitted(drawn(200, 33), pool).confusions, noise.confusions)
 
 
