@@ -66,8 +66,9 @@ class BatchRow:
     log_ratios: Float[Tensor, " n"]
     """How much likelier each image is of the pool than of the reference set: z of `density_ratio`, nats."""
     held_out_log_ratios: Float[Tensor, " h"]
+    """The same of the reference points."""
     told_apart: Float[Tensor, ""]
-    """How well z tells the batch from a reference with its class shares, 0.5..1; see `density_ratio.told_apart`."""
+    """How well z tells the batch from a reference with its class shares, 0..1; see `density_ratio.told_apart`."""
     costs: Float[Tensor, " L"]
     """C̄[i, :], units of cost."""
     marginal_errors: Float[Tensor, " L"]
@@ -122,8 +123,7 @@ def transport_row(
         spared(keep(torch.stack(potentials, 1), labels), frame.judgeable)
         for potentials, labels in ((own, batch.labels), (others, held_out.points.labels))
     )
-    apart = told_apart(*_log_ratios(frame, reference_batches))
-    return _row(points, clean, frame, held_out.points, solved, apart)
+    return _row(points, clean, frame, held_out.points, solved, _told_apart(frame, reference_batches))
 
 
 def pairs_at_once(rows: int, columns: int, like: Tensor, *, held: int = 0) -> int:
@@ -159,11 +159,11 @@ def _joined(parts: Sequence[Points]) -> Points:
     return Points(*(torch.cat(side) for side in sides))
 
 
-def _log_ratios(frame: Frame, reference_batches: Sequence[Points]) -> tuple[Tensor, Tensor, Tensor]:
-    """z of the batch and of all reference points, and how much each of these counts in the company of the batch."""
+def _told_apart(frame: Frame, reference_batches: Sequence[Points]) -> Float[Tensor, ""]:
+    """The batch from all reference points, which count as much as their classes do in its company."""
     of_reference = torch.cat([known_of(batch.log_ratios) for batch in reference_batches])
     weights = torch.cat([frame.odds[batch.labels] for batch in reference_batches])
-    return known_of(frame.own.points.log_ratios), of_reference, weights
+    return told_apart(known_of(frame.own.points.log_ratios), of_reference, weights)
 
 
 def _row(

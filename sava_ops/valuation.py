@@ -117,7 +117,7 @@ def value_points(
 
 def assess(rows: Iterable[BatchRow], plan: BatchPlan, config: ValuationConfig) -> Assessment:
     """Values of all points, batch after batch (Alg. 1, l. 7-10), held against those of the reference points."""
-    points, clean, right, weights, own_weights, judged, foreign = [], [], [], [], [], [], ([], [])
+    points, clean, right, weights, own_weights, judged, ratios, clean_ratios = [], [], [], [], [], [], [], []
     nat, other_labels, reference_points = 0.0, 0, 1
     for i, row in enumerate(rows):
         nat, other_labels, reference_points = float(row.nat), int(row.other_labels), int(row.reference_points)
@@ -128,15 +128,15 @@ def assess(rows: Iterable[BatchRow], plan: BatchPlan, config: ValuationConfig) -
         weights.append(row.held_out_weights.double().cpu().numpy())
         own_weights.append(row.weights.double().cpu().numpy())
         judged.append(row.judged.cpu().numpy())
-        for side, ratios in zip(foreign, (row.log_ratios, row.held_out_log_ratios), strict=True):
-            side.append(nat * ratios.double().cpu().numpy())
+        ratios.append(row.log_ratios.double().cpu().numpy())
+        clean_ratios.append(row.held_out_log_ratios.double().cpu().numpy())
     found, usual = _joined(points), _joined(clean)
     clean_weights = np.concatenate(weights)
     evidence, usual_evidence = Evidence(found["values"], found["feature_values"]), usual["values"]
     if nat > 0 and len(clean_weights):
         pool, held_out = (
-            Side(side["feature_values"] + np.concatenate(ratios), side["label_values"])
-            for side, ratios in zip((found, usual), foreign, strict=True)
+            Side(side["feature_values"] + nat * np.concatenate(own), side["label_values"])
+            for side, own in ((found, ratios), (usual, clean_ratios))
         )
         evidence, of_clean = weigh(pool, held_out, clean_weights, nat=nat, other_labels=other_labels)
         usual_evidence = of_clean.total

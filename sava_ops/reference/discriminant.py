@@ -30,6 +30,7 @@ INVERSE_PENALTIES = (0.125, 0.5, 2.0, 8.0, 32.0, 128.0, 512.0)
 middle on, for as long as the held-out log loss falls."""
 
 MOST_LEVERAGE = 0.9
+"""h at 1 is a point that alone spans its direction: left out, it would lie infinitely far off."""
 
 
 @dataclass(frozen=True)
