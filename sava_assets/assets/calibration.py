@@ -84,6 +84,7 @@ def label_distances(run: Run) -> Output:
             "reference_labels_told": float((made.discriminant.confusion.diagonal() * made.discriminant.shares).sum()),
             "label_noise_converged": bool(made.label_noise.joint_converged),
             "label_noise_explained": float(made.label_noise.explained),
+            "density_ratio_converged": bool(made.density_ratio.side_converged),
             "shards": {shard: result.data_version for shard, result in run.read_shards("embeddings").items()},
         },
         pictures={"distances": plots.matrix(made.label_distances, "training class", "reference class", classes)}

@@ -19,7 +19,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import one_hot
 
@@ -44,6 +44,8 @@ class DensityRatio:
     """z of the reference points, each by the regression that has not seen it."""
     pool_shares: Float[Tensor, " classes"]
     """True class shares of the pool, as its images tell them that are not foreign."""
+    side_converged: Bool[Tensor, ""]
+    """Whether the regressions met `LOSS_TOLERANCE`."""
 
     def log_ratios(self, features: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
         """z of images that are not in the reference set, nats."""
@@ -71,9 +73,8 @@ def fit_density_ratio(sides: BothSides) -> DensityRatio:
 
 def _no_difference(sides: BothSides, shares: Tensor) -> DensityRatio:
     x = sides.reference.features
-    return DensityRatio(
-        x.new_zeros(sides.folds, x.shape[1]), x.new_zeros(sides.folds), x.new_zeros(len(x)), pool_shares=shares
-    )
+    nothing = x.new_zeros(sides.folds, x.shape[1]), x.new_zeros(sides.folds), x.new_zeros(len(x))
+    return DensityRatio(*nothing, pool_shares=shares, side_converged=torch.tensor(True, device=x.device))
 
 
 def _with_shares(sides: BothSides, shares: Float[Tensor, " classes"]) -> DensityRatio:
@@ -96,7 +97,8 @@ def _with_shares(sides: BothSides, shares: Float[Tensor, " classes"]) -> Density
         most = float(gains.sum())
         if beyond_chance(gains):
             weights, biases, z = (a[:, 0] - a[:, 1] for a in (found.weights, found.biases, logits))
-            best = DensityRatio(weights, biases, z[n:], pool_shares=shares)
+            converged = torch.tensor(found.converged, device=x.device)
+            best = DensityRatio(weights, biases, z[n:], pool_shares=shares, side_converged=converged)
     return best
 
 

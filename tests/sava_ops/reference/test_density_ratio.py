@@ -8,6 +8,7 @@ import torch
 
 from sava_ops.decisions.detection import auroc
 from sava_ops.ot.cost import Points
+from sava_ops.reference import logistic
 from sava_ops.reference.both_sides import BothSides
 from sava_ops.reference.density_ratio import DensityRatio, fit_density_ratio, told_apart
 from sava_ops.reference.discriminant import fit_discriminant
@@ -95,6 +96,14 @@ def test_without_a_pool_nothing_is_said():
     found = fitted(reference, reference.take(torch.arange(0)))
     assert not found.reference_log_ratios.any()
     assert found.log_ratios(reference.features).shape == (30,)
+
+
+@pytest.mark.parametrize(("steps", "converged"), [(200, True), (1, False)])
+def test_not_converging_is_a_stated_outcome(steps, converged, monkeypatch):
+    monkeypatch.setattr(logistic, "MOST_STEPS", steps)
+    found = fitted(drawn(600, 16), drawn(2_000, 17, offset=2.0))
+    assert found.reference_log_ratios.any()
+    assert bool(found.side_converged) == converged
 
 
 def test_told_apart_is_the_area_under_the_roc_curve():
