@@ -12,6 +12,8 @@ NAMED = 3
 """Shards and failures in a line."""
 LONGEST = 400
 """Letters of a reason."""
+MOVING = {"value_q0.5": "median value", "probe_pruned": "accuracy of probes", "accuracy_pruned": "accuracy"}
+"""Numbers of a row of the history, and what they are called."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def _moved(now: Snapshot, last: Snapshot | None) -> str:
     if last is None:
         return "nothing, it is the first curation"
     parts = [f"{now.changes['dropped']:,} images dropped that were kept, {now.changes['rescued']:,} rescued"]
-    for name, title in {"value_q0.5": "median value", "accuracy_pruned": "accuracy"}.items():
+    for name, title in MOVING.items():
         if name in now.numbers and name in last.numbers:
             parts.append(f"{title} {last.numbers[name]:.3f} → {now.numbers[name]:.3f}")
     return "; ".join(parts)

@@ -25,6 +25,11 @@ def test_the_lines_of_a_curation():
     ]
 
 
+def test_the_proof_of_every_night_is_among_what_moved():
+    probed = [row(number, "a", 10, 1, (0, 0, 0, 0), probe_pruned=share) for number, share in ((1, 0.9), (2, 0.8))]
+    assert notice("shop", probed, {}, "p").lines[2].endswith("; accuracy of probes 0.900 → 0.800")
+
+
 def test_the_lines_of_the_first_curation():
     lines = notice("shop", [FIRST], {}, "p").lines
     assert lines[0] == "shop: curation 1: 2 new shards (a, b), 1,000 new images, 0 gone; 1,000 images in all"
