@@ -14,7 +14,7 @@ from sava_assets.formats.columns import codes_of
 from sava_assets.formats.further_columns import further_columns
 from sava_assets.formats.landing import EncodedImage, contents, read_images
 from sava_assets.formats.names import shown
-from sava_assets.formats.stored_images import IMAGES, ROWS_AT_ONCE, image_writer
+from sava_assets.formats.stored_images import IMAGES, IMAGES_FILE, ROWS_AT_ONCE, image_writer
 from sava_assets.freshness.computation import Run, computed
 from sava_assets.freshness.sources import shards_of
 from sava_assets.home.result import Output, moved_file, table_file
@@ -29,7 +29,6 @@ POINTS = pa.schema(
     {"id": pa.string(), "label": pa.string(), "width": pa.int32(), "height": pa.int32(), "pixel_hash": pa.string()}
 )
 QUARANTINE = pa.schema({"id": pa.string(), "reason": pa.string()})
-IMAGES_FILE = "images.parquet"
 FURTHER = "columns.parquet"
 """Row k is what else was said of the image of row k of `points`; only of shards that say more."""
 

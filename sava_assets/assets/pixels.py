@@ -9,14 +9,13 @@ import numpy as np
 from jaxtyping import Int64, UInt8
 from torch import Tensor
 
-from sava_assets.formats.stored_images import blobs, encoded_images
+from sava_assets.formats.stored_images import IMAGES_FILE, blobs, encoded_images
 from sava_assets.freshness.computation import Run
 from sava_assets.home.result import Result
 from sava_ops.errors import BadInput
 from sava_ops.images.decode import decode_all
 from sava_ops.images.pixel_file import PixelFile
 
-FILE = "images.parquet"
 DECODED_AT_ONCE = 512
 """A multiple of what a network is given at once, so that no outcome depends on it."""
 
@@ -25,7 +24,7 @@ def encoded(
     images: Result, *, rows: Int64[np.ndarray, " chosen"] | None = None, at_once: int = DECODED_AT_ONCE
 ) -> Iterator[list[bytes]]:
     """All images of a set, or these rows (ascending), so many at a time."""
-    each = blobs(encoded_images(images.verified(FILE), rows))
+    each = blobs(encoded_images(images.verified(IMAGES_FILE), rows))
     while piece := list(islice(each, at_once)):
         yield piece
 

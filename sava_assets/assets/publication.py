@@ -11,6 +11,7 @@ from sava_assets.assets.ingest import FURTHER
 from sava_assets.formats.further_columns import cast_columns, common_types, renamed
 from sava_assets.formats.names import shown
 from sava_assets.formats.published import write_images, write_tables
+from sava_assets.formats.stored_images import IMAGES_FILE
 from sava_assets.freshness.computation import Run, computed
 from sava_assets.freshness.history import record
 from sava_assets.freshness.limits import HELD, WAITS
@@ -125,7 +126,7 @@ def _files(
     for done, (shard, result) in enumerate(shards.items(), start=1):
         labels = own[shard]["curated_label"]
         if run.knobs.prune.export_images and labels.null_count < len(labels):
-            images, columns = result.verified("images.parquet"), further.of(shard, len(labels))
+            images, columns = result.verified(IMAGES_FILE), further.of(shard, len(labels))
             writer = partial(write_images, images=images, labels=labels, further=columns, names=classes)
             yield f"images/{file_name(shard)}.parquet", writer
         run.progress(done, len(shards))

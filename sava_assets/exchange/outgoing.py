@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from sava_assets.formats.decision_files import PersonDecision, read_decisions
-from sava_assets.formats.published import encoded_images
+from sava_assets.formats.stored_images import IMAGES_FILE, encoded_images
 from sava_assets.freshness.overlap import valued
 from sava_assets.home.resources import Workspace
 from sava_assets.home.result import Result
@@ -53,7 +53,7 @@ class Outgoing:
         for shard in self.points["shard"].unique().to_pylist():
             own = self.points.filter(pc.field("shard") == shard)
             wanted = dict(zip(own["id"].to_pylist(), own["pixel_hash"].to_pylist(), strict=True))
-            for batch in encoded_images(self.images[shard].verified("images.parquet")):
+            for batch in encoded_images(self.images[shard].verified(IMAGES_FILE)):
                 for name, data in zip(batch.column("id").to_pylist(), batch.column("image"), strict=True):
                     if (pixel_hash := wanted.get(name)) and pixel_hash not in written:
                         written[pixel_hash] = _write_image(folder, pixel_hash, data.as_py())

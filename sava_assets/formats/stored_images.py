@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 from jaxtyping import Int64
 from upath import UPath
 
+IMAGES_FILE = "images.parquet"
+"""Its name among the files of a set."""
 IMAGES = pa.schema({"id": pa.string(), "image": pa.binary()})
 ROWS_AT_ONCE = 1_000
 BYTES_AT_ONCE = 2**24
