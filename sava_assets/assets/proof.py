@@ -1,9 +1,6 @@
 """The proof that a curation trains a better classifier: by linear probes in seconds, by whole networks when asked."""
 
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -43,20 +40,19 @@ def probe_accuracy(run: Run) -> Output:
     _refuse_shared(run)
     embedded, test = run.read_shards("embeddings"), run.read("test_embeddings")
     points, classes = _points(run, embedded), _classes(run, test)
-    with _on_disk(embedded) as features:
-        pool = LabelledFeatures(features, torch.from_numpy(places_of(points["label"], classes)))
-        found = probe_training_sets(
-            pool,
-            _training_sets(points, classes),
-            LabelledFeatures(
-                test.tensors("features.safetensors")["features"],
-                torch.from_numpy(places_of(test.table("points.parquet", ["label"])["label"], classes)),
-            ),
-            classes=len(classes),
-            seeds=PROBE_SEEDS,
-            device=run.workspace.device,
-            progress=run.progress,
-        )
+    pool = LabelledFeatures(_on_disk(run, embedded), torch.from_numpy(places_of(points["label"], classes)))
+    found = probe_training_sets(
+        pool,
+        _training_sets(points, classes),
+        LabelledFeatures(
+            test.tensors("features.safetensors")["features"],
+            torch.from_numpy(places_of(test.table("points.parquet", ["label"])["label"], classes)),
+        ),
+        classes=len(classes),
+        seeds=PROBE_SEEDS,
+        device=run.workspace.device,
+        progress=run.progress,
+    )
     if not found.converged:
         run.log.warning("the probes did not converge: their accuracies are those of an earlier step")
     numbers = {"converged": found.converged, "seeds": len(PROBE_SEEDS), "test_images": test.numbers["points"]}
@@ -118,21 +114,19 @@ def _output(run: Run, accuracies: Mapping[str, list[float]], numbers: Mapping[st
 _SUMMARY = {"mean": np.mean, "std": np.std}
 
 
-@contextmanager
-def _on_disk(embedded: Mapping[str, Result]) -> Iterator[Tensor]:
-    """Features of all shards as one tensor that lies in a file: no more than a shard of them is held at once."""
+def _on_disk(run: Run, embedded: Mapping[str, Result]) -> Tensor:
+    """Features of all shards as one tensor that lies in a file of the run: no more than a shard of them is held."""
     total, filled = sum(result.numbers["points"] for result in embedded.values()), 0
-    with tempfile.TemporaryDirectory() as scratch:
-        stored: np.memmap | None = None
-        for result in embedded.values():
-            features = result.arrays("features.safetensors")["features"]
-            if stored is None:
-                shape = (total, features.shape[1])
-                stored = np.memmap(Path(scratch) / "features", dtype=features.dtype, mode="w+", shape=shape)
-            stored[filled : filled + len(features)] = features
-            filled += len(features)
-        assert stored is not None
-        yield torch.from_numpy(stored)
+    stored: np.memmap | None = None
+    for result in embedded.values():
+        features = result.arrays("features.safetensors")["features"]
+        if stored is None:
+            shape = (total, features.shape[1])
+            stored = np.memmap(run.scratch / "features", dtype=features.dtype, mode="w+", shape=shape)
+        stored[filled : filled + len(features)] = features
+        filled += len(features)
+    assert stored is not None, "there is no curation without a shard"
+    return torch.from_numpy(stored)
 
 
 def _training_sets(points: pa.Table, classes: list[str]) -> dict[str, TrainingSet]:
