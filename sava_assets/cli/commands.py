@@ -1,8 +1,6 @@
 """The commands of `sava`: what is asked for, checked, run, and said."""
 
 import os
-import signal
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,7 +26,6 @@ Home = Annotated[Path, typer.Option(help=HOME_HELP, envvar="SAVA_HOME")]
 OwnHome = Annotated[Path, typer.Option(help=HOME_HELP)]
 """Of commands that bring data of their own."""
 HOME = Path("data")
-HISTORY_WIDTH = 110
 Port = Annotated[int, typer.Option(min=1, max=65_535, help="Port on 127.0.0.1.")]
 
 
@@ -39,16 +36,9 @@ def _command(function: Callable[..., None]) -> Callable[..., None]:
 @_command
 def demo(home: OwnHome = Path("data/demo")) -> None:
     """Try it: 1,000 handwritten digits with 25 % wrong labels, the whole chain, in about three minutes."""
-    from sava_assets.cli.preparation import check_home
-    from sava_assets.formats import demo_sets as demos
-    from sava_assets.home.ownership import owned
-    from sava_assets.home.resources import KNOB_FILE, Workspace
+    from sava_assets.cli.known_sets import run_digits
 
-    check_home(home)
-    with owned(Workspace(home=str(home)).root, "data"):
-        if not (home / KNOB_FILE).exists():
-            demos.write_digits(home)
-    _run_planted(home, demos.DIGITS_SETTINGS)
+    run_digits(home)
 
 
 @_command
@@ -57,12 +47,9 @@ def cifar10(
     home: OwnHome = Path("data/cifar10"),
 ) -> None:
     """The same on 20,000 CIFAR-10 images with 30 % wrong labels."""
-    from sava_assets.formats import demo_sets as demos
-    from sava_assets.home.resources import KNOB_FILE
+    from sava_assets.cli.known_sets import run_cifar10
 
-    if not (home / KNOB_FILE).exists():
-        demos.write_cifar10(home, source)
-    _run_planted(home, demos.CIFAR10_SETTINGS)
+    run_cifar10(home, source)
 
 
 @_command
@@ -73,15 +60,13 @@ def study(
     report: Annotated[Path | None, typer.Option(help="Markdown page to write; pictures go beside it.")] = None,
 ) -> None:
     """Compare every method on every corruption: on CIFAR-10, or on a home whose shards are clean."""
+    from sava_assets.cli.known_sets import prepare_study
     from sava_assets.cli.outcome import console, own_command, say
-    from sava_assets.cli.preparation import prepare_home
     from sava_assets.cli.runner import study as run_study
-    from sava_assets.formats import demo_sets as demos
     from sava_assets.study.report import write_report
 
     if source is not None:
-        demos.write_study(home, source, full=full)
-        prepare_home(home, demos.study_settings(full=full))
+        prepare_study(home, source, full=full)
     workspace = _existing(home)
     run_study(workspace, console)
     if report is not None:
@@ -96,21 +81,9 @@ def clothing1m(
     home: OwnHome = Path("data/clothing1m"),
 ) -> None:
     """Prepare a home for Clothing1M: a million noisy images in shards, the clean sets, the published training."""
-    from sava_assets.cli.outcome import own_command, say
-    from sava_assets.cli.preparation import prepare_home
-    from sava_assets.formats.clothing1m import home_settings, read_clothing1m, write_clothing1m
-    from sava_assets.home.resources import KNOB_FILE
+    from sava_assets.cli.known_sets import prepare_clothing1m
 
-    say(f"looking for every image that {source} lists")
-    data = read_clothing1m(source)
-    settings = home_settings(data)
-    if (home / KNOB_FILE).exists():
-        prepare_home(home, settings)  # refuses other settings before a night of copying
-    for file, count in write_clothing1m(home, data):
-        say(f"{file}: {count:,} images")
-    prepare_home(home, settings)
-    say(f"{home / KNOB_FILE}: the published training; docs/clothing1m.md says what time and memory it takes")
-    say(f"next: {own_command()} backfill --home {home}, then {own_command()} curate --prove --home {home}")
+    prepare_clothing1m(source, home)
 
 
 @_command
@@ -169,28 +142,9 @@ def value(
 @_command
 def status(home: Home = HOME) -> None:
     """What is fresh, what is due, and why. Looks only; `sava curate` runs what is due."""
-    from sava_assets.cli.accounts import say_accounts
-    from sava_assets.cli.outcome import console, no_test_set, say
-    from sava_assets.cli.preparation import unlimited
-    from sava_assets.cli.reviewing import decided
-    from sava_assets.freshness.drift import calibration_drift
-    from sava_assets.freshness.survey import Survey
-    from sava_assets.review.telling import untold
+    from sava_assets.cli.overview import say_status
 
-    workspace = _existing(home)
-    states = list((survey := Survey.landed(workspace)).all())
-    for state in states:
-        if state.status != "fresh":
-            say(f"{state.status:<8} {state.title}: {state.reason}")
-    say_accounts(survey, console, quarantine=False)
-    for line in (*decided(workspace), *untold(workspace), *filter(None, [unlimited()])):
-        say(line)
-    fresh, held = (sum(state.status == kind for state in states) for kind in ("fresh", "held"))
-    say(f"{fresh:,} of {len(states) - held:,} results are fresh")
-    if unproven := no_test_set(survey.home):
-        say(unproven)
-    if drift := calibration_drift(survey.home, survey.shards):
-        say(drift)
+    say_status(_existing(home))
 
 
 @_command
@@ -268,36 +222,9 @@ def backfill(
 def history(home: Home = HOME) -> None:
     """Every curation so far: what went in, what came out, what changed since the one before, what it was proved to be
     worth."""
-    from datetime import datetime
+    from sava_assets.cli.overview import say_history
 
-    from rich.console import Console
-    from rich.table import Table
-
-    from sava_assets.cli.outcome import console, say
-    from sava_assets.freshness.proof import ACCURACIES
-    from sava_assets.freshness.snapshots import snapshots
-
-    table = Table(box=None)
-    for column in ("", "when", "shards", "points", "pruned", "new", "gone", "dropped", "rescued", "probe", "trained"):
-        table.add_column(column, justify="right", no_wrap=True)
-    for past in (known := snapshots(_existing(home).store)):
-        numbers, changes = past.numbers, past.changes
-        when = datetime.fromtimestamp(past.time).strftime("%Y-%m-%d %H:%M")
-        counts = [len(numbers["shards"]), numbers["points"], numbers["pruned"]]
-        counts += [changes[name] for name in ("new", "gone", "dropped", "rescued")]
-        accuracies = [
-            f"{numbers[f'{called}_all']:.3f} → {numbers[f'{called}_pruned']:.3f}"
-            if f"{called}_all" in numbers
-            else "none"
-            for called in ACCURACIES.values()
-        ]
-        table.add_row(str(past.number), when, *(f"{count:,}" for count in counts), *accuracies)
-    # In a narrow terminal, or a pipe, better whole lines than cells cut short.
-    Console(width=max(console.width, HISTORY_WIDTH)).print(table)
-    say("probe, trained: test accuracy on all images → on the kept ones, by linear probes and by whole networks")
-    for past in known:
-        if past.held_back:
-            say(f"{past.number}: {past.held_back}")
+    say_history(_existing(home))
 
 
 @_command
@@ -347,31 +274,18 @@ def ui(
     ] = False,
 ) -> None:
     """Open the Dagster UI of a home folder on this machine; nothing runs unless you start it there."""
-    _become_dagster(home, port, {}, with_study=study)
+    from sava_assets.cli.serving import become_dagster
+
+    become_dagster(_existing(home), port, with_study=study)
 
 
 @_command
 def serve(home: Home = HOME, port: Port = 3000) -> None:
     """The UI, and the automation: new shards are curated as they arrive, and all is looked at again every night."""
+    from sava_assets.cli.serving import become_dagster
     from sava_assets.freshness.sensors import AUTOMATION
 
-    _become_dagster(home, port, {AUTOMATION: "1"})
-
-
-def _become_dagster(home: Path, port: int, extra: dict[str, str], *, with_study: bool = False) -> None:
-    """Run `dagster dev` in place of this process, so that whatever stops this one stops Dagster."""
-    from sava_assets.cli.preparation import dagster_instance, study_prepared
-
-    workspace = _existing(home)
-    with dagster_instance(home) as instance:
-        environment = os.environ | {"SAVA_HOME": str(home.absolute()), "DAGSTER_HOME": instance.root_directory} | extra
-    locations = ["sava_assets.definitions"]
-    if with_study or study_prepared(workspace):
-        locations.append("sava_assets.study.definitions")
-    command = [sys.executable, "-m", "sava_assets.cli.server", *(part for name in locations for part in ("-m", name))]
-    # A script's background job ignores Ctrl-C, and what is started here would inherit that, and ignore SIGTERM with it.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    os.execve(sys.executable, [*command, "-h", "127.0.0.1", "-p", str(port)], environment)
+    become_dagster(_existing(home), port, {AUTOMATION: "1"})
 
 
 def _existing(home: Path) -> "Workspace":
@@ -382,18 +296,6 @@ def _existing(home: Path) -> "Workspace":
     if not home.is_dir():
         raise BadInput(f"the home folder {home} does not exist: run `sava demo` or `sava curate` first")
     return Workspace(home=str(home))
-
-
-def _run_planted(home: Path, settings: dict) -> None:
-    from sava_assets.cli.outcome import console, print_found, print_outcome
-    from sava_assets.cli.preparation import prepare_home
-    from sava_assets.cli.runner import curate
-    from sava_assets.formats.demo_sets import planted_errors
-
-    workspace = prepare_home(home, settings)
-    curate(workspace, console, prove=True)
-    print_found(workspace, planted_errors(home))
-    print_outcome(workspace)
 
 
 def _absolute(path: str) -> str:
