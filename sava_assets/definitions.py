@@ -21,7 +21,7 @@ from sava_assets.assets import (
 from sava_assets.freshness.rules import NAME
 from sava_assets.freshness.sensors import automation, landing, lost_runs, recurate, recurate_job
 from sava_assets.home.resources import Workspace, default_home
-from sava_assets.review.notice_sensors import notices, notices_of_failures
+from sava_assets.review.notice_sensors import notices
 
 MODULES = [ingest, features, batches, calibration, transport, decisions, curation, publication, report, proof]
 ASSETS = cast("Sequence[dg.AssetsDefinition]", dg.load_assets_from_modules(MODULES, key_prefix=NAME))
@@ -31,7 +31,7 @@ defs = dg.Definitions(
     assets=ASSETS,
     asset_checks=CHECKS,
     jobs=[recurate_job],
-    sensors=[landing, automation, lost_runs, notices, notices_of_failures],
+    sensors=[landing, automation, lost_runs, notices],
     schedules=[recurate],
     resources={"workspace": Workspace(home=default_home())},
     executor=dg.in_process_executor,

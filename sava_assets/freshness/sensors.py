@@ -11,7 +11,6 @@ from sava_assets.freshness.processes import bury_dead_runs, claim_shards
 from sava_assets.freshness.proof import tonight
 from sava_assets.freshness.rules import RULES, SHARDS_NAME, wanted
 from sava_assets.freshness.sources import Look, shards_of
-from sava_assets.home.resources import Workspace
 
 LOOK_SECONDS = int(os.environ.get("SAVA_LOOK_SECONDS", "30"))
 NIGHTLY = "0 3 * * *"
@@ -49,11 +48,6 @@ automation = dg.AutomationConditionSensorDefinition(
 @dg.run_failure_sensor(minimum_interval_seconds=LOOK_SECONDS, default_status=SENSORS_AT_FIRST)
 def lost_runs(context: dg.RunFailureSensorContext, workspace: Home) -> None:
     """What a run was to make that ended outside of any asset counts as failed, and is tried ever more rarely."""
-    note_failed_run(context, workspace)
-
-
-def note_failed_run(context: dg.RunFailureSensorContext, workspace: Workspace) -> None:
-    """Whichever sensor comes first, notes it; for the others there is nothing left."""
     run, shards = context.dagster_run, list(context.instance.get_dynamic_partitions(SHARDS_NAME))
     record = context.instance.get_run_record_by_id(run.run_id)
     created = record.create_timestamp.timestamp() if record else 0.0

@@ -86,11 +86,14 @@ def serving(
             process.wait()
 
 
-def wait_for(holds: Callable[[], object], what: str, server: Server, log: Path | None = None) -> None:
+def wait_for(
+    holds: Callable[[], object], what: str | Callable[[], str], server: Server, log: Path | None = None
+) -> None:
+    """`what` it waits for, in words; called, how it stands."""
     deadline = time.monotonic() + WAIT_SECONDS
     while not holds():
         assert server.process.poll() is None, log.read_text()[-2_000:] if log else "the server ended"
-        assert time.monotonic() < deadline, f"waited {WAIT_SECONDS} s for {what}"
+        assert time.monotonic() < deadline, f"waited {WAIT_SECONDS} s for {what if isinstance(what, str) else what()}"
         time.sleep(0.5)
 
 

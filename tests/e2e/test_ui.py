@@ -43,9 +43,7 @@ def test_ui_starts_nothing_by_itself(ui):
     answer = ui.ask(SENSORS, where=WHERE)
     states = {s["name"]: s["sensorState"]["status"] for s in answer["sensorsOrError"]["results"]}
     states |= {s["name"]: s["scheduleState"]["status"] for s in answer["schedulesOrError"]["results"]}
-    assert states == dict.fromkeys(
-        ("landing", "automation", "lost_runs", "notices", "notices_of_failures", "recurate"), "STOPPED"
-    )
+    assert states == dict.fromkeys(("landing", "automation", "lost_runs", "notices", "recurate"), "STOPPED")
 
 
 def test_ui_listens_on_loopback_alone(ui):

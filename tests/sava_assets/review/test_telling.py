@@ -11,8 +11,9 @@ import yaml
 from sava_assets.definitions import defs
 from sava_assets.freshness.sensors import lost_runs
 from sava_assets.freshness.snapshots import SNAPSHOTS, Snapshot
+from sava_assets.freshness.survey import RETRY_SECONDS
 from sava_assets.home.resources import Workspace
-from sava_assets.review.notice_sensors import notices, notices_of_failures
+from sava_assets.review.notice_sensors import notices
 from sava_assets.review.telling import LAST, tell, untold
 from tests.sava_assets.cli.test_cli import refused, sava
 from tests.sava_assets.freshness.stored_home import unpack
@@ -129,40 +130,69 @@ def served(workspace):
         yield workspace, instance
 
 
-def context_of(instance: dg.DagsterInstance, asset: str, sensor: str, **tags: str):
-    run = instance.create_run_for_job(
-        defs.resolve_implicit_global_asset_job_def(), asset_selection={dg.AssetKey(asset)}, tags=tags
-    )
-    event = instance.report_run_failed(run, "no such image")
-    return dg.build_run_status_sensor_context(
-        sensor_name=sensor, dagster_event=event, dagster_instance=instance, dagster_run=run
-    )
-
-
-def test_the_sensors_tell_when_nothing_is_left_to_run(served):
+def fail(served, asset: str) -> None:
+    """A run that ends outside of the asset it was to make."""
     workspace, instance = served
+    job = defs.resolve_implicit_global_asset_job_def()
+    run = instance.create_run_for_job(job, asset_selection={dg.AssetKey(asset)})
+    event = instance.report_run_failed(run, "no such image")
+    context = dg.build_run_status_sensor_context("lost_runs", event, instance, run)
+    lost_runs(context.for_run_failure(), workspace=workspace)
+
+
+def look(served, cursor: str | None) -> tuple[str | None, str | None]:
+    """What one look of the sensor says, and where the next begins."""
+    workspace, instance = served
+    result = notices(dg.build_sensor_context(instance, cursor), workspace=workspace)
+    assert isinstance(result, dg.SensorResult)
+    assert isinstance(result.skip_reason, dg.SkipReason)
+    return result.skip_reason.skip_message, result.cursor
+
+
+QUIET = "no run since the last notice"
+STILL = "curated_dataset is still to come: "
+
+
+def test_people_are_told_when_nothing_is_left_to_run(served):
+    workspace, _ = served
+    assert look(served, None) == ("`notify` in sava.yaml names nobody", None)
     with server() as (address, got):
-        notices(context_of(instance, "raw_images", "notices"), workspace=workspace)
         set_notify(workspace, webhook=address)
-        notices(context_of(instance, "raw_images", "notices"), workspace=workspace)
+        said, cursor = look(served, None)
+        assert said == QUIET
+        assert look(served, cursor) == (QUIET, cursor)  # what was before is no news
+        fail(served, "raw_images")
+        for _ in range(2):  # until it is there
+            said, cursor = look(served, cursor)
+            assert said is not None
+            assert said.startswith(STILL)
         assert got == []
-        for _ in range(2):
-            context = context_of(instance, "curated_dataset", "notices_of_failures").for_run_failure()
-            notices_of_failures(context, workspace=workspace)
-            lost_runs(context, workspace=workspace)
+        fail(served, "curated_dataset")
+        said, cursor = look(served, cursor)
+        assert said == "people know how it stands"
+        assert look(served, cursor) == (QUIET, cursor)
     ((_, _, sent),) = got
-    failure = workspace.store.failure("curated_dataset")
-    assert failure is not None
     assert sent["failed"].keys() == {"curated_dataset"}
-    assert failure.attempts == 2
     assert sent["lines"][3].endswith("(no such image)")
 
 
-def test_a_webhook_that_is_down_is_said_in_the_log_of_the_sensor(served):
-    workspace, instance = served
-    set_notify(workspace, webhook="http://127.0.0.1:1/secret")
-    context = context_of(instance, "curated_dataset", "notices_of_failures").for_run_failure()
-    notices_of_failures(context, workspace=workspace)
+def test_a_webhook_that_is_down_is_said_by_the_sensor_and_asked_again_later(served, monkeypatch):
+    workspace, _ = served
+    monkeypatch.setenv("SAVA_TEST_HOOK", "http://127.0.0.1:1/secret")
+    set_notify(workspace, webhook={"env": "SAVA_TEST_HOOK"})
+    cursor = look(served, None)[1]
+    fail(served, "curated_dataset")
+    fault = "the notice was not sent: the webhook cannot be reached (Connection refused)"
+    said, cursor = look(served, cursor)
+    assert said == fault
     kept = json.loads((workspace.store.root / LAST).read_text())
-    assert kept["faults"] == {"webhook": "the notice was not sent: the webhook cannot be reached (Connection refused)"}
+    assert kept["faults"] == {"webhook": fault}
     assert "secret" not in json.dumps(kept)
+    with server() as (address, got):
+        monkeypatch.setenv("SAVA_TEST_HOOK", address)
+        assert look(served, cursor) == (QUIET, cursor)
+        assert got == []
+        known = json.loads(cursor)
+        assert time.time() < known["retry"] <= time.time() + RETRY_SECONDS
+        assert look(served, json.dumps(known | {"retry": time.time()}))[0] == "people know how it stands"
+        assert len(got) == 1
