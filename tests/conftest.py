@@ -15,14 +15,6 @@ settings.register_profile("exact", deadline=None, derandomize=True, max_examples
 settings.load_profile("exact")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of a module run in one process, which then makes its homes once."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.split("::")[0]))
-
-
 @pytest.fixture
 def untyped() -> Iterator[None]:
     """Without the type checks of the tests, as users run the library: what is refused then, is refused by us."""

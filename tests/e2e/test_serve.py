@@ -19,7 +19,6 @@ from tests.sava_assets.review.test_sending import server as webhook
 
 __all__ = ["filled"]
 LOOK_SECONDS = 3
-pytestmark = pytest.mark.xdist_group("serve")
 IN_PROGRESS = "{ runsOrError(filter: {statuses: [QUEUED, NOT_STARTED, STARTING, STARTED]}) { ... on Runs { count } } }"
 STARTED = """
 { runsOrError(filter: {statuses: [STARTED]}) { ... on Runs { results { assetSelection { path } } } } }

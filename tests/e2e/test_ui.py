@@ -17,7 +17,6 @@ query ($where: RepositorySelector!) {
   schedulesOrError(repositorySelector: $where) { ... on Schedules { results { name scheduleState { status } } } }
 }
 """
-pytestmark = pytest.mark.xdist_group("ui")
 WHERE = {"repositoryName": "__repository__", "repositoryLocationName": "sava_assets.definitions"}
 RUNS = "{ runsOrError(limit: 1) { ... on Runs { results { status assetSelection { path } } } } }"
 GROUPS = ("reference", "test", "training", "valuation", "curation")
