@@ -4,11 +4,12 @@
     o_image = (1 − λ) a (e^{(1 − a) s} − 1) / π₀   excess of the pool over clean images, from the mixture
                                                    p ~ λ U(0, 1) + (1 − λ) Beta(a, 1), π₀ = λ + (1 − λ) a
                                                    (Pounds & Morris 2003)
-    o_label = e^{margin in nats} ω / ((C − 1)(1 − ω))       ω = share of wrong labels among good images, by EM
-                                                           (Saerens et al. 2002)
+    o_label = o_other ω / ((C − 1)(1 − ω))                 o_other = odds of all other labels together
+                                                           (`sava_ops.decomposition`), ω = share of wrong labels
+                                                           among good images, by EM (Saerens et al. 2002)
     evidence = log(1 + o_image) + log(1 + o_label)
 
-Ours. Where the pool's images are like the reference's, o_image is near 0 and the evidence ranks as the margin does;
+Ours. Where the pool's images are like the reference's, o_image is near 0 and the evidence ranks as o_other does;
 where its labels are right, o_label is; what is odd in both adds up. What the images of a pool have in common is not
 held against them: their lower quartile is brought to that of the clean ones first, if it lies above.
 """
@@ -43,27 +44,25 @@ class Side(NamedTuple):
 
     foreign: Float[np.ndarray, " n"]
     """How foreign the image is to transport under its best label, and to a classifier that tells the sides apart."""
-    label_values: Float[np.ndarray, " n"]
-    """How much less another label costs."""
+    label_odds: Float[np.ndarray, " n"]
+    """How much likelier another label is, all others together, nats."""
 
 
-def weigh(
-    pool: Side, clean: Side, weights: Float[np.ndarray, " h"], *, nat: float, other_labels: int
-) -> tuple[Evidence, Evidence]:
+def weigh(pool: Side, clean: Side, weights: Float[np.ndarray, " h"], *, other_labels: int) -> tuple[Evidence, Evidence]:
     """Evidence against the points of the pool, and against clean ones; `weights` say how many points of the pool each
     clean one stands for.
 
-    `nat` is the price of a nat of a classifier's loss, units of cost > 0; `other_labels` = C − 1.
+    `other_labels` = C − 1.
     """
     seen = _without_the_common_shift(pool.foreign, clean.foreign, weights)
     surprises = [_surprise(side, clean.foreign, weights) for side in (seen, clean.foreign)]
     fitted = _excess(surprises[0][_representatives(surprises[0])])
     odds = [_odds(s, *fitted) for s in surprises]
-    margins = [side.label_values / nat - np.log(max(other_labels, 1)) for side in (pool, clean)]
-    some = _representatives(margins[0])
-    prior = _log_odds_of_a_wrong_label(margins[0][some], 1 / (1 + odds[0][some]))
+    others = [side.label_odds - np.log(max(other_labels, 1)) for side in (pool, clean)]
+    some = _representatives(others[0])
+    prior = _log_odds_of_a_wrong_label(others[0][some], 1 / (1 + odds[0][some]))
     images = [np.log1p(own) for own in odds]
-    totals = [image + np.logaddexp(0.0, margin + prior) for image, margin in zip(images, margins, strict=True)]
+    totals = [image + np.logaddexp(0.0, other + prior) for image, other in zip(images, others, strict=True)]
     of_pool, of_clean = (Evidence(total, image) for total, image in zip(totals, images, strict=True))
     return of_pool, of_clean
 
@@ -113,12 +112,12 @@ def _odds(surprise: np.ndarray, even: float, a: float) -> np.ndarray:
     return (1 - even) * a * np.expm1((1 - a) * surprise) / (even + (1 - even) * a)
 
 
-def _log_odds_of_a_wrong_label(margins: np.ndarray, good: np.ndarray) -> float:
+def _log_odds_of_a_wrong_label(others: np.ndarray, good: np.ndarray) -> float:
     """log(ω / (1 − ω)); `good` is the probability that an image is: what a damaged one shows is not what its label
     says."""
     share = 0.1
     for _ in range(STEPS):
-        odds = margins + np.log(share / (1 - share))
+        odds = others + np.log(share / (1 - share))
         wrong = 1 / (1 + np.exp(-np.clip(odds, -700, 700)))
         share = float(np.clip(np.average(wrong, weights=good), LEAST_SHARE, MOST_SHARE))
     return float(np.log(share / (1 - share)))
