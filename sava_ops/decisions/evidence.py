@@ -5,8 +5,9 @@
                                                    p ~ λ U(0, 1) + (1 − λ) Beta(a, 1), π₀ = λ + (1 − λ) a
                                                    (Pounds & Morris 2003)
     o_label = o_other ω / ((C − 1)(1 − ω))                 o_other = odds of all other labels together
-                                                           (`sava_ops.decomposition`), ω = share of wrong labels
-                                                           among good images, by EM (Saerens et al. 2002)
+                                                           (`sava_ops.decomposition`)
+    ω         = share of wrong labels among good images: by how much they are held for wrong more often than clean
+                reference points under the same ω (as by Saerens et al. 2002, were those never held for wrong)
     evidence = log(1 + o_image) + log(1 + o_label)
 
 Ours. Where the pool's images are like the reference's, o_image is near 0 and the evidence ranks as o_other does;
@@ -18,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from scipy.special import expit
 
 TAIL = 0.9
 """Quantile of the clean points from which on their tail is exponential."""
@@ -60,7 +62,7 @@ def weigh(pool: Side, clean: Side, weights: Float[np.ndarray, " h"], *, other_la
     odds = [_odds(s, *fitted) for s in surprises]
     others = [side.label_odds - np.log(max(other_labels, 1)) for side in (pool, clean)]
     some = _representatives(others[0])
-    prior = _log_odds_of_a_wrong_label(others[0][some], 1 / (1 + odds[0][some]))
+    prior = _log_odds_of_a_wrong_label(others[0][some], 1 / (1 + odds[0][some]), others[1], weights)
     images = [np.log1p(own) for own in odds]
     totals = [image + np.logaddexp(0.0, other + prior) for image, other in zip(images, others, strict=True)]
     of_pool, of_clean = (Evidence(total, image) for total, image in zip(totals, images, strict=True))
@@ -112,14 +114,17 @@ def _odds(surprise: np.ndarray, even: float, a: float) -> np.ndarray:
     return (1 - even) * a * np.expm1((1 - a) * surprise) / (even + (1 - even) * a)
 
 
-def _log_odds_of_a_wrong_label(others: np.ndarray, good: np.ndarray) -> float:
+def _log_odds_of_a_wrong_label(
+    others: np.ndarray, good: np.ndarray, of_clean: np.ndarray, weights: np.ndarray
+) -> float:
     """log(ω / (1 − ω)); `good` is the probability that an image is: what a damaged one shows is not what its label
     says."""
     share = 0.1
     for _ in range(STEPS):
-        odds = others + np.log(share / (1 - share))
-        wrong = 1 / (1 + np.exp(-np.clip(odds, -700, 700)))
-        share = float(np.clip(np.average(wrong, weights=good), LEAST_SHARE, MOST_SHARE))
+        prior = np.log(share / (1 - share))
+        found = np.average(expit(others + prior), weights=good)
+        usual = np.average(expit(of_clean + prior), weights=weights)
+        share = float(np.clip((found - usual) / (1 - usual), LEAST_SHARE, MOST_SHARE))
     return float(np.log(share / (1 - share)))
 
 
