@@ -21,9 +21,9 @@ points held out cost less by more than chance explains: who knows a class by few
 mark that stands beside a label is not learnt. Each fold asks its own p̃, which has seen nothing of what it will judge.
 
 A small reference set, or one of other cameras, knows its classes by few images; the pool has many, most of them
-labelled right. Semi-supervised learning under label noise (Nigam et al. 2000; Sukhbaatar et al. 2015; with
-trusted data, Hendrycks et al. 2018) gets both. What an image shows, the soft labels first have from the reference set
-alone; they follow a given label only as far as p and T leave room for it. T comes from p̃: a weak classifier's own confusions
+labelled right. Semi-supervised learning under label noise (Nigam et al. 2000; Sukhbaatar et al. 2015; with trusted
+data, Hendrycks et al. 2018) gets both. What an image shows, the soft labels first have from the reference set alone;
+they follow a given label only as far as p and T leave room for it. T comes from p̃: a weak classifier's own confusions
 would look like those of the people who labelled, and p̃ has learned better; where it has not, a T that is the
 classifier's own predicts the labels of images held out no better than U does.
 
