@@ -1,7 +1,8 @@
 """`sava report` and `sava review`: the page of the last curation, and what people have decided."""
 
 from collections.abc import Iterator
-from pathlib import Path
+
+from upath import UPath
 
 from sava_assets.formats.decision_files import read_decisions
 from sava_assets.formats.names import some
@@ -19,7 +20,7 @@ def current_report(workspace: Workspace) -> Result:
     return result
 
 
-def page_in_home(workspace: Workspace) -> Path:
+def page_in_home(workspace: Workspace) -> UPath:
     """Write the page of the last curation, as it is to be now, and say where; raises BadInput where there is none."""
     from sava_assets.assets.report import write_page
 
@@ -74,5 +75,5 @@ def serve_review(workspace: Workspace, port: int) -> Iterator[str]:
         raise BadInput(f"port {port} cannot be used ({error.strerror}): choose another --port, or 0 for any") from error
     with server:
         yield f"review at {server.address}"
-        yield f"decisions go to {Path(str(folder))}; Ctrl-C ends it"
+        yield f"decisions go to {folder}; Ctrl-C ends it"
         server.serve_forever()

@@ -46,7 +46,8 @@ class Pinned:
 
     @classmethod
     def of(cls, home: Home) -> "Pinned":
-        return cls(home, home.knobs, RememberingStore(home.store.root))
+        knobs = home.knobs
+        return cls(home, knobs, RememberingStore(home.folder(knobs.store)))
 
     def folder(self, path: str) -> UPath:
         return self.home.folder(path)
@@ -65,7 +66,8 @@ class Look(Pinned):
 
     @classmethod
     def of(cls, home: Home) -> "Look":
-        return cls(home, home.knobs, LookStore(home.store.root))
+        knobs = home.knobs
+        return cls(home, knobs, LookStore(home.folder(knobs.store)))
 
     def folder(self, path: str) -> UPath:
         if path not in self._places:
