@@ -38,11 +38,13 @@ class Home(Protocol):
 
 @dataclass(frozen=True)
 class Pinned:
-    """A home as one run sees it: settings and upstream results read once, so what is read is what names the result."""
+    """A home as one run sees it: settings and upstream results read once, so what is read is what names the result; on
+    object stores every place is listed once."""
 
     home: Home
     knobs: Knobs
     store: Store
+    _places: dict[str, UPath] = field(default_factory=dict)
 
     @classmethod
     def of(cls, home: Home) -> "Pinned":
@@ -50,7 +52,9 @@ class Pinned:
         return cls(home, knobs, RememberingStore(home.folder(knobs.store)))
 
     def folder(self, path: str) -> UPath:
-        return self.home.folder(path)
+        if path not in self._places:
+            self._places[path] = listed(self.home.folder(path))
+        return self._places[path]
 
     @cached_property
     def landed(self) -> Landed:
@@ -59,20 +63,14 @@ class Pinned:
 
 @dataclass(frozen=True)
 class Look(Pinned):
-    """A home as one look sees it: every place, and every folder of the store, is listed once."""
+    """A home as one look sees it: every folder of the store is listed once, too."""
 
     store: LookStore
-    _places: dict[str, UPath] = field(default_factory=dict)
 
     @classmethod
     def of(cls, home: Home) -> "Look":
         knobs = home.knobs
         return cls(home, knobs, LookStore(home.folder(knobs.store)))
-
-    def folder(self, path: str) -> UPath:
-        if path not in self._places:
-            self._places[path] = listed(self.home.folder(path))
-        return self._places[path]
 
 
 def landing_of(home: Home) -> Landed:

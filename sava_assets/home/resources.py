@@ -6,7 +6,7 @@ import os
 import re
 import reprlib
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -173,7 +173,7 @@ class Knobs(BaseModel):
 
 @dataclass(frozen=True)
 class Workspace:
-    """A home in a folder or on an object store: `sava.yaml`, `landing/`, `reference/`, `test/`, `store/`, `curated/`."""
+    """A home, in a folder or on an object store."""
 
     home: str
 
@@ -182,8 +182,9 @@ class Workspace:
         # Absolute: of a relative path with a colon, libraries take the first part for a protocol.
         return opened(self.home) if is_address(self.home) else UPath(Path(self.home).absolute())
 
-    @property
+    @cached_property
     def store(self) -> Store:
+        """Where it was when it was first asked for: a process that runs on keeps it."""
         return Store(self.folder(self.knobs.store))
 
     @property
