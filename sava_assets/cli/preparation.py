@@ -70,11 +70,17 @@ def home_at(home: str | Path) -> Workspace:
     """The home at a path or an address, whether or not there is one yet. Raises BadInput where none can be, and for a
     place of it on an object store that cannot be reached."""
     workspace = _named(home)
-    knobs = workspace.knobs  # read there, so that a home out of reach says so
+    _in_reach(workspace)
+    return workspace
+
+
+def _in_reach(workspace: Workspace) -> Knobs:
+    """The settings, read where they lie: a home out of reach says so here, and a place that they name."""
+    knobs = workspace.knobs
     for name in WRITTEN:
         if is_address(place := knobs.value(name)):
             refuse_out_of_reach(workspace.folder(place))
-    return workspace
+    return knobs
 
 
 def _named(home: str | Path) -> Workspace:
@@ -94,8 +100,8 @@ def _named(home: str | Path) -> Workspace:
 
 def existing_home(home: str | Path) -> Workspace:
     """The home at a path or an address. Raises BadInput like `home_at`, and where there is none."""
-    workspace = home_at(home)
-    if not workspace.root.is_dir():
+    workspace = _named(home)
+    if not _in_reach(workspace).model_fields_set and not workspace.root.is_dir():
         raise BadInput(f"the home folder {home} does not exist: run `sava demo` or `sava curate` first")
     return workspace
 

@@ -6,6 +6,7 @@ from upath import UPath
 
 from sava_assets.formats.decision_files import read_decisions
 from sava_assets.formats.names import some
+from sava_assets.freshness.sources import Home
 from sava_assets.home.resources import Workspace
 from sava_assets.home.result import Result
 from sava_assets.review.verdicts import resolved
@@ -39,17 +40,17 @@ def reported(workspace: Workspace) -> Iterator[str]:
     yield from decided(workspace)
 
 
-def decided(workspace: Workspace) -> Iterator[str]:
+def decided(home: Home) -> Iterator[str]:
     """What people have decided so far, with its contradictions; nothing where they have not."""
     try:
-        verdicts = resolved(read_decisions(workspace.folder(workspace.knobs.decisions)))
+        verdicts = resolved(read_decisions(home.folder(home.knobs.decisions)))
     except BadInput as fault:  # pruned_dataset fails for this reason; who only looks is told
         yield f"decisions: {fault}"
         return
     if not verdicts.standing:
         return
     who = {decision.who for decision in verdicts.standing.values()}
-    pruned = workspace.store.current("pruned_dataset")
+    pruned = home.store.current("pruned_dataset")
     elsewhere = pruned.numbers.get("decisions_not_in_pool", 0) if pruned else 0
     away = f"; {elsewhere:,} of them were not in the pool of the last curation" if elsewhere else ""
     yield f"decisions: on {len(verdicts.standing):,} images by {some(who)}{away}"

@@ -103,6 +103,10 @@ class Store:
         """Without its manifest a result does not exist: what is damaged is due, and is written anew."""
         remove(self.root / "results" / result.asset / result.key / "manifest.json")
 
+    def written(self, result: Result) -> float:
+        """When a result was finished, in seconds since the epoch."""
+        return (self.root / "results" / result.asset / result.key / "manifest.json").stat().st_mtime
+
     def current(self, asset: str, shard: str | None = None) -> Result | None:
         """What the asset produced last."""
         pointer = self.read_json(_pointer("current", asset, shard))

@@ -10,12 +10,14 @@ from upath import UPath
 
 from sava_assets.cli.accounts import accounts
 from sava_assets.freshness import sources
+from sava_assets.freshness.drift import calibration_drift
 from sava_assets.freshness.rules import RULES
 from sava_assets.freshness.survey import Survey
 from sava_assets.home import look
 from sava_assets.home.places import content, remove
 from sava_assets.home.resources import Workspace
 from sava_assets.home.store import put_file
+from tests.sava_assets.cli.test_cli import sava
 from tests.sava_assets.freshness.test_look import VERSION, whole_home
 
 pytestmark = pytest.mark.xdist_group("s3")
@@ -53,6 +55,7 @@ def states(workspace: Workspace) -> list[str]:
     survey = Survey.landed(workspace)
     found = [f"{state.status} {state.title}: {state.reason}" for state in survey.all() if state.status != "fresh"]
     accounts(survey)
+    assert calibration_drift(survey.home, survey.shards)
     return found
 
 
@@ -79,6 +82,17 @@ def test_a_look_with_nothing_due_takes_the_same_few_requests(homes, counted, mon
         found[shards] = made
     assert found[SHARDS[0]].total() == found[SHARDS[1]].total() <= MOST, found[SHARDS[1]]
     assert not [line for made in found.values() for line in made if line.startswith(("PUT", "POST", "DELETE"))]
+
+
+def test_the_whole_command_takes_as_few(homes, counted):
+    found = {}
+    for shards, workspace in homes.items():
+        with counted() as made:
+            code, said = sava("status", "--home", workspace.home)
+        assert code == 0
+        assert "results are fresh" in said
+        found[shards] = made
+    assert found[SHARDS[0]].total() == found[SHARDS[1]].total() <= MOST, found[SHARDS[1]]
 
 
 def test_a_tick_of_the_automation_takes_as_few(homes, counted):
