@@ -182,9 +182,13 @@ class Workspace:
         # Absolute: of a relative path with a colon, libraries take the first part for a protocol.
         return opened(self.home) if is_address(self.home) else UPath(Path(self.home).absolute())
 
-    @cached_property
+    @property
     def store(self) -> Store:
         """Where it was when it was first asked for: a process that runs on keeps it."""
+        return self._store
+
+    @cached_property
+    def _store(self) -> Store:
         return Store(self.folder(self.knobs.store))
 
     @property
