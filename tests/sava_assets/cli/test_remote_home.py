@@ -1,13 +1,17 @@
 """A home, a store or published data on an object store, from the command line: what is refused, before anything is
 written."""
 
+import json
+
 import pytest
 
 from sava_assets.cli.preparation import existing_home, prepare_home
+from sava_assets.formats.decision_files import read_decisions
 from sava_assets.home.places import content, put_object
 from sava_assets.home.store import put_file
+from sava_assets.review.served import save_decisions
 from sava_ops import BadInput
-from tests.sava_assets.cli.test_cli import refused
+from tests.sava_assets.cli.test_cli import refused, sava
 
 pytestmark = pytest.mark.xdist_group("s3")
 LOCAL = {
@@ -136,3 +140,26 @@ def test_folders_that_are_not_there_are_named(home):
     with pytest.raises(BadInput, match=r"the landing folder s3://.*/nothing does not exist: create it"):
         prepare_home(str(home), {"landing": "nothing"})
     assert not (home / "sava.yaml").exists()
+
+
+@pytest.mark.parametrize("command", ["ui", "serve"])
+def test_dagster_is_told_the_address(home, monkeypatch, tmp_path, command):
+    put_file(home / "sava.yaml", b"settle_seconds: 1\n")
+    begun = {}
+    monkeypatch.setattr("os.execve", lambda _, __, environment: begun.update(environment))
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    assert sava(command, "--home", home) == (0, "")
+    assert begun["SAVA_HOME"] == str(home)
+    assert begun["DAGSTER_HOME"] == str(tmp_path / "dagster")
+    assert begun.get("SAVA_AUTOMATION") == {"ui": None, "serve": "1"}[command]
+
+
+def test_what_people_decide_is_saved_there(home):
+    decision = {"pixel_hash": "0" * 64, "decision": "drop", "when": "2026-01-31T18:05:00Z", "who": "me"}
+    said = save_decisions(home / "decisions", json.dumps([decision]).encode())
+    assert said.startswith("1 decisions in decisions/review-")
+    (found,) = read_decisions(home / "decisions")
+    assert (found.pixel_hash, found.decision, found.who) == ("0" * 64, "drop", "me")
+    table = f"pixel_hash,decision,when,who\n{'1' * 64},keep,2026-02-01T00:00:00Z,me\n"
+    put_file(home / "decisions" / "table.csv", table.encode())
+    assert [each.decision for each in read_decisions(home / "decisions")] == ["drop", "keep"]
