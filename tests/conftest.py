@@ -1,10 +1,14 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jaxtyping
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from tests.object_store import ObjectStore
 
 # The suite runs in as many processes as there are processors: threads of torch would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -21,6 +25,15 @@ def untyped() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="session")
+def object_store() -> Iterator["ObjectStore"]:
+    """One server for all tests that need it, which share a process (`xdist_group("s3")`)."""
+    from tests.object_store import running
+
+    with running() as store:
+        yield store
 
 
 @pytest.fixture(scope="session")

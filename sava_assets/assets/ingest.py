@@ -52,10 +52,10 @@ def reference_images(run: Run) -> Output:
     """The clean images. `role` says which ones train the encoder and which ones judge: never the same."""
     knobs = run.knobs
     with _images(run) as images:
-        found = _ingest(run, images, run.workspace.folder(knobs.reference), prefix="reference/")
+        found = _ingest(run, images, run.pinned.folder(knobs.reference), prefix="reference/")
         trains = np.zeros(len(found.points), dtype=bool)
         if knobs.clean_train:
-            other = _ingest(run, images, run.workspace.folder(knobs.clean_train), prefix="clean_train/")
+            other = _ingest(run, images, run.pinned.folder(knobs.clean_train), prefix="clean_train/")
             found = _joined([found, other])
             trains = np.append(trains, np.ones(len(found.points) - len(trains), dtype=bool))
         elif knobs.encoder.source == "train":
@@ -68,13 +68,13 @@ def reference_images(run: Run) -> Output:
 def test_images(run: Run) -> Output:
     """The images on which accuracy is reported, and nothing else."""
     with _images(run) as images:
-        found = _ingest(run, images, run.workspace.folder(run.knobs.test or ""), prefix="test/")
+        found = _ingest(run, images, run.pinned.folder(run.knobs.test or ""), prefix="test/")
     return _output(run, found)
 
 
 def ingest_shard(run: Run) -> Output:
     """Images and further columns of the run's shard."""
-    path, prefix = shards_of(run.workspace)[run.shard or ""], f"{run.shard}/"
+    path, prefix = shards_of(run.pinned)[run.shard or ""], f"{run.shard}/"
     with _images(run) as images:
         found = _ingest(run, images, path, prefix=prefix)
     names = [name.removeprefix(prefix) for name in found.points["id"].to_pylist()]

@@ -1,13 +1,13 @@
 """The page of a curation: every flagged image beside the reference images that it was judged by."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import numpy as np
 import pyarrow as pa
 import torch
+from upath import UPath
 
 from sava_assets.assets.pixels import encoded
 from sava_assets.formats.columns import places_of
@@ -16,6 +16,7 @@ from sava_assets.freshness.limits import HELD, judged
 from sava_assets.freshness.overlap import valued
 from sava_assets.freshness.proof import ACCURACIES, SETS, is_of
 from sava_assets.freshness.snapshots import snapshots
+from sava_assets.home.places import content
 from sava_assets.home.resources import Workspace
 from sava_assets.home.result import Output, Result, bytes_file, table_file
 from sava_assets.home.store import put_file
@@ -79,13 +80,17 @@ def curation_report(run: Run) -> Output:
     )
 
 
-def write_page(workspace: Workspace, result: Result) -> Path:
+def write_page(workspace: Workspace, result: Result) -> UPath:
     """Write the page of this result, with the history as it is now, into the home; returns where it is."""
     target = workspace.root / PAGE
-    content = page_of(workspace, result, served=False)
-    if not target.exists() or target.read_bytes() != content:
-        put_file(target, content)
-    return Path(str(target))
+    made = page_of(workspace, result, served=False)
+    try:
+        known = content(target)
+    except FileNotFoundError:
+        known = None
+    if known != made:
+        put_file(target, made)
+    return target
 
 
 def page_of(workspace: Workspace, result: Result, *, served: bool) -> bytes:

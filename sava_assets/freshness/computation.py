@@ -240,8 +240,8 @@ def _failures_recorded(workspace: Workspace, name: str) -> Iterator[_Attempt]:
 
 
 def _run(name: str, shard: str | None, shards: list[str], workspace: Workspace, log: Any) -> Run:
-    seen = look(name, workspace, shard)
     pinned = Pinned.of(workspace)
+    seen = look(name, pinned, shard)
     named = inputs(name, pinned, shards, shard)
     for upstream in RULES[name].pinned:  # what does not name the result is read as it was then, too
         upstream_results(name, upstream, pinned, shards, shard)
@@ -287,7 +287,7 @@ def _computed(run: Run, compute: Callable[[Any], Output]) -> Output:
 
 
 def _refuse_changed(run: Run, error: Exception | None = None) -> None:
-    if run.seen and look(run.asset, run.workspace, run.shard) != run.seen:
+    if run.seen and look(run.asset, Pinned.of(run.workspace), run.shard) != run.seen:
         raise BadInput(f"{run.title} changed while it was read: run it again when its writer has finished") from error
 
 

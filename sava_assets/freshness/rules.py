@@ -151,7 +151,8 @@ PROOF = ("test_images", *PROBED, TRAINED)
 
 def wanted(home: Home) -> list[str]:
     """The assets of a home, in the order data flows."""
-    return [asset for asset in RULES if asset not in PROOF or has_test_set(home)]
+    tested = has_test_set(home)
+    return [asset for asset in RULES if tested or asset not in PROOF]
 
 
 def has_test_set(home: Home) -> bool:

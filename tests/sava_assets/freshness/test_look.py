@@ -18,7 +18,7 @@ from sava_assets.freshness.survey import Survey
 from sava_assets.home import look
 from sava_assets.home.listed import listed
 from sava_assets.home.publication import Publication
-from sava_assets.home.resources import CURATED, Workspace
+from sava_assets.home.resources import Workspace
 from sava_assets.home.result import Output, bytes_file
 from tests.sava_assets.freshness.stored_home import unpack
 from tests.sava_assets.homes import copy_of
@@ -73,7 +73,7 @@ def whole_home(folder: Path, shards: int) -> Workspace:
         files.cp_file(f"/{folder.name}/landing/first.parquet", f"/{folder.name}/landing/{name}.parquet")
     files.rm(f"/{folder.name}/landing/first.parquet")
     workspace = Workspace(home=f"memory://{folder.name}")
-    publication = Publication(workspace.folder(CURATED))
+    publication = Publication(workspace.curated)
     publication.write(VERSION, [("points.parquet", bytes_file(b"points"))], {})
     publication.release(VERSION)
     for asset in wanted(workspace):

@@ -4,6 +4,7 @@ import pytest
 import torch
 from upath import UPath
 
+from sava_assets.freshness.sources import Look, Pinned
 from sava_assets.home.resources import Knobs, Workspace, read_knobs
 from sava_ops import BadInput, ValuationConfig
 from sava_ops.decisions.pruning import PruneRule
@@ -101,6 +102,35 @@ def test_folders_are_relative_to_the_home_unless_absolute_or_remote(tmp_path):
     assert str(workspace.folder("memory://bucket/x")) == "memory://bucket/x"
     for name in ("s3:/x", "data:,x", "memory:x", "../x"):  # no addresses, though they begin like some
         assert str(workspace.folder(name)) == str(tmp_path / name)
+
+
+@pytest.mark.parametrize("home", ["local", "memory"])
+def test_results_and_what_is_published_may_lie_elsewhere(tmp_path, home):
+    home = str(tmp_path / "home") if home == "local" else f"memory://{tmp_path.name}/home"
+    assert str(Workspace(home=home).store.root) == f"{home}/store"
+    assert str(Workspace(home=home).curated) == f"{home}/curated"
+    settings = Workspace(home=home).root / "sava.yaml"
+    settings.parent.mkdir(parents=True, exist_ok=True)
+    settings.write_bytes(f"store: memory://other/store\ncurated: {tmp_path}/shown\n".encode())
+    there = Workspace(home=home)
+    assert str(there.store.root) == "memory://other/store"
+    assert not there.store.is_local
+    assert str(there.curated) == f"{tmp_path}/shown"
+    assert str(Look.of(there).store.root) == str(Pinned.of(there).store.root) == "memory://other/store"
+    settings.write_bytes(b"store: results\n")
+    assert str(there.store.root) == "memory://other/store"  # it works there
+    assert str(Workspace(home=home).store.root) == f"{home}/results"
+
+
+def test_settings_are_read_anew_when_they_changed(tmp_path):
+    (tmp_path / "sava.yaml").write_text("settle_seconds: 1")
+    workspace = Workspace(home=str(tmp_path))
+    first = workspace.knobs
+    assert workspace.knobs is first
+    (tmp_path / "sava.yaml").write_text("settle_seconds: 2")
+    assert workspace.knobs.settle_seconds == 2
+    (tmp_path / "sava.yaml").unlink()
+    assert workspace.knobs == Knobs()
 
 
 def test_device_is_what_is_there(tmp_path, monkeypatch):
