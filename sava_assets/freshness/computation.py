@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from sava_assets.formats.names import shown
 from sava_assets.freshness.condition import automation_condition
 from sava_assets.freshness.rules import RULES, SHARDS_NAME, inputs, key, look, set_aside, upstream_results
 from sava_assets.freshness.sources import Pinned
+from sava_assets.freshness.workers import Workers, workers_of
 from sava_assets.home.failures import described
 from sava_assets.home.ownership import owned
 from sava_assets.home.reading import reading
@@ -71,10 +73,16 @@ class Run:
         """As logs and terminals may show it."""
         return self.asset if self.shard is None else f"{self.asset}[{shown(self.shard)}]"
 
+    @cached_property
+    def workers(self) -> Workers:
+        """Who works on the pieces of a large computation."""
+        return workers_of(self.knobs.workers, self.knobs.device, lambda: self.workspace.device)
+
     @property
     def content_version(self) -> str | None:
-        """Data version of what depends on rounding: on the CPU its bytes (None), on a GPU its inputs."""
-        return None if self.workspace.device == "cpu" else self.key
+        """Data version of what depends on rounding: its bytes (None), or its inputs where a GPU or a processor unlike
+        this one had a part in it."""
+        return self.key if self.workspace.device != "cpu" or self.workers.unlike else None
 
     @property
     def rule_and_knobs(self) -> dict[str, Any]:

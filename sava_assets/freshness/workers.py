@@ -9,6 +9,7 @@ in order, and no more than `ahead` pieces for each worker are under way. The onl
 import logging
 import os
 import signal
+import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,6 +28,7 @@ Made = TypeVar("Made")
 
 RETRIES = 3
 """Of a piece whose worker died."""
+CONNECTION_SECONDS = 10
 
 
 class Workers(Protocol):
@@ -120,19 +122,34 @@ def connected(address: str) -> Any:
 
     if ray.is_initialized():
         return ray
+    _refuse_deaf(address)
     own = {"_node_ip_address": "127.0.0.1", "include_dashboard": False} if address == "local" else {}
     interrupted = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise BadInput(
-            f"no Ray cluster can be reached at `workers.address` {address!r} ({in_words(error)}): start one with "
-            "`ray start --head`, or set it to local"
-        ) from error
+        raise _unreachable(address, error) from error
     finally:
         if threading.current_thread() is threading.main_thread():  # Ray's own would end the process without a word
             signal.signal(signal.SIGTERM, interrupted)
     return ray
+
+
+def _refuse_deaf(address: str) -> None:
+    """Ray would try for a minute."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    try:
+        if host:
+            socket.create_connection((host, int(port)), timeout=CONNECTION_SECONDS).close()
+    except OSError as error:
+        raise _unreachable(address, error) from error
+
+
+def _unreachable(address: str, error: Exception) -> BadInput:
+    return BadInput(
+        f"no Ray cluster can be reached at `workers.address` {address!r} ({in_words(error)}): start one with `ray "
+        "start --head`, or set it to local"
+    )
 
 
 def _slots(nodes: Sequence[dict[str, Any]], cpus: int, gpus: int) -> int:

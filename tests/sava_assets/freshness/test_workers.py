@@ -1,6 +1,7 @@
 """Who works on the pieces of a computation: in this process, and on a Ray cluster as far as it needs none."""
 
 import operator
+import socket
 import sys
 from types import SimpleNamespace
 
@@ -184,6 +185,19 @@ def test_without_ray_it_is_a_sentence(monkeypatch):
         BadInput, match=r"^`workers.backend` is ray, which is not installed: install sava-assets\[ray\], "
     ):
         next(on_ray().map(operator.add, 0, range(10)))
+
+
+@pytest.mark.parametrize("kind", ["", "ray://"])
+def test_an_address_where_nobody_listens_is_a_sentence(kind):
+    pytest.importorskip("ray", reason="Ray is not installed")
+    with socket.socket() as bound:  # and listens not
+        bound.bind(("127.0.0.1", 0))
+        address = f"{kind}127.0.0.1:{bound.getsockname()[1]}"
+        sentence = (
+            f"^no Ray cluster can be reached at `workers.address` '{address}' .Connection refused.: start one with"
+        )
+        with pytest.raises(BadInput, match=sentence):
+            next(on_ray(address=address).map(operator.add, 0, range(10)))
 
 
 def never() -> str:
