@@ -180,7 +180,7 @@ def _fetched(ray: Any, piece: Any) -> tuple[str, Any]:
         ) from error
     # Outside of the handler, or it would be told as a consequence of Ray's.
     cause = failed.cause
-    cause.add_note(f"in a Ray worker:\n{failed.traceback_str}")
+    cause.add_note(f"in a Ray worker:\n{failed}")
     raise cause
 
 
