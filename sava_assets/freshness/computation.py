@@ -1,6 +1,7 @@
 """How every asset runs: name the result, look in the store, compute only if it is not there, report."""
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -35,7 +36,8 @@ COMPUTE = {
     *("encoder", "embeddings", "reference_embeddings", "label_distances", "batch_ot"),
     *("test_embeddings", "probe_accuracy", "classifier_accuracy"),
 }
-"""Assets that want the processor or GPU for themselves; Dagster runs one such run at a time."""
+"""Assets that want the processor or GPU for themselves: the pool "compute", whose limit is the number of GPUs. Without
+a limit of its own, Dagster runs one such run at a time."""
 SHARDS = dg.DynamicPartitionsDefinition(name=SHARDS_NAME)
 _LOG_SECONDS = 10
 _reporter: ContextVar[Reporter | None] = ContextVar("reporter", default=None)
@@ -138,6 +140,16 @@ def reporting(reporter: Reporter) -> Iterator[None]:
         _reporter.reset(token)
 
 
+def backfill_policy(shards_per_run: str | None) -> dg.BackfillPolicy:
+    """Of the shards that the UI is asked for: all in one run, or so many in each, for several workers. Raises BadInput
+    for what is no number."""
+    if not shards_per_run:
+        return dg.BackfillPolicy.single_run()
+    if not re.fullmatch(r"[1-9]\d{0,5}", shards_per_run, re.ASCII):
+        raise BadInput(f"SAVA_SHARDS_PER_RUN is {shards_per_run!r}: it must be a whole number from 1")
+    return dg.BackfillPolicy.multi_run(int(shards_per_run))
+
+
 def _check(run: Run, result: Result) -> None:
     run.workspace.store.check(result)
 
@@ -170,7 +182,7 @@ def computed(
             automation_condition=automation_condition(),
             pool="compute" if name in COMPUTE else None,
             owners=["team:curation"],
-            backfill_policy=dg.BackfillPolicy.single_run() if rule.sharded else None,
+            backfill_policy=backfill_policy(os.environ.get("SAVA_SHARDS_PER_RUN")) if rule.sharded else None,
         )
         def asset(context: dg.AssetExecutionContext, workspace: Home) -> dg.MaterializeResult:
             shards = list(context.instance.get_dynamic_partitions(SHARDS_NAME))
