@@ -6,7 +6,7 @@ FUZZ ?= 10000
 SOAK ?= 50
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo cifar10 benchmark sensitivity study incremental bench million million-images memory publication neighbour ui serve lineage page check quick test fuzz soak audit lint clean
+.PHONY: help setup demo cifar10 benchmark sensitivity study incremental bench million million-images memory publication neighbour workers ui serve lineage page check quick test fuzz soak audit lint clean
 
 help:            ## list the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## /make \1\t/' | expand -t 20
@@ -50,6 +50,9 @@ publication: setup  ## time and memory of publishing a shard with more than 2 Gi
 
 neighbour: setup  ## the same valuation quiet, beside one and beside two busy processes; 5 minutes
 	.venv/bin/python benchmarks/neighbour.py
+
+workers: setup   ## what Ray adds to a grid of 200,000 points on the same processors; needs Ray; 5 minutes
+	.venv/bin/python benchmarks/workers.py
 
 ui: setup        ## Dagster UI on 127.0.0.1:3000; HOME_FOLDER=data/demo
 	.venv/bin/sava ui --home $(HOME_FOLDER)

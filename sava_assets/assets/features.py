@@ -1,9 +1,6 @@
 """From images to features."""
 
-from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import islice
-from math import gcd
 
 import numpy as np
 import pyarrow as pa
@@ -11,14 +8,15 @@ import torch
 from jaxtyping import Float16, Int64
 from torch import Tensor
 
-from sava_assets.assets.pixels import DECODED_AT_ONCE, decoded, pixel_file
+from sava_assets.assets.embedding import Embedder, embedded
+from sava_assets.assets.pixels import pixel_file
 from sava_assets.formats.columns import codes_of, places_of
 from sava_assets.freshness.computation import Run, computed, log_work, sound_tensors
 from sava_assets.home.resources import EncoderKnobs
 from sava_assets.home.result import Output, Result, digest, table_file, tensor_file
 from sava_assets.home.store import EMBEDDING_BLOCKS
 from sava_ops.errors import BadInput
-from sava_ops.images.encoder import FEATURES, Encoder, embed, load_encoder, save_encoder, train_encoder
+from sava_ops.images.encoder import FEATURES, Encoder, load_encoder, save_encoder, train_encoder
 from sava_ops.ot.cost import moments
 
 IMAGES_AT_ONCE = 4_096
@@ -71,19 +69,6 @@ def _make_encoder(run: Run, knobs: EncoderKnobs) -> Encoder:
     )
 
 
-_encoders: dict[str, Encoder] = {}
-
-
-def stored_encoder(result: Result) -> Encoder:
-    """The encoder of a result; many shards in one process load it once."""
-    stored = result.files["encoder.safetensors"]
-    if stored.sha256 not in _encoders:
-        result.check()
-        _encoders.clear()
-        _encoders[stored.sha256] = load_encoder(str(stored.path))
-    return _encoders[stored.sha256]
-
-
 def embed_set(run: Run, images: Result, role: str | None = None) -> Output:
     """Features (n, 512) in half precision, and the ids and labels that belong to them."""
     points, rows = _of_role(images, role)
@@ -112,10 +97,9 @@ def _features(run: Run, images: Result, rows: Int64[np.ndarray, " n"]) -> Float1
         if stored := sound_tensors(run, EMBEDDING_BLOCKS, key):
             features[start : start + IMAGES_AT_ONCE] = stored["features"]
             del blocks[start]
-    made = _embedded(run, images, list(blocks.values()))
+    embedder = Embedder(images, run.read("encoder"), run.workers.device)
     done = len(rows) - sum(map(len, blocks.values()))
-    for start in blocks:
-        block = next(made)
+    for start, block in zip(blocks, run.workers.map(embedded, embedder, blocks.values()), strict=True):
         features[start : start + IMAGES_AT_ONCE] = block
         if start in keys:
             output = Output({"tensors.safetensors": tensor_file({"features": block})})
@@ -124,16 +108,6 @@ def _features(run: Run, images: Result, rows: Int64[np.ndarray, " n"]) -> Float1
         done += len(block)
         run.progress(done, len(rows))
     return features
-
-
-def _embedded(run: Run, images: Result, blocks: Sequence[np.ndarray]) -> Iterator[Tensor]:
-    """Features of each block of rows."""
-    made = stored_encoder(run.read("encoder"))
-    size, at_once = made.input_format.image_size, gcd(DECODED_AT_ONCE, IMAGES_AT_ONCE)
-    pieces = decoded(images, size=size, rows=np.concatenate(blocks), at_once=at_once)
-    for block in blocks:
-        own = islice(pieces, -(-len(block) // at_once))
-        yield torch.cat([embed(made, pixels, device=run.workspace.device).half() for pixels in own])
 
 
 def _of_role(images: Result, role: str | None) -> tuple[pa.Table, np.ndarray]:

@@ -18,6 +18,7 @@ from upath import UPath
 from sava_assets.home.outgoing import STRICT, GateKnobs, NotifyKnobs
 from sava_assets.home.places import content, is_address, opened
 from sava_assets.home.store import Store
+from sava_assets.home.worker_knobs import WorkerKnobs
 from sava_ops.config import ValuationConfig
 from sava_ops.decisions.pruning import PruneRule
 from sava_ops.errors import BadInput
@@ -162,6 +163,7 @@ class Knobs(BaseModel):
     notify: NotifyKnobs = NotifyKnobs()
     review: ReviewKnobs = ReviewKnobs()
     study: StudyKnobs = StudyKnobs()
+    workers: WorkerKnobs = WorkerKnobs()
 
     def value(self, dotted: str) -> Any:
         """The knob of this dotted name, as JSON: what the store gives back of a result's inputs is equal to it."""

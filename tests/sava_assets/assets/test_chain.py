@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 from upath import UPath
 
-from sava_assets.assets import features
+from sava_assets.assets import embedding, features
 from sava_assets.cli import runner
 from sava_assets.cli.runner import curate, dagster_instance
 from sava_assets.formats.demo_sets import Labelled
@@ -516,7 +516,7 @@ def test_an_interrupted_embedding_goes_on_from_its_last_block(curated, tmp_path,
     undisturbed = workspace.store.current("embeddings", "first")
     shutil.rmtree(str(workspace.store.root / "results" / "embeddings" / undisturbed.key))
     embedded: list[int] = []
-    embed = features.embed
+    embed = embedding.embed
 
     def failing(encoder, images, *, device):
         if len(embedded) == 2:
@@ -526,7 +526,7 @@ def test_an_interrupted_embedding_goes_on_from_its_last_block(curated, tmp_path,
         return embed(encoder, images, device=device)
 
     monkeypatch.setattr(features, "IMAGES_AT_ONCE", 16)
-    monkeypatch.setattr(features, "embed", failing)
+    monkeypatch.setattr(embedding, "embed", failing)
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions("shards", ["first", "second"])
         with pytest.raises(RuntimeError, match="power cut"):
