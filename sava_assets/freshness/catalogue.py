@@ -39,7 +39,7 @@ COLUMNS = {
     "suspicious": "whether the reference image should rather not judge",
     "copies": "images of the pool with these pixels; 1 = no other",
     "copy_labels": "labels of the copies, where they differ",
-    "keep": "whether the image is in the curated set",
+    "keep": "whether the image stays as it came",
     "action": "keep, drop, relabel, review or set_aside",
     "curated_label": "the label it is published under; null where it is left out",
     "decided_by": "the person who decided; null where the algorithm did",
