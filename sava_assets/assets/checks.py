@@ -105,9 +105,10 @@ def classes_apart(workspace: Home) -> dg.AssetCheckResult:
 @dg.asset_check(asset="reference_embeddings")
 def enough_reference_points(workspace: Home) -> dg.AssetCheckResult:
     """There are enough reference images to judge each class, and to flag images at the false-discovery rate."""
-    labels = workspace.store.require("reference_embeddings").table("points.parquet", ["label"])["label"]
+    embedded = workspace.store.require("reference_embeddings")
+    labels = embedded.table("points.parquet", ["label"])["label"]
     counts = {row["values"]: row["counts"] for row in labels.value_counts().to_pylist()}
-    judges = Judges(counts, workspace.knobs)
+    judges = Judges(counts, workspace.knobs, promoted=embedded.numbers.get("promoted", 0))
     return dg.AssetCheckResult(
         passed=judges.enough,
         severity=dg.AssetCheckSeverity.WARN,
@@ -246,8 +247,8 @@ def _read_by(workspace: Workspace, made: Result) -> Iterator[tuple[str, Result]]
 def _guarded(workspace: Workspace, made: Result, *, fault: str, metadata: dict[str, float]) -> dg.AssetCheckResult:
     """The outcome of a blocking check. Dagster lets nothing of the same run follow what failed; that nothing of a later
     run does, whoever asks for it, takes the result away: it counts as failed, and is tried again as such."""
+    told = f"{fault}: run it again, and if it stays, report it"
     if fault:
-        told = f"{fault}: run it again, and if it stays, report it"
         workspace.store.forget(made)
         workspace.store.set_failure(made.asset, None, made.key, told)
     return dg.AssetCheckResult(passed=not fault, description=told if fault else None, metadata=metadata)

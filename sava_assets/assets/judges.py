@@ -29,6 +29,8 @@ class Judges:
 
     counts: Mapping[str, int]
     knobs: Knobs
+    promoted: int = 0
+    """Of them, those that come from the pool: no p-value is made of them."""
 
     @property
     def total(self) -> int:
@@ -43,7 +45,11 @@ class Judges:
     def least_bad_share(self) -> float:
         """Of the pool, below which nothing is flagged, 0..1; 0 where a fixed share is cut."""
         prune = self.knobs.prune
-        return 0.0 if prune.fraction is not None else min(1.0, 1 / (prune.false_discovery_rate * (self.total + 1)))
+        return (
+            0.0
+            if prune.fraction is not None
+            else min(1.0, 1 / (prune.false_discovery_rate * (self.total - self.promoted + 1)))
+        )
 
     @property
     def enough(self) -> bool:

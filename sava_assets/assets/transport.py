@@ -15,6 +15,7 @@ from sava_assets.freshness.computation import Run, computed, log_work, sound_ten
 from sava_assets.freshness.overlap import refuse_shared_images
 from sava_assets.home.result import Output, Result, digest, table_file, tensor_file
 from sava_assets.home.store import BATCH_ROWS, STARTING_POTENTIALS
+from sava_ops.calibration import by_class
 from sava_ops.errors import BadInput
 from sava_ops.ot.cost import Points
 from sava_ops.ot.labelled_kernel import Room
@@ -101,7 +102,9 @@ class _Grid:
         self.classes: list[str] = calibrated.numbers["classes"]
         self.calibration = calibration_of(calibrated.tensors("calibration.safetensors"), run.workspace.device)
         points = points_of(run, run.read("reference_embeddings"), self.classes, side="reference")
-        self.reference_batches = self.calibration.batches(points, batch_rows(run.read("reference_batches")))
+        rows = batch_rows(run.read("reference_batches"))
+        self.reference_batches = self.calibration.batches(points, rows)
+        self.held_out_of = _given_alone(run.read("reference_embeddings"), by_class(points, rows))
         shared = ("reference_embeddings", "reference_batches", "label_distances")
         versions = [run.read(name).data_version for name in shared]
         self.name = digest([run.rule_and_knobs, self.classes, *versions])
@@ -139,7 +142,14 @@ class _Grid:
     def _computed(self, key: str, batch: Points, *, turn: int) -> BatchRow:
         config = self.run.knobs.valuation
         row = transport_row(
-            batch, self.reference_batches, self.starts, self.calibration, config, turn=turn, room=self.room
+            batch,
+            self.reference_batches,
+            self.starts,
+            self.calibration,
+            config,
+            turn=turn,
+            room=self.room,
+            held_out_of=self.held_out_of,
         )
         row = BatchRow(**{name: tensor.cpu() for name, tensor in vars(row).items()})
         self.run.workspace.store.save(BATCH_ROWS, key, Output({"tensors.safetensors": tensor_file(vars(row))}))
@@ -159,6 +169,13 @@ class _Grid:
             Output({"tensors.safetensors": tensor_file({str(j): g for j, g in enumerate(made)})}),
         )
         return made
+
+
+def _given_alone(reference: Result, rows: list[Tensor]) -> list[Tensor] | None:
+    """Places in each reference batch, of these rows, of the points that were not promoted; None where none was."""
+    promoted = reference.numbers.get("promoted", 0)
+    given = reference.numbers["points"] - promoted
+    return [(own < given).nonzero()[:, 0] for own in rows] if promoted else None
 
 
 def read_row(run: Run, key: str) -> BatchRow | None:

@@ -9,7 +9,7 @@ from sava_assets.freshness.rules import RULES
 
 EDGES = {
     "raw_images": set(),
-    "reference_images": set(),
+    "reference_images": {"raw_images", "decisions"},
     "test_images": set(),
     "encoder": {"reference_images"},
     "embeddings": {"raw_images", "encoder"},
