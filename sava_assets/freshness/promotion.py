@@ -6,6 +6,9 @@ from which p-values and the false-discovery rate come, are those of the referenc
 ones. These are no random sample of clean images (a wrong label that is found and mended is an easy image, a right one
 that was flagged a hard one), so among the held-out ones they would move the rate to either side.
 
+A quarter of all images, by lot, is never promoted: the sample that measures the false-discovery rate is then of these.
+Of the flagged images that people looked at, the clean ones would else be gone from it.
+
 A promoted image adds to a class of the reference set and makes none; it is no image of the test set, and none that the
 reference set has. It stays while it is in the pool, and while the decision holds.
 """
@@ -19,6 +22,7 @@ import pyarrow.compute as pc
 from sava_assets.formats.decision_files import PersonDecision, decisions_version, read_decisions, standing
 from sava_assets.freshness.sources import Home
 from sava_assets.home.result import Result
+from sava_ops.decisions.audit import is_audited
 from sava_ops.errors import BadInput
 
 PROMOTED = "promoted"
@@ -44,24 +48,25 @@ def confirmed(home: Home, shards: Sequence[str], *, proven: bool) -> dict[str, d
             "`review.promote` takes confirmed images out of the pool that they judge, and `overlap` is refuse: take "
             "one of the two out of sava.yaml"
         )
-    folder, test = home.folder(knobs.decisions), store.current("test_images") if proven else None
+    seed, folder = knobs.review.seed, home.folder(knobs.decisions)
+    test = store.current("test_images") if proven else None
     version = decisions_version(folder)
     if version is None or (proven and test is None):  # as long as nobody knows what is in the test set
         return {}
     images = {shard: found for shard in sorted(shards) if (found := store.current("raw_images", shard))}
     compared = {shard: found.data_version for shard, found in images.items()}
-    compared |= {"": [version, test.data_version if test else ""]}
+    compared |= {"": [version, test.data_version if test else "", seed]}
     known = store.read_json(NOTE) or {}
     if known.get("compared") != compared:
-        known = {"compared": compared, "found": _found(standing(read_decisions(folder)), images, test)}
+        known = {"compared": compared, "found": _found(standing(read_decisions(folder)), images, test, seed)}
         store.put_json(NOTE, known)
     return known["found"]
 
 
 def _found(
-    decisions: Mapping[str, PersonDecision], images: Mapping[str, Result], test: Result | None
+    decisions: Mapping[str, PersonDecision], images: Mapping[str, Result], test: Result | None, seed: int
 ) -> dict[str, dict[str, str]]:
-    stay = {name: each for name, each in decisions.items() if each.action != "drop"}
+    stay = {name: each for name, each in decisions.items() if each.action != "drop" and not is_audited(name, seed=seed)}
     if test:
         own = set(test.table("points.parquet", ["pixel_hash"])["pixel_hash"].to_pylist())
         stay = {name: each for name, each in stay.items() if name not in own}

@@ -10,6 +10,7 @@ from sava_assets.cli.runner import curate
 from sava_assets.freshness.rules import RULES
 from sava_assets.freshness.survey import Survey
 from sava_assets.home.resources import Workspace
+from sava_ops.decisions.audit import is_audited
 from tests.sava_assets.homes import copy_of
 
 QUIET = Console(quiet=True)
@@ -50,17 +51,29 @@ def homes(curated, tmp_path_factory) -> dict:
     """A home with decisions, and the same when these may judge: tables and keys of both, and what was due."""
     workspace = copy_of(curated[0], tmp_path_factory.mktemp("promoted") / "home")
     rows = points(workspace, "pruned_dataset")
-    flagged = sorted(name for name, row in rows.items() if row["action"] != "keep")
+    images = points(workspace, "raw_images", "first") | points(workspace, "raw_images", "second")
+    lots = {name: is_audited(row["pixel_hash"], seed=0) for name, row in images.items()}
+    cut = sorted(name for name, row in rows.items() if row["action"] != "keep")
+    flagged, audited = [name for name in cut if not lots[name]], next(name for name in cut if lots[name])
     other = {"east": "west", "west": "east", "north": "south", "south": "north"}
     kept, relabelled, dropped = flagged[0], flagged[1], flagged[2]
     new = other[rows[relabelled]["label"]]
-    said(workspace, {kept: ("keep", None), relabelled: ("relabel", new), dropped: ("drop", None)})
+    say = {kept: ("keep", None), relabelled: ("relabel", new), dropped: ("drop", None), audited: ("keep", None)}
+    said(workspace, say)
     curate(workspace, QUIET)
     before = keys(workspace)
     asked(workspace, promote=True)
     due = {state.title: state.reason for state in Survey.landed(workspace).all() if state.status == "due"}
     curate(workspace, QUIET)
-    found = {"workspace": workspace, "kept": kept, "relabelled": relabelled, "dropped": dropped, "new": new}
+    found = {
+        "audited": audited,
+        "lots": lots,
+        "workspace": workspace,
+        "kept": kept,
+        "relabelled": relabelled,
+        "dropped": dropped,
+        "new": new,
+    }
     return found | {"rows": rows, "before": before, "due": due, "after": keys(workspace)}
 
 
@@ -105,6 +118,18 @@ def test_who_judges_is_not_judged_and_is_published_as_the_person_said(homes):
     published = points(workspace, "pruned_dataset")
     assert published[relabelled]["clean_probability"] == 0
     assert published[kept]["clean_probability"] == 1
+
+
+def test_the_sample_is_of_those_that_are_never_promoted(homes):
+    workspace, lots = homes["workspace"], homes["lots"]
+    report = workspace.store.require("curation_report")
+    sample = [row["id"] for row in report.table("shown.parquet").to_pylist() if row["sample"]]
+    assert sample
+    assert all(lots[name] for name in sample)
+    rows = points(workspace, "pruned_dataset")
+    assert (rows[homes["audited"]]["action"], rows[homes["audited"]]["decided_by"]) == ("keep", "ann")
+    numbers = report.numbers
+    assert (numbers["sample_decided"], numbers["sample_clean"]) == (homes["audited"] in sample,) * 2
 
 
 def test_p_values_are_of_the_given_reference_alone(homes):

@@ -10,6 +10,7 @@ import yaml
 from sava_assets.freshness.promotion import confirmed
 from sava_assets.home.resources import Workspace
 from sava_assets.home.result import Output, table_file
+from sava_ops.decisions.audit import is_audited
 from sava_ops.errors import BadInput
 
 POOL = {
@@ -18,8 +19,10 @@ POOL = {
 }
 
 
-def hashed(picture: str) -> str:
-    return hashlib.sha256(picture.encode()).hexdigest()
+def hashed(picture: str, *, audited: bool = False) -> str:
+    """Of a picture that may be promoted, or is kept for the audit."""
+    names = (hashlib.sha256(f"{picture}{k}".encode()).hexdigest() for k in range(1_000))
+    return next(name for name in names if is_audited(name, seed=0) == audited)
 
 
 class Home:
@@ -33,7 +36,7 @@ class Home:
             self.put("raw_images", rows, shard)
 
     def put(self, asset: str, rows: list[tuple[str, str, str]], shard: str | None = None) -> None:
-        rows = [(name, label, hashed(picture)) for name, label, picture in rows]
+        rows = [(name, label, hashed(picture, audited=picture == "audited")) for name, label, picture in rows]
         columns = dict(zip(("id", "label", "pixel_hash"), map(list, zip(*rows, strict=True)), strict=True))
         store, output = self.workspace.store, Output({"points.parquet": table_file(pa.table(columns))})
         store.set_current(store.save(asset, hashed(f"{asset}{rows}")[:32], output), shard)
@@ -41,9 +44,14 @@ class Home:
     def decide(self, **decisions: str) -> None:
         """Of pixel hashes: a word, or a label to relabel them."""
         rows = [
-            {"pixel_hash": hashed(name), "decision": word, "when": "2026-01-01"}
+            {"pixel_hash": hashed(name, audited=name == "audited"), "decision": word, "when": "2026-01-01"}
             if word in ("keep", "drop")
-            else {"pixel_hash": hashed(name), "decision": "relabel", "label": word, "when": "2026-01-01"}
+            else {
+                "pixel_hash": hashed(name, audited=name == "audited"),
+                "decision": "relabel",
+                "label": word,
+                "when": "2026-01-01",
+            }
             for name, word in decisions.items()
         ]
         folder = self.workspace.root / "decisions"
@@ -81,6 +89,12 @@ def test_no_image_of_the_test_set_is_confirmed_nor_any_before_that_is_known(home
     # Another test set is another answer, whatever was noted.
     home.put("test_images", [("test/0", "dog", "h1")])
     assert home.confirmed(proven=True) == {"a": {"a/0": "cat"}}
+
+
+def test_a_share_of_all_images_stays_in_the_pool_to_be_sampled_from(home):
+    home.put("raw_images", [("a/0", "cat", "audited"), ("a/1", "cat", "h1")], "a")
+    home.decide(audited="keep", h1="keep")
+    assert home.confirmed() == {"a": {"a/1": "cat"}}
 
 
 def test_without_being_asked_nothing_is_confirmed(tmp_path):
