@@ -138,6 +138,17 @@ def test_p_values_are_of_the_given_reference_alone(homes):
     assert int(store.find("batch_rows", row).tensors("tensors.safetensors")["reference_points"]) == 24
 
 
+def test_where_all_that_was_decided_is_promoted_the_table_and_the_page_are_whole(homes, tmp_path):
+    workspace = copy_of(homes["workspace"].root, tmp_path / "home")
+    said(workspace, {homes["kept"]: ("keep", None)})
+    curate(workspace, QUIET)
+    rows = points(workspace, "pruned_dataset")
+    assert [name for name, row in rows.items() if row["decided_by"]] == [homes["kept"]]
+    assert (rows[homes["kept"]]["action"], rows[homes["kept"]]["algorithm_action"]) == ("promoted", None)
+    assert rows[homes["relabelled"]]["algorithm_action"] == rows[homes["relabelled"]]["action"]
+    assert homes["kept"] not in workspace.store.require("curation_report").table("shown.parquet")["id"].to_pylist()
+
+
 def test_turned_off_everything_is_as_it_was(homes, tmp_path):
     workspace = copy_of(homes["workspace"].root, tmp_path / "home")
     asked(workspace, promote=False)
