@@ -6,7 +6,7 @@ FUZZ ?= 10000
 SOAK ?= 50
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo cifar10 benchmark sensitivity study incremental bench million million-images memory publication neighbour workers ui serve lineage page check quick test fuzz soak audit lint clean
+.PHONY: help setup demo cifar10 benchmark sensitivity study incremental bench million million-images cost-model memory publication neighbour workers ui serve lineage page check quick test fuzz soak audit lint clean
 
 help:            ## list the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## /make \1\t/' | expand -t 20
@@ -41,6 +41,9 @@ million: setup   ## a million points through the real assets: time and memory; 1
 
 million-images: setup  ## a million real images through every asset, resumed where it was stopped; hours
 	.venv/bin/python benchmarks/million_images.py $(CIFAR10) data/million-images
+
+cost-model: setup  ## what 1 M, 100 M and 1 B images cost, from what was measured and the demo's home: writes docs/scale.md
+	.venv/bin/python benchmarks/cost_model.py $(HOME_FOLDER)
 
 memory: setup    ## peak memory of every asset for 2,000 and 20,000 images of 224 px; 15 minutes
 	.venv/bin/python benchmarks/memory.py $(CIFAR10)

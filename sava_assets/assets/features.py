@@ -1,5 +1,6 @@
 """From images to features."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -12,6 +13,7 @@ from sava_assets.assets.embedding import Embedder, embedded
 from sava_assets.assets.pixels import pixel_file
 from sava_assets.formats.columns import codes_of, places_of
 from sava_assets.freshness.computation import Run, computed, log_work, sound_tensors
+from sava_assets.freshness.promotion import PROMOTED
 from sava_assets.home.resources import EncoderKnobs
 from sava_assets.home.result import Output, Result, digest, table_file, tensor_file
 from sava_assets.home.store import EMBEDDING_BLOCKS
@@ -43,7 +45,10 @@ def embeddings(run: Run) -> Output:
 @computed(group="reference", kinds={"pytorch"})
 def reference_embeddings(run: Run) -> Output:
     """Features of the reference images that judge."""
-    return embed_set(run, run.read("reference_images"), role="valuation")
+    images = run.read("reference_images")
+    found = embed_set(run, images, "valuation", PROMOTED)
+    count = images.numbers.get("promoted")  # the last ones
+    return replace(found, numbers={**found.numbers, "promoted": count}) if count else found
 
 
 @computed(group="test", kinds={"pytorch"})
@@ -69,9 +74,9 @@ def _make_encoder(run: Run, knobs: EncoderKnobs) -> Encoder:
     )
 
 
-def embed_set(run: Run, images: Result, role: str | None = None) -> Output:
-    """Features (n, 512) in half precision, and the ids and labels that belong to them."""
-    points, rows = _of_role(images, role)
+def embed_set(run: Run, images: Result, *roles: str) -> Output:
+    """Features (n, 512) in half precision, and the ids and labels that belong to them; of these roles, or of all."""
+    points, rows = _of_role(images, *roles)
     features = _features(run, images, rows)
     broken = int((~torch.isfinite(features)).any(1).sum())
     if broken:
@@ -110,8 +115,8 @@ def _features(run: Run, images: Result, rows: Int64[np.ndarray, " n"]) -> Float1
     return features
 
 
-def _of_role(images: Result, role: str | None) -> tuple[pa.Table, np.ndarray]:
-    """Points of a set, of one role where the set has roles, and their rows in it."""
+def _of_role(images: Result, *roles: str) -> tuple[pa.Table, np.ndarray]:
+    """Points of a set, of these roles where the set has roles, and their rows in it."""
     points = images.table("points.parquet")
-    chosen = np.ones(len(points), dtype=bool) if role is None else places_of(points["role"], [role]) == 0
+    chosen = np.ones(len(points), dtype=bool) if not roles else places_of(points["role"], [*roles]) >= 0
     return points.filter(pa.array(chosen)), chosen.nonzero()[0]

@@ -3,13 +3,14 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
+from sava_assets.assets.promoting import promote
 from sava_assets.formats.columns import codes_of
 from sava_assets.formats.further_columns import further_columns
 from sava_assets.formats.landing import EncodedImage, contents, read_images
@@ -60,8 +61,14 @@ def reference_images(run: Run) -> Output:
             trains = np.append(trains, np.ones(len(found.points) - len(trains), dtype=bool))
         elif knobs.encoder.source == "train":
             trains[_half(found.points["label"], seed=knobs.encoder.seed)] = True
-    roles = pa.array(np.where(trains, "encoder", "valuation"))
-    return _output(run, ImageSet(found.points.append_column("role", roles), found.quarantine))
+        roles = pa.array(np.where(trains, "encoder", "valuation"))
+        given = ImageSet(found.points.append_column("role", roles), found.quarantine)
+        joining = promote(run, given.points, images)
+    if not len(joining):
+        return _output(run, given)
+    made = _output(run, ImageSet(pa.concat_tables([given.points, joining]), given.quarantine))
+    further = {"promoted": len(joining), "version_without_promoted": _version(given)}
+    return replace(made, numbers={**made.numbers, **further})
 
 
 @computed(group="test", kinds={"parquet"})
@@ -147,10 +154,6 @@ def _half(labels: pa.ChunkedArray, *, seed: int) -> np.ndarray:
 
 def _output(run: Run, found: ImageSet, further: pa.Table | None = None) -> Output:
     """`further` columns do not belong to the identity of images: no image is embedded anew because of them."""
-    content = hashlib.sha256()
-    for table in (found.points, found.quarantine):
-        for piece in _as_json(table):
-            content.update(piece.encode())
     files = {
         "points.parquet": table_file(found.points),
         IMAGES_FILE: moved_file(run.scratch / IMAGES_FILE),
@@ -169,9 +172,17 @@ def _output(run: Run, found: ImageSet, further: pa.Table | None = None) -> Outpu
     return Output(
         files=files,
         numbers=numbers,
-        # Of pixels and labels, not of bytes: the same pixels in other files change nothing downstream.
-        data_version=content.hexdigest()[:32],
+        data_version=_version(found),
     )
+
+
+def _version(found: ImageSet) -> str:
+    """Of pixels and labels, not of bytes: the same pixels in other files change nothing downstream."""
+    content = hashlib.sha256()
+    for table in (found.points, found.quarantine):
+        for piece in _as_json(table):
+            content.update(piece.encode())
+    return content.hexdigest()[:32]
 
 
 def _as_json(table: pa.Table) -> Iterator[str]:

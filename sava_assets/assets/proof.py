@@ -16,6 +16,7 @@ from sava_assets.formats.columns import places_of
 from sava_assets.freshness.computation import Run, computed, log_work, sound_tensors
 from sava_assets.freshness.history import join_accuracy
 from sava_assets.freshness.overlap import SET_ASIDE, refuse_shared_images
+from sava_assets.freshness.promotion import PROMOTED
 from sava_assets.freshness.proof import is_of
 from sava_assets.home.result import Output, Result, table_file, tensor_file
 from sava_assets.home.store import TRAININGS
@@ -176,7 +177,7 @@ def _training_sets(points: pa.Table, classes: list[str]) -> dict[str, TrainingSe
     # A suggested label is one of the reference set, which the test set may lack; that of a person goes before.
     pairs = zip(points["curated_label"].to_pylist(), points["suggested_label"].to_pylist(), strict=True)
     suggested = np.array([number.get(curated or offered, -1) for curated, offered in pairs])
-    relabel = np.equal(points["action"].to_pylist(), "relabel") & (suggested >= 0)
+    relabel = np.isin(points["action"].to_pylist(), ["relabel", PROMOTED]) & (suggested >= 0)
     mended = torch.from_numpy(np.where(relabel, suggested, label))
     rows = {
         name: torch.from_numpy(mask.nonzero()[0]) for name, mask in {"pruned": keep, "either": keep | relabel}.items()

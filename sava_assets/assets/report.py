@@ -22,7 +22,7 @@ from sava_assets.home.result import Output, Result, bytes_file, table_file
 from sava_assets.home.store import put_file
 from sava_assets.review.page import PAGE, page
 from sava_assets.review.shown import as_json, changes, realised, tables, to_show, with_people
-from sava_ops.decisions.audit import drawn
+from sava_ops.decisions.audit import drawn, is_audited
 from sava_ops.decisions.nearest import nearest_of_class
 from sava_ops.errors import BadInput
 from sava_ops.images.thumbnails import thumbnails
@@ -63,7 +63,10 @@ def curation_report(run: Run) -> Output:
     threshold = pruned.numbers["threshold"]
     suspects = flagged & (shown["evidence"].to_numpy() >= (np.inf if threshold is None else threshold))
     hashes = np.array(shown["pixel_hash"].to_pylist(), dtype=object)
-    chosen = drawn(hashes[suspects].tolist(), size=knobs.sample, seed=knobs.seed)
+    asked = hashes[suspects].tolist()
+    if pruned.numbers.get("promoted"):  # of the others, those that people found clean are gone
+        asked = [each for each in asked if is_audited(each, seed=knobs.seed)]
+    chosen = drawn(asked, size=knobs.sample, seed=knobs.seed)
     lot = [bool(suspect) and each in chosen for suspect, each in zip(suspects, hashes, strict=True)]
     shown = shown.append_column("sample", pa.array(lot, pa.bool_()))
     prune = run.knobs.prune

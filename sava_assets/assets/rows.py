@@ -25,6 +25,8 @@ class Judges:
     config: ValuationConfig
     device: str
     """What rows are computed on; see `Workers.device`."""
+    held_out_of: Sequence[Tensor] | None = None
+    """Places in each reference batch that may be held out; None for all."""
 
     @cached_property
     def own_device(self) -> str:
@@ -46,7 +48,14 @@ def solved(judges: Judges, item: tuple[Points, int]) -> BatchRow:
     (batch, turn), own = item, judges.there
     batch = moved(batch, judges.own_device)
     row = transport_row(
-        batch, own.reference_batches, own.starts, own.calibration, own.config, turn=turn, room=judges.room
+        batch,
+        own.reference_batches,
+        own.starts,
+        own.calibration,
+        own.config,
+        turn=turn,
+        room=judges.room,
+        held_out_of=own.held_out_of,
     )
     return moved(row, "cpu")
 

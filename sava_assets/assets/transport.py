@@ -18,6 +18,7 @@ from sava_assets.freshness.computation import Run, computed, log_work, sound_ten
 from sava_assets.freshness.overlap import refuse_shared_images
 from sava_assets.home.result import Output, Result, digest, table_file, tensor_file
 from sava_assets.home.store import BATCH_ROWS, STARTING_POTENTIALS
+from sava_ops.calibration import by_class
 from sava_ops.config import ValuationConfig
 from sava_ops.errors import BadInput
 from sava_ops.ot.cost import Points
@@ -115,7 +116,9 @@ class _Grid:
         self.classes: list[str] = calibrated.numbers["classes"]
         self.calibration = calibration_of(calibrated.tensors("calibration.safetensors"), self.device)
         points = points_of(run, run.read("reference_embeddings"), self.classes, side="reference", device=self.device)
-        self.reference_batches = self.calibration.batches(points, batch_rows(run.read("reference_batches")))
+        rows = batch_rows(run.read("reference_batches"))
+        self.reference_batches = self.calibration.batches(points, rows)
+        self.held_out_of = _given_alone(run.read("reference_embeddings"), by_class(points, rows))
         shared = ("reference_embeddings", "reference_batches", "label_distances")
         versions = [run.read(name).data_version for name in shared]
         self.name = digest([run.rule_and_knobs, self.classes, *versions])
@@ -132,7 +135,8 @@ class _Grid:
         if not missing:
             return
         config = ValuationConfig(**vars(self.run.knobs.valuation))
-        judges = Judges(self.reference_batches, self.starts, self.calibration, config, self.run.workers.device)
+        device = self.run.workers.device
+        judges = Judges(self.reference_batches, self.starts, self.calibration, config, device, self.held_out_of)
         made = self.run.workers.map(solved, judges, self._batches_of(missing))
         for (key, shard, *_), row in zip(missing, made, strict=True):
             self.run.workspace.store.save(BATCH_ROWS, key, Output({"tensors.safetensors": tensor_file(vars(row))}))
@@ -183,6 +187,13 @@ class _Grid:
 
 def _kept_together(row: BatchRow) -> dict[str, Tensor]:
     return {name: getattr(row, name) for name in PAIRS}
+
+
+def _given_alone(reference: Result, rows: list[Tensor]) -> list[Tensor] | None:
+    """Places in each reference batch, of these rows, of the points that were not promoted; None where none was."""
+    promoted = reference.numbers.get("promoted", 0)
+    given = reference.numbers["points"] - promoted
+    return [(own < given).nonzero()[:, 0] for own in rows] if promoted else None
 
 
 def read_row(run: Run, key: str) -> BatchRow | None:

@@ -320,7 +320,7 @@ def _materialize(
     )
     return [
         f"{asset_of(check.asset_key)} {check.check_name}: "
-        + ", ".join(f"{name} {value.value}" for name, value in check.metadata.items())
+        + (check.description or ", ".join(f"{name} {value.value}" for name, value in check.metadata.items()))
         for check in done.get_asset_check_evaluations()
         if not check.passed
     ]

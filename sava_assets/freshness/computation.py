@@ -15,6 +15,7 @@ import dagster as dg
 from torch import Tensor
 
 from sava_assets.formats.names import shown
+from sava_assets.freshness.catalogue import catalogued
 from sava_assets.freshness.condition import automation_condition
 from sava_assets.freshness.rules import RULES, SHARDS_NAME, inputs, key, look, set_aside, upstream_results
 from sava_assets.freshness.sources import Pinned
@@ -196,7 +197,7 @@ def computed(
                     if publish:
                         with owned(workspace.root, "publication", say=context.log.info):
                             notes |= publish(run, result) or {}
-                return result, metadata_of(result, notes)
+                return result, metadata_of(result, notes, workspace, partition=rule.sharded)
 
             if rule.sharded:
                 return _materialize_shards(context, materialize)
@@ -230,9 +231,10 @@ def _materialize_shards(
         raise BadInput(
             f"{len(failed)} of {total} shards failed, the others are done (first: {first}: {error})"
         ) from error
-    report = {name: value for _, own in done.values() for name, value in own.items()}
+    for shard, (_, report) in done.items():
+        context.add_asset_metadata(report, partition_key=shard)
     versions = "+".join(result.data_version for result, _ in done.values())
-    return dg.MaterializeResult(metadata=report, data_version=dg.DataVersion(versions))
+    return dg.MaterializeResult(data_version=dg.DataVersion(versions))
 
 
 @dataclass
@@ -332,7 +334,10 @@ def sound_tensors(run: Run, kind: str, key: str) -> dict[str, Tensor] | None:
         return None
 
 
-def metadata_of(result: Result, notes: dict[str, Any]) -> dict[str, Any]:
-    """What Dagster shows of a result."""
+def metadata_of(
+    result: Result, notes: dict[str, Any], workspace: Workspace, *, partition: bool = False
+) -> dict[str, Any]:
+    """What Dagster shows of a result, which may be one `partition` of its asset."""
     pictures = {title: dg.MetadataValue.md(text) for title, text in result.pictures.items()}
-    return {**result.numbers, **notes, **pictures, "stored_as": result.key}
+    catalogue = catalogued(result, workspace, partition=partition)
+    return {**result.numbers, **notes, **pictures, "stored_as": result.key, **catalogue}

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sava_assets.formats.names import shown
+from sava_assets.freshness.promotion import JUDGES, PREFIX, PROMOTED
 from sava_assets.home.result import Result
 from sava_assets.home.store import Store, file_name
 from sava_ops.errors import BadInput
@@ -37,18 +38,21 @@ def overlap(store: Store, shard: str, clean: Sequence[str]) -> dict[str, str]:
     if known.get("compared") != compared:
         found: dict[str, str] = {}
         for name, result in results.items():
-            title = name.removesuffix("_images")
-            found = {
-                one: f"also in the {title} set ({other})" for one, other in shared_images(training, result)
-            } | found
+            found = {one: _reason(name, other) for one, other in shared_images(training, result)} | found
         known = {"compared": compared, "found": found}
         store.put_json(place, known)
     return known["found"]
 
 
+def _reason(clean: str, other: str) -> str:
+    if clean == "reference_images" and other.startswith(PREFIX):
+        return JUDGES
+    return f"also in the {clean.removesuffix('_images')} set ({other})"
+
+
 def valued(points: pa.Table) -> pa.Table:
-    """Without the points that are set aside."""
-    return points.filter(pc.field("action") != SET_ASIDE)
+    """Without the points that are set aside, or judge themselves."""
+    return points.filter(~pc.field("action").isin(pa.array([SET_ASIDE, PROMOTED])))
 
 
 def shared_images(one: Result, other: Result) -> list[tuple[str, str]]:
@@ -71,11 +75,17 @@ def refuse_shared_images(ones: Mapping[str, Result], other_name: str, other: Res
 
 def in_words(aside: Mapping[str, Mapping[str, str]]) -> str:
     """How many images are set aside, and of which shards; empty if none is. `aside`: shard → id → reason."""
+    aside = {shard: without_judges(found) for shard, found in aside.items()}
     counts = {shard: len(found) for shard, found in aside.items() if found}
     if not counts:
         return ""
     parts = ", ".join(f"{count:,} of {shown(shard)}" for shard, count in sorted(counts.items(), key=_most_first))
     return f"{sum(counts.values()):,} training images are set aside, being in the reference or test set too: {parts}"
+
+
+def without_judges(aside: Mapping[str, str]) -> dict[str, str]:
+    """Those that are lost to the training data: promoted ones are not."""
+    return {name: reason for name, reason in aside.items() if reason != JUDGES}
 
 
 def _most_first(entry: tuple[str, int]) -> tuple[int, str]:

@@ -106,6 +106,9 @@ class ReviewKnobs(BaseModel):
     """Nearest reference images shown under the given and under the suggested label."""
     thumbnail: Annotated[int, Field(ge=8, le=256)] = 96
     """Pixels of the longer side."""
+    promote: Annotated[bool, Field(exclude=True)] = False
+    """Let images that a person confirmed judge, too (`sava_assets.freshness.promotion`). Results are named by which
+    these are, not by this."""
 
 
 class StudyKnobs(BaseModel):
