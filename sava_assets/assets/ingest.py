@@ -25,8 +25,12 @@ from sava_ops.images.kinds import NEEDS_HEIC
 
 BYTES_AT_ONCE = 2**26
 """Of encoded images that are decoded at once, and stored as one row group: one image more at most."""
+MEASURED = {"brightness": pa.float32(), "information": pa.float32(), "sharpness": pa.float32()}
+"""Of the quality of each image (`sava_ops.images.quality`): it follows from the pixels, and is no part of their
+identity."""
 POINTS = pa.schema(
     {"id": pa.string(), "label": pa.string(), "width": pa.int32(), "height": pa.int32(), "pixel_hash": pa.string()}
+    | MEASURED
 )
 QUARANTINE = pa.schema({"id": pa.string(), "reason": pa.string()})
 FURTHER = "columns.parquet"
@@ -148,7 +152,7 @@ def _half(labels: pa.ChunkedArray, *, seed: int) -> np.ndarray:
 def _output(run: Run, found: ImageSet, further: pa.Table | None = None) -> Output:
     """`further` columns do not belong to the identity of images: no image is embedded anew because of them."""
     content = hashlib.sha256()
-    for table in (found.points, found.quarantine):
+    for table in (found.points.drop_columns([*MEASURED]), found.quarantine):
         for piece in _as_json(table):
             content.update(piece.encode())
     files = {
