@@ -107,9 +107,9 @@ RULES = {
         knobs=("valuation.plan_epsilon", "valuation.rho", "valuation.batch_weights", "valuation.hierarchical"),
     ),
     "point_values": Rule(
-        "4",
+        "5",
         upstream=("raw_images", "batches", "batch_ot", "batch_plan"),
-        pinned=("label_distances", "reference_embeddings"),
+        pinned=("label_distances", "reference_embeddings", "reference_images", "reference_batches"),
         knobs=("valuation.gradient",),
     ),
     "pruned_dataset": Rule(
