@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from math import floor, log
+from math import floor
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,6 @@ from sava_ops.transport import held_out_rows
 
 EVIDENCE, KIND = "quality_evidence", "quality_reason"
 """Columns: nats, and the name of the oddity; null where quality says nothing."""
-SPEAKS = log(2)
-"""Nats from which on an image is likelier bad than good by its quality alone."""
 DIGITS = [f"{number:02x}" for number in range(256)]
 
 
@@ -71,7 +69,7 @@ def in_company(run: Run, batches: list[int]) -> list[Int64[np.ndarray, " h"]]:
 
 def with_quality(points: pa.Table, found: QualityEvidence) -> pa.Table:
     """The table with `EVIDENCE` and `KIND`, and in its reasons what is odd about the images."""
-    rows = (found.pool > SPEAKS).nonzero()[0]
+    rows = (found.pool > 0).nonzero()[0]
     reasons, kinds = points["reason"].to_pylist(), np.full(len(points), None, dtype=object)
     for k in rows.tolist():
         said = in_words(found, k)

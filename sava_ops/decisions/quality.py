@@ -5,7 +5,9 @@
                                                             probability-weighted moments, Hosking & Wallis 1987)
     S = max over the oddities of min(t, t of the image without what its source has in common)
     s = −log P(S of a trusted image is as large)            how many looks were taken is counted here
-    evidence = log(1 + o), o = excess of the pool over trusted images at s            (`decisions.evidence`)
+    o = excess of the pool over trusted images at s         (`decisions.evidence`), and no more than can be counted,
+                                                            1 / P(clean | S) − 1 (`decisions.conformal`)
+    evidence = max(0, log o)                                what does not make it likelier bad than good says nothing
 
 Ours. Every image is measured by trusted images of other folds, trusted ones as those of the pool, so that S of both is
 of one distribution where nothing is wrong. A source (shard) has its camera, size and light: moved and narrowed to the
@@ -19,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int64
 
+from sava_ops.decisions.conformal import bad_share, clean_probabilities, conformal_p_values
 from sava_ops.decisions.evidence import MOST_SURPRISE, TAIL, excess_odds
 
 MEASURES = ("brightness", "information", "sharpness", "log pixels", "log width / height")
@@ -27,6 +30,8 @@ ENOUGH = 100
 """Trusted images of a class by which its images are measured; those of a class with fewer, by all trusted images."""
 ENOUGH_FOR_SHAPE = 10
 """Values of a tail from which its shape is fitted; with fewer it is exponential."""
+NAMED = 0.5
+"""Of the largest t: from here on an oddity is named rather than a later one. A flat image has no sharpness either."""
 DIGITS = 9
 """To which measures are compared: moving values to another middle and back costs the last ones."""
 
@@ -71,7 +76,7 @@ class QualityEvidence:
     trusted: Float[np.ndarray, " M"]
     """Nats; of each trusted image by the others."""
     oddity: Int64[np.ndarray, " N"]
-    """What is oddest about the image: which of `ODDITIES`."""
+    """What is odd about the image: which of `ODDITIES`, the first that is at least half as surprising as the most."""
     share: Float[np.ndarray, " N"]
     """Of the trusted images it is measured by, how many are less odd in this way: 0..1."""
     of_class: Bool[np.ndarray, " N"]
@@ -86,16 +91,29 @@ def weigh_quality(pool: Measured, trusted: Measured, sources: Int64[np.ndarray, 
     own = judges.surprises(pool.measures, pool)
     seen = np.minimum(own, judges.surprises(judges.without_the_common(pool, sources), pool))
     usual = judges.surprises(trusted.measures, trusted)
-    oddity, (most, most_usual) = seen.argmax(1), (side.max(1) for side in (seen, usual))
-    of_pool, of_trusted = excess_odds(surprise(most, most_usual), surprise(most_usual, most_usual))
+    most, most_usual = (side.max(1) for side in (seen, usual))
+    oddity = (seen >= NAMED * most[:, None]).argmax(1)
+    of_pool, of_trusted = _evidence(most, most_usual)
     return QualityEvidence(
-        pool=np.log1p(of_pool),
-        trusted=np.log1p(of_trusted),
+        pool=of_pool,
+        trusted=of_trusted,
         oddity=oddity,
         share=judges.shares(pool, oddity),
         of_class=judges.groups(pool.labels) != _ALL,
         surprises=(seen, usual),
     )
+
+
+def _evidence(most: np.ndarray, usual: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of both sides, by S."""
+    weights = np.ones(len(usual))
+    bad = bad_share(conformal_p_values(most, usual, weights))
+    counted = clean_probabilities(most, usual, weights, bad=bad)
+    fitted = excess_odds(surprise(most, usual), surprise(usual, usual))
+    with np.errstate(divide="ignore"):  # beyond all trusted images nothing can be counted
+        odds = [np.minimum(own, 1 / p - 1) for own, p in zip(fitted, counted, strict=True)]
+    of_pool, of_trusted = (np.log(np.maximum(own, 1.0)) for own in odds)
+    return of_pool, of_trusted
 
 
 def surprise(values: Float[np.ndarray, " n"], trusted: Float[np.ndarray, " m"]) -> Float[np.ndarray, " n"]:
