@@ -3,16 +3,17 @@
     t = −log P(a trusted image of the class is as odd)      for each of `ODDITIES`; exact with ties, and beyond the 90 %
                                                             quantile a generalized Pareto tail (Pickands 1975; fitted by
                                                             probability-weighted moments, Hosking & Wallis 1987)
-    S = max over the oddities of min(t, t of the image without what its source has in common)
+    S = max over the oddities of min(t, t seen from what the image's source has in common)
     s = −log P(S of a trusted image is as large)            how many looks were taken is counted here
     o = excess of the pool over trusted images at s         (`decisions.evidence`), and no more than can be counted,
                                                             1 / P(clean | S) − 1 (`decisions.conformal`)
     evidence = max(0, log o)                                what does not make it likelier bad than good says nothing
 
 Ours. Every image is measured by trusted images of other folds, trusted ones as those of the pool, so that S of both is
-of one distribution where nothing is wrong. A source (shard) has its camera, size and light: moved and narrowed to the
-middle and spread of the trusted images, it must still have that oddity. As this can only lower S of the pool, p-values
-stay valid. Where all images are alike in a measure, all of them are as odd as a trusted one: t = 0.
+of one distribution where nothing is wrong. A source (shard) has its camera and light: with its middle and spread moved
+to those of the trusted images, an image must still have that oddity. A source has its formats: a size or shape must be
+as rare among the images of the source. As both can only lower S of the pool, p-values stay valid. Where all images are
+alike in a measure, all of them are as odd as a trusted one: t = 0.
 """
 
 from dataclasses import dataclass
@@ -56,6 +57,9 @@ ODDITIES = (
     Oddity("wide", "wider", 4, 1),
 )
 
+FORMATS = [k for k, oddity in enumerate(ODDITIES) if oddity.measure >= 3]
+"""Oddities of size and shape."""
+
 
 class Measured(NamedTuple):
     """n images."""
@@ -88,8 +92,10 @@ class QualityEvidence:
 def weigh_quality(pool: Measured, trusted: Measured, sources: Int64[np.ndarray, " N"]) -> QualityEvidence:
     """Evidence against the images of a pool, by their quality alone; `sources` say which of them came together."""
     judges = _Judges(trusted)
-    own = judges.surprises(pool.measures, pool)
-    seen = np.minimum(own, judges.surprises(judges.without_the_common(pool, sources), pool))
+    seen = np.minimum(
+        judges.surprises(pool.measures, pool), judges.surprises(judges.without_the_common(pool, sources), pool)
+    )
+    seen[:, FORMATS] = np.minimum(seen, _rarity(pool, sources))[:, FORMATS]
     usual = judges.surprises(trusted.measures, trusted)
     most, most_usual = (side.max(1) for side in (seen, usual))
     oddity = (seen >= NAMED * most[:, None]).argmax(1)
@@ -114,6 +120,16 @@ def _evidence(most: np.ndarray, usual: np.ndarray) -> tuple[np.ndarray, np.ndarr
         odds = [np.minimum(own, 1 / p - 1) for own, p in zip(fitted, counted, strict=True)]
     of_pool, of_trusted = (np.log(np.maximum(own, 1.0)) for own in odds)
     return of_pool, of_trusted
+
+
+def _rarity(pool: Measured, sources: np.ndarray) -> Float[np.ndarray, "N oddities"]:
+    """−log of the share of the images of its source that are at least as odd as each, ties counted."""
+    found = np.zeros((len(pool.labels), len(ODDITIES)))
+    for _, _, own in _parts(sources, np.zeros_like(sources)):
+        for k, (_, _, measure, sign) in enumerate(ODDITIES):
+            values = (sign * pool.measures[own, measure]).round(DIGITS)
+            found[own, k] = -np.log(1 - np.searchsorted(np.sort(values), values, side="left") / len(values))
+    return found
 
 
 def surprise(values: Float[np.ndarray, " n"], trusted: Float[np.ndarray, " m"]) -> Float[np.ndarray, " n"]:

@@ -90,8 +90,8 @@ def p_values(pool: Measured, trusted: Measured) -> np.ndarray:
 
 @pytest.mark.parametrize("classes", [1, 2])
 def test_p_values_are_valid_however_many_looks_are_taken(classes):
-    """Exchangeable sides: P(p ≤ t) ≤ t, on average over sets; were trusted images to judge themselves, or looks not
-    counted, it would be several times that."""
+    """Exchangeable sides: P(p ≤ t) ≤ t, on average over sets. Were trusted images to judge themselves, it would be more,
+    and several times that, were looks not counted."""
     levels = np.array([0.01, 0.05, 0.1, 0.3])
     found = np.mean(
         [
@@ -144,6 +144,19 @@ def test_another_camera_is_no_damage(moved, wider):
     measures[:200, 2] = other[:, 2].min() - 30 * wider
     found = weigh_quality(pool._replace(measures=measures), trusted, source)
     assert np.median(found.pool[:200]) > 3
+
+
+def test_a_format_of_its_source_is_no_damage_and_a_size_that_nothing_else_has_is():
+    pool, trusted = drawn(0, 2_000), drawn(1, 2_000)
+    measures = pool.measures.copy()
+    measures[:200, 3] += 3.0  # one image in ten is as much larger
+    measures[200:206, 3] -= 5.0
+    odd = weigh_quality(pool._replace(measures=measures), trusted, sources(2_000)).surprises[0]
+    names = [oddity.name for oddity in ODDITIES]
+    large, small = odd[:, names.index("large")], odd[:, names.index("small")]
+    assert large[:200].max() == pytest.approx(np.log(10))
+    assert small[200:206].min() > 5
+    assert not large[200:].any()
 
 
 def test_by_their_class_where_it_has_enough_trusted_images():
