@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
-from math import floor
+from math import floor, log
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,8 @@ from sava_ops.transport import held_out_rows
 
 EVIDENCE, KIND = "quality_evidence", "quality_reason"
 """Columns: nats, and the name of the oddity; null where quality says nothing."""
+EXPLAINS = log(100)
+"""Nats of an oddity from which on it is said of what is foreign for whatever reason: of one trusted image in 100."""
 DIGITS = [f"{number:02x}" for number in range(256)]
 
 
@@ -68,10 +70,11 @@ def in_company(run: Run, batches: list[int]) -> list[Int64[np.ndarray, " h"]]:
 
 
 def with_quality(points: pa.Table, found: QualityEvidence) -> pa.Table:
-    """The table with `EVIDENCE` and `KIND`, and in its reasons what is odd about the images."""
-    rows = (found.pool > 0).nonzero()[0]
-    reasons, kinds = points["reason"].to_pylist(), np.full(len(points), None, dtype=object)
-    for k in rows.tolist():
+    """The table with `EVIDENCE` and `KIND`, and in its reasons what is odd about the images: where that is evidence, and
+    where it explains what is foreign."""
+    reasons, kinds = np.array(points["reason"].to_pylist(), dtype=object), np.full(len(points), None, dtype=object)
+    explains = (reasons == FOREIGN) & (found.surprises[0][np.arange(len(points)), found.oddity] >= EXPLAINS)
+    for k in ((found.pool > 0) | explains).nonzero()[0].tolist():
         said = in_words(found, k)
         reasons[k] = f"{reasons[k]}; {said}" if reasons[k] not in ("", FOREIGN) else said
         kinds[k] = ODDITIES[found.oddity[k]].name

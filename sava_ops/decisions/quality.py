@@ -12,8 +12,8 @@
 Ours. Every image is measured by trusted images of other folds, trusted ones as those of the pool, so that S of both is
 of one distribution where nothing is wrong. A source (shard) has its camera and light: with its middle and spread moved
 to those of the trusted images, an image must still have that oddity. A source has its formats: a size or shape must be
-as rare among the images of the source. As both can only lower S of the pool, p-values stay valid. Where all images are
-alike in a measure, all of them are as odd as a trusted one: t = 0.
+as rare among the images of the source. As both can only lower S of the pool, p-values stay valid; of a source of a few
+images they leave nothing to say. Where all images are alike in a measure, all are as odd as a trusted one: t = 0.
 """
 
 from dataclasses import dataclass
@@ -86,7 +86,7 @@ class QualityEvidence:
     of_class: Bool[np.ndarray, " N"]
     """Whether these are those of its class."""
     surprises: tuple[Float[np.ndarray, "N oddities"], Float[np.ndarray, "M oddities"]]
-    """t of each oddity of both sides, nats; the pool's without what its sources have in common."""
+    """t of each oddity of both sides, nats; of the pool the smaller of both."""
 
 
 def weigh_quality(pool: Measured, trusted: Measured, sources: Int64[np.ndarray, " N"]) -> QualityEvidence:
@@ -190,8 +190,8 @@ class _Judges:
         return found
 
     def without_the_common(self, pool: Measured, sources: Int64[np.ndarray, " N"]) -> Float[np.ndarray, "N 5"]:
-        """The measures as if the middle half of every source were where that of the trusted images is, seen from the
-        middles of their classes, and no wider."""
+        """The measures as if the middle half of every source, seen from the middles of its classes, were where that of the
+        trusted images is, and no wider."""
         if not len(self.measures):
             return pool.measures
         centres, own_centres = (self._middles(each.labels) for each in (pool, self.trusted))
@@ -225,8 +225,9 @@ _ALL = -1
 
 
 def _parts(first: np.ndarray, second: np.ndarray) -> list[tuple[int, int, np.ndarray]]:
-    """Rows of every pair of numbers that occurs."""
-    pairs, place = np.unique(np.stack([first, second], axis=1), axis=0, return_inverse=True)
+    """Rows of every pair of numbers that occurs; the second ones are ≥ 0."""
+    width = int(second.max(initial=0)) + 1
+    pairs, place = np.unique(first * width + second, return_inverse=True)
     order = np.argsort(place, kind="stable")
     rows = np.split(order, np.cumsum(np.bincount(place, minlength=len(pairs)))[:-1]) if len(pairs) else []
-    return [(int(one), int(other), own) for (one, other), own in zip(pairs, rows, strict=True)]
+    return [(*divmod(int(pair), width), own) for pair, own in zip(pairs, rows, strict=True)]

@@ -90,8 +90,10 @@ def p_values(pool: Measured, trusted: Measured) -> np.ndarray:
 
 @pytest.mark.parametrize("classes", [1, 2])
 def test_p_values_are_valid_however_many_looks_are_taken(classes):
-    """Exchangeable sides: P(p ≤ t) ≤ t, on average over sets. Were trusted images to judge themselves, it would be more,
-    and several times that, were looks not counted."""
+    """Exchangeable sides: P(p ≤ t) ≤ t, on average over sets.
+
+    It would be more, were trusted images to judge themselves, and several times that, were looks not counted.
+    """
     levels = np.array([0.01, 0.05, 0.1, 0.3])
     found = np.mean(
         [
