@@ -70,8 +70,8 @@ def in_company(run: Run, batches: list[int]) -> list[Int64[np.ndarray, " h"]]:
 
 
 def with_quality(points: pa.Table, found: QualityEvidence) -> pa.Table:
-    """The table with `EVIDENCE` and `KIND`, and in its reasons what is odd about the images: where that is evidence, and
-    where it explains what is foreign."""
+    """The table with `EVIDENCE` and `KIND`, and in its reasons what is odd about the images: where that is evidence, or
+    explains what is foreign."""
     reasons, kinds = np.array(points["reason"].to_pylist(), dtype=object), np.full(len(points), None, dtype=object)
     explains = (reasons == FOREIGN) & (found.surprises[0][np.arange(len(points)), found.oddity] >= EXPLAINS)
     for k in ((found.pool > 0) | explains).nonzero()[0].tolist():

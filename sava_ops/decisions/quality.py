@@ -190,8 +190,8 @@ class _Judges:
         return found
 
     def without_the_common(self, pool: Measured, sources: Int64[np.ndarray, " N"]) -> Float[np.ndarray, "N 5"]:
-        """The measures as if the middle half of every source, seen from the middles of its classes, were where that of the
-        trusted images is, and no wider."""
+        """The measures as if the middle half of every source, seen from the middles of its classes, were where that of
+        the trusted images is, and no wider."""
         if not len(self.measures):
             return pool.measures
         centres, own_centres = (self._middles(each.labels) for each in (pool, self.trusted))
