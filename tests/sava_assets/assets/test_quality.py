@@ -84,7 +84,7 @@ def made(tmp_path_factory) -> Workspace:
     settings = untrained_checkpoint(home)
     write_home(home, settings | {"test": None})
     for k, name in enumerate(FLAT):
-        (home / "landing" / name).write_bytes(png(np.full((8, 8, 3), 60 + 10 * k, dtype=np.uint8)))
+        (home / "landing" / name).write_bytes(png(np.full((8, 8, 3), 66 + k, dtype=np.uint8)))
     workspace = Workspace(home=str(home))
     curate(workspace, Console(quiet=True))
     return workspace
