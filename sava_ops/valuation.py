@@ -115,8 +115,19 @@ def value_points(
     )
 
 
-def assess(rows: Iterable[BatchRow], plan: BatchPlan, config: ValuationConfig) -> Assessment:
-    """Values of all points, batch after batch (Alg. 1, l. 7-10), held against those of the reference points."""
+def assess(
+    rows: Iterable[BatchRow],
+    plan: BatchPlan,
+    config: ValuationConfig,
+    *,
+    further: tuple[Float[np.ndarray, " N"], Float[np.ndarray, " H"]] | None = None,
+) -> Assessment:
+    """Values of all points, batch after batch (Alg. 1, l. 7-10), held against those of the reference points.
+
+    `further` is evidence of another kind against the images (`decisions.quality`), nats: of all points, and of the
+    reference points that went along, batch after batch. It counts where the configuration has a classifier, without
+    which evidence has another unit.
+    """
     points, clean, right, weights, own_weights, judged, ratios, clean_ratios = [], [], [], [], [], [], [], []
     nat, other_labels, reference_points = 0.0, 0, 1
     for i, row in enumerate(rows):
@@ -139,6 +150,8 @@ def assess(rows: Iterable[BatchRow], plan: BatchPlan, config: ValuationConfig) -
             for side, own in ((found, ratios), (usual, clean_ratios))
         )
         evidence, of_clean = weigh(pool, held_out, clean_weights, other_labels=other_labels)
+        if further is not None:
+            evidence, of_clean = (own.with_further(f) for own, f in zip((evidence, of_clean), further, strict=True))
         usual_evidence = of_clean.total
     measured = usual_evidence, clean_weights
     # What nobody can judge is not doubted.

@@ -26,8 +26,12 @@ from sava_ops.images.kinds import NEEDS_HEIC
 
 BYTES_AT_ONCE = 2**26
 """Of encoded images that are decoded at once, and stored as one row group: one image more at most."""
+MEASURED = {"brightness": pa.float32(), "information": pa.float32(), "sharpness": pa.float32()}
+"""Of the quality of each image (`sava_ops.images.quality`): it follows from the pixels, and is no part of their
+identity."""
 POINTS = pa.schema(
     {"id": pa.string(), "label": pa.string(), "width": pa.int32(), "height": pa.int32(), "pixel_hash": pa.string()}
+    | MEASURED
 )
 QUARANTINE = pa.schema({"id": pa.string(), "reason": pa.string()})
 FURTHER = "columns.parquet"
@@ -177,9 +181,10 @@ def _output(run: Run, found: ImageSet, further: pa.Table | None = None) -> Outpu
 
 
 def _version(found: ImageSet) -> str:
-    """Of pixels and labels, not of bytes: the same pixels in other files change nothing downstream."""
+    """Of pixels and labels, not of bytes: the same pixels in other files change nothing downstream. What is measured of
+    the pixels belongs to them."""
     content = hashlib.sha256()
-    for table in (found.points, found.quarantine):
+    for table in (found.points.drop_columns([*MEASURED]), found.quarantine):
         for piece in _as_json(table):
             content.update(piece.encode())
     return content.hexdigest()[:32]

@@ -9,7 +9,7 @@ from upath import UPath
 
 from sava_assets.formats.contents import PassedOver, contents
 from sava_assets.formats.names import shown
-from sava_assets.freshness import copies
+from sava_assets.freshness import copies, quality
 from sava_assets.freshness.overlap import in_words, without_judges
 from sava_assets.freshness.rules import set_aside
 from sava_assets.freshness.sources import landing_of
@@ -87,8 +87,9 @@ def say_accounts(survey: Survey, console: Console, *, quarantine: bool) -> None:
     if found.promoted:
         _say(console, f"promoted: {found.promoted:,} images of the pool judge others, as people confirmed them")
     pruned = survey.store.current("pruned_dataset")
-    if pruned and (words := copies.in_words(pruned.numbers)):
-        _say(console, words)
+    for words in (each.in_words(pruned.numbers) for each in (copies, quality) if pruned):
+        if words:
+            _say(console, words)
     if passed := found.named():
         _say(console, "passed over:")
         _say_some(console, passed, "in the logs of the sets")

@@ -83,9 +83,9 @@ _BRAKE = ("brake", "confirm")
 _WEIGHTS = ("label_weight", "classifier_weight", "shift_weight")
 
 RULES = {
-    "raw_images": Rule("2", knobs=("classes",), sources=("landing",), sharded=True),
+    "raw_images": Rule("3", knobs=("classes",), sources=("landing",), sharded=True),
     "reference_images": Rule(
-        "2",
+        "3",
         knobs=("classes", "encoder.seed"),
         sources=("reference", "clean_train"),
         promoted_from=("raw_images", "decisions"),
@@ -118,7 +118,7 @@ RULES = {
     "point_values": Rule(
         "5",
         upstream=("raw_images", "batches", "batch_ot", "batch_plan"),
-        pinned=("label_distances", "reference_embeddings"),
+        pinned=("label_distances", "reference_embeddings", "reference_images", "reference_batches"),
         knobs=("valuation.gradient",),
     ),
     "pruned_dataset": Rule(

@@ -40,6 +40,10 @@ class Evidence(NamedTuple):
     image: Float[np.ndarray, " n"]
     """What is left under the best label."""
 
+    def with_further(self, evidence: Float[np.ndarray, " n"]) -> "Evidence":
+        """With evidence of another kind against the same images."""
+        return Evidence(self.total + evidence, self.image + evidence)
+
 
 class Side(NamedTuple):
     """What is said of n points, units of cost."""
@@ -58,8 +62,7 @@ def weigh(pool: Side, clean: Side, weights: Float[np.ndarray, " h"], *, other_la
     """
     seen = _without_the_common_shift(pool.foreign, clean.foreign, weights)
     surprises = [_surprise(side, clean.foreign, weights) for side in (seen, clean.foreign)]
-    fitted = _excess(surprises[0][_representatives(surprises[0])])
-    odds = [_odds(s, *fitted) for s in surprises]
+    odds = excess_odds(*surprises)
     others = [side.label_odds - np.log(max(other_labels, 1)) for side in (pool, clean)]
     some = _representatives(others[0])
     prior = _log_odds_of_a_wrong_label(others[0][some], 1 / (1 + odds[0][some]), others[1], weights)
@@ -67,6 +70,14 @@ def weigh(pool: Side, clean: Side, weights: Float[np.ndarray, " h"], *, other_la
     totals = [image + np.logaddexp(0.0, other + prior) for image, other in zip(images, others, strict=True)]
     of_pool, of_clean = (Evidence(total, image) for total, image in zip(totals, images, strict=True))
     return of_pool, of_clean
+
+
+def excess_odds(
+    pool: Float[np.ndarray, " n"], clean: Float[np.ndarray, " h"]
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " h"]]:
+    """o of both sides: how much likelier a surprise (nats) is of the pool's bad points than of good ones."""
+    fitted = _excess(pool[_representatives(pool)])
+    return _odds(pool, *fitted), _odds(clean, *fitted)
 
 
 def _without_the_common_shift(values: np.ndarray, clean: np.ndarray, weights: np.ndarray) -> np.ndarray:

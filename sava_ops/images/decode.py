@@ -18,6 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from sava_ops.images.kinds import HEIC, OPENED, why_not_opened
+from sava_ops.images.quality import quality
 
 if HEIC:
     from pillow_heif import register_heif_opener  # pyright: ignore[reportMissingImports]
@@ -71,6 +72,10 @@ class ImageFacts:
     width: int
     height: int
     pixel_hash: str
+    brightness: float
+    """This and the following: see `sava_ops.images.quality`."""
+    information: float
+    sharpness: float
 
 
 def inspect_all(blobs: Sequence[bytes]) -> list[ImageFacts | str]:
@@ -134,7 +139,7 @@ def _inspect(data: bytes) -> ImageFacts | str:
     except Undecodable as reason:
         return str(reason)
     height, width = pixels.shape[:2]
-    return ImageFacts(width, height, pixel_hash(pixels))
+    return ImageFacts(width, height, pixel_hash(pixels), *quality(pixels))
 
 
 def _upright(image: Image.Image) -> Image.Image:

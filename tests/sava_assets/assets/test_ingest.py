@@ -3,11 +3,14 @@ import json
 import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sava_assets.assets import ingest
 from sava_assets.formats.landing import EncodedImage
+from sava_ops.images.decode import decode
+from sava_ops.images.quality import Quality, quality
 from tests.sava_assets.homes import copy_of, materialize
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=3)
@@ -51,3 +54,19 @@ def test_a_set_read_in_many_pieces_is_the_same_set_in_several_row_groups(curated
         groups = pq.read_metadata(str(again.files["images.parquet"].path)).num_row_groups
         assert groups == -(-again.numbers["images"] // 7)
     assert not [*(tmp_path / "home" / "store" / "partial").iterdir()]
+
+
+def test_the_quality_of_every_image_is_measured_and_is_no_part_of_its_identity(curated, tmp_path, monkeypatch):
+    workspace = copy_of(curated[0], tmp_path / "home")
+    found = workspace.store.require("reference_images")
+    points, images = found.table("points.parquet"), found.table("images.parquet")
+    for row, image in zip(points.to_pylist(), images["image"].to_pylist(), strict=True):
+        measured = quality(decode(image))
+        assert [row[name] for name in Quality._fields] == pytest.approx(measured, rel=1e-6)
+    monkeypatch.setattr("sava_ops.images.decode.quality", lambda pixels: Quality(0.0, 0.0, float(len(pixels))))
+    workspace.store.forget(found)
+    with dg.DagsterInstance.ephemeral() as instance:
+        materialize(workspace, instance, "reference_images")
+    again = workspace.store.require("reference_images")
+    assert set(again.table("points.parquet")["brightness"].to_pylist()) == {0.0}
+    assert again.data_version == found.data_version
