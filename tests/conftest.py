@@ -29,7 +29,7 @@ def untyped() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def object_store() -> Iterator["ObjectStore"]:
-    """One server for all tests that need it, which share a process (`xdist_group("s3")`)."""
+    """One server for all tests of this process."""
     from tests.object_store import running
 
     with running() as store:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 import yaml
 from upath import UPath
 
@@ -14,8 +13,6 @@ from sava_assets.home.resources import Workspace
 from sava_assets.home.tree import tree
 from tests.sava_assets.cli.test_cli import refused, sava
 from tests.sava_assets.homes import noisy, pictures, untrained_checkpoint
-
-pytestmark = pytest.mark.xdist_group("s3")
 
 
 def put_sets(home: UPath, scratch: Path) -> None:

@@ -13,7 +13,6 @@ from sava_assets.review.served import save_decisions
 from sava_ops import BadInput
 from tests.sava_assets.cli.test_cli import refused, sava
 
-pytestmark = pytest.mark.xdist_group("s3")
 LOCAL = {
     "demo": ["--home"],
     "cifar10": ["source", "--home"],

@@ -17,7 +17,6 @@ from sava_assets.home.tree import tree
 from sava_ops import BadInput
 from tests.object_store import as_others
 
-pytestmark = pytest.mark.xdist_group("s3")
 ASKED = {
     "settings": lambda place: Workspace(home=str(place)).knobs,
     "listing": tree,

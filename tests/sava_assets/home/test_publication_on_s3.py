@@ -14,8 +14,6 @@ from sava_assets.home.store import Store
 from sava_assets.home.tree import tree
 from tests.sava_assets.home.test_publication import ONE, TWO, publish, write
 
-pytestmark = pytest.mark.xdist_group("s3")
-
 
 @pytest.fixture
 def published(object_store) -> Publication:
