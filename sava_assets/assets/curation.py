@@ -44,9 +44,10 @@ def point_values(run: Run) -> Output:
     first = np.cumsum([0, *(members[shard].numbers["batches"] for shard in shards[:-1])])
     place = np.concatenate([start + table["batch"].to_numpy() for start, table in zip(first, tables, strict=True)])
     by_batch = np.argsort(place, kind="stable")
-    quality, company = quality_of(run, points), in_company(run, index["batch"].to_pylist())
+    judges = class_ids(run.read("reference_embeddings"), run.read("label_distances").numbers["classes"])
+    quality, company = quality_of(run, points), in_company(run, index["batch"].to_pylist(), judges)
     further = quality.pool[by_batch], quality.trusted[np.concatenate(company)]
-    rows = _rows(run, index["row"].to_pylist(), company)
+    rows = _rows(run, index["row"].to_pylist(), [judges[own] for own in company])
     found = assess(rows, _plan(run.read("batch_plan")), run.knobs.valuation, further=further)
     order = np.argsort(by_batch, kind="stable")
     found = Assessment(**{name: array[order] for name, array in vars(found).items()})
@@ -66,14 +67,13 @@ def point_values(run: Run) -> Output:
 
 
 def _rows(run: Run, keys: list[str], company: list[np.ndarray]) -> Iterator[BatchRow]:
-    """Rows of the batch matrix, each with the reference points that are said to have gone along with it."""
-    judges = class_ids(run.read("reference_embeddings"), run.read("label_distances").numbers["classes"])
-    for done, (key, went_along) in enumerate(zip(keys, company, strict=True), start=1):
+    """Rows of the batch matrix, each with reference points of these classes in its company."""
+    for done, (key, classes) in enumerate(zip(keys, company, strict=True), start=1):
         row = read_row(run, key)
         if row is None:
             told = f"a row of batch_ot is gone from the store ({key}): materialize batch_ot again"
             raise DamagedResult(told, run.read("batch_ot"))
-        if not np.array_equal(row.held_out_labels[:, 0].numpy(), judges[went_along]):
+        if not np.array_equal(row.held_out_labels[:, 0].numpy(), classes):
             raise BadInput("batch_ot is of other reference batches or settings: materialize batch_ot first")
         yield row
         run.progress(done, len(keys))

@@ -8,14 +8,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 from jaxtyping import Bool, Int64
 
 from sava_assets.assets.batches import batch_rows
 from sava_assets.assets.findings import FOREIGN
 from sava_assets.assets.ingest import MEASURED
+from sava_assets.assets.transport import given_alone
 from sava_assets.formats.columns import codes_of, places_of
 from sava_assets.freshness.computation import Run
 from sava_assets.home.result import Result
+from sava_ops.calibration import by_class
 from sava_ops.decisions.quality import FOLDS, ODDITIES, Measured, QualityEvidence, weigh_quality
 from sava_ops.errors import BadInput
 from sava_ops.transport import held_out_rows
@@ -59,13 +62,17 @@ def _measured(facts: pa.Table, classes: list[str]) -> Measured:
     )
 
 
-def in_company(run: Run, batches: list[int]) -> list[Int64[np.ndarray, " h"]]:
-    """Which reference points went along with each row of `batch_ot`, by the number of its batch in its shard."""
+def in_company(run: Run, batches: list[int], judges: Int64[np.ndarray, " M"]) -> list[Int64[np.ndarray, " h"]]:
+    """Which reference points, of these classes, went along with each row of `batch_ot`, by the number of its batch in
+    its shard."""
     split, config = run.read("reference_batches"), run.knobs.valuation
-    rows_of, made = batch_rows(split), {}
+    rows_of, made = by_class(torch.from_numpy(judges), batch_rows(split)), {}
+    if (asked := given_alone(run.read("reference_embeddings"), rows_of)) is not None:
+        rows_of = [rows[own] for rows, own in zip(rows_of, asked, strict=True)]
+    of = [len(rows) for rows in rows_of]
     for turn in set(batches):
-        taken = held_out_rows(split.numbers["sizes"], config, turn=turn)
-        made[turn] = np.concatenate([rows[own.numpy()] for rows, own in zip(rows_of, taken, strict=True)])
+        taken = held_out_rows(split.numbers["sizes"], config, turn=turn, of=of)
+        made[turn] = np.concatenate([rows[own].numpy() for rows, own in zip(rows_of, taken, strict=True)])
     return [made[turn] for turn in batches]
 
 

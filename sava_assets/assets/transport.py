@@ -1,6 +1,6 @@
 """Batches against batches: Algorithm 1, lines 1-6, with one stored row per training batch."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import groupby
 from typing import NamedTuple
@@ -118,7 +118,7 @@ class _Grid:
         points = points_of(run, run.read("reference_embeddings"), self.classes, side="reference", device=self.device)
         rows = batch_rows(run.read("reference_batches"))
         self.reference_batches = self.calibration.batches(points, rows)
-        self.held_out_of = _given_alone(run.read("reference_embeddings"), by_class(points, rows))
+        self.held_out_of = given_alone(run.read("reference_embeddings"), by_class(points.labels, rows))
         shared = ("reference_embeddings", "reference_batches", "label_distances")
         versions = [run.read(name).data_version for name in shared]
         self.name = digest([run.rule_and_knobs, self.classes, *versions])
@@ -189,7 +189,7 @@ def _kept_together(row: BatchRow) -> dict[str, Tensor]:
     return {name: getattr(row, name) for name in PAIRS}
 
 
-def _given_alone(reference: Result, rows: list[Tensor]) -> list[Tensor] | None:
+def given_alone(reference: Result, rows: Sequence[Tensor]) -> list[Tensor] | None:
     """Places in each reference batch, of these rows, of the points that were not promoted; None where none was."""
     promoted = reference.numbers.get("promoted", 0)
     given = reference.numbers["points"] - promoted

@@ -62,7 +62,7 @@ def page():
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-background-networking"]
         )
-        yield browser.new_page(viewport={"width": 2_000, "height": 2_400})
+        yield browser.new_page(viewport={"width": 1_600, "height": 2_400})
         browser.close()
 
 

@@ -23,7 +23,7 @@ def row_of(train, reference, given: int | None) -> BatchRow:
     rows = [np.arange(len(sides[1]))]
     batches = calibration.batches(sides[1], rows)
     starts = starting_potentials(batches, calibration, CONFIG)
-    of = None if given is None else [(own < given).nonzero()[:, 0] for own in by_class(sides[1], rows)]
+    of = None if given is None else [(own < given).nonzero()[:, 0] for own in by_class(sides[1].labels, rows)]
     return transport_row(sides[0], batches, starts, calibration, CONFIG, held_out_of=of)
 
 
