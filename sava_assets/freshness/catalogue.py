@@ -21,6 +21,11 @@ COLUMNS = {
     "width": "pixels",
     "height": "pixels",
     "pixel_hash": "digest of the decoded pixels: equal ones, equal images",
+    "brightness": "mean of the grey values, 0..1",
+    "information": "entropy of the grey values, bits",
+    "sharpness": "log of the energy of the second derivatives over that of the first",
+    "quality_evidence": "what the quality of the image adds to the evidence, nats",
+    "quality_reason": "what is oddest about the image; null where quality says nothing",
     "role": "whether the image judges (valuation, promoted) or trains the encoder",
     "shard": "that the image came with",
     "batch": "of its shard that the image is in; null where it is set aside",
@@ -66,8 +71,11 @@ def catalogued(result: Result, workspace: Workspace, *, partition: bool = False)
         return {}
     found: dict[str, Any] = {"dagster/uri": place.as_uri()}
     if table is not None:
-        with table.open("rb") as stream:
-            footer = pq.read_metadata(stream)
+        try:
+            with table.open("rb") as stream:
+                footer = pq.read_metadata(stream)
+        except FileNotFoundError:  # deleted meanwhile: the next look says so, and nothing fails for what is only shown
+            return found
         rows = "dagster/partition_row_count" if partition else "dagster/row_count"
         found |= {rows: footer.num_rows, "dagster/column_schema": schema_of(footer.schema.to_arrow_schema())}
     return found

@@ -34,6 +34,8 @@ from tests.sava_assets.homes import materialize, noisy, pictures, untrained_chec
 FROM_PRUNED = ["pruned_dataset", "curation_report", "curated_dataset"]
 """The proof has its own time: by default probes are trained in the night, and whole networks when asked."""
 PROBED = ["test_embeddings", "probe_accuracy"]
+TRAININGS = ["training"] * len(SETS)
+"""With one seed."""
 FROM_BATCH_OT = ["batch_ot", "batch_plan", "point_values", *FROM_PRUNED]
 CLEAN = ["reference_images", "test_images", "encoder", "reference_embeddings", "reference_batches", "reference_values"]
 BATCHES = {"first": 3, "second": 2}
@@ -214,7 +216,7 @@ ROWS = [
     ("new shard", new_shard, [*shard_work("third", 1), *FROM_BATCH_OT]),
     ("removed shard", removed_shard, FROM_BATCH_OT),
     ("prune fraction changed", prune_fraction, FROM_PRUNED),
-    ("proof wanted with every change", proof_wanted, [*PROBED, "classifier_accuracy"]),
+    ("proof wanted with every change", proof_wanted, [*PROBED, "classifier_accuracy", *TRAININGS]),
     ("a person decided", person_decided, FROM_PRUNED),
     ("a decision on an image that is not there", decided_elsewhere, ["pruned_dataset"]),
     (
