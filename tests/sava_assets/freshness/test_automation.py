@@ -21,6 +21,7 @@ from sava_assets.cli.runner import register
 from sava_assets.definitions import ASSETS, CHECKS, defs
 from sava_assets.formats.landing import find_shards
 from sava_assets.freshness import rules as freshness
+from sava_assets.freshness.proof import SETS
 from sava_assets.freshness.sensors import recurate
 from sava_assets.freshness.survey import RETRY_SECONDS, Survey
 from sava_assets.home.resources import Workspace
