@@ -17,7 +17,7 @@ with one mark, say, U takes it for a frequent class and p̃ would learn the mark
 labels nobody made wrong: D goes on if p̃ has less log loss under it, by more than chance explains. Then T and p̃ are
 found by turns, each from the other, for as long as L rises, `ROUNDS` times at most; in the first turn T from p as well,
 and the better one by L goes on. At last p̃ takes the place of p in r, as EM has it, for as long as L rises and reference
-points held out cost less by more than chance explains: who knows a class by few images learns it from the pool, and a
+points held out do not cost more than chance explains: who knows a class by few images learns it from the pool, and a
 mark that stands beside a label is not learnt. Each fold asks its own p̃, which has seen nothing of what it will judge.
 
 A small reference set, or one of other cameras, knows its classes by few images; the pool has many, most of them
@@ -220,11 +220,11 @@ def fit_label_noise(sides: BothSides, shares: Float[Tensor, " classes"]) -> Labe
 
 
 def _by_itself(found: _Joint, noise: _Confusions, sides: BothSides, regressions: _Regressions) -> _Joint:
-    """p̃ with p̃ in the place of p, for as long as it pays on both sides held out."""
+    """p̃ with p̃ in the place of p, for as long as L rises and the reference set does not clearly lose."""
     for _ in range(ROUNDS if len(sides.pool) else 0):
         tried = regressions.fit(found.of_all(sides.pool.features), noise.confusions)
         rises = tried.likelihood(noise, sides) > found.likelihood(noise, sides)
-        if not rises or not tried.clearly_beats(found, sides):
+        if not rises or found.clearly_beats(tried, sides):
             break
         found = tried
     return found
