@@ -46,10 +46,11 @@ class Evidence(NamedTuple):
 
 
 class Side(NamedTuple):
-    """What is said of n points, units of cost."""
+    """What is said of n points."""
 
     foreign: Float[np.ndarray, " n"]
-    """How foreign the image is to transport under its best label, and to a classifier that tells the sides apart."""
+    """How foreign the image is to transport under its best label, and to a classifier that tells the sides apart, units
+    of cost."""
     label_odds: Float[np.ndarray, " n"]
     """How much likelier another label is, all others together, nats."""
 
@@ -135,7 +136,7 @@ def _log_odds_of_a_wrong_label(
         prior = np.log(share / (1 - share))
         found = np.average(expit(others + prior), weights=good)
         usual = np.average(expit(of_clean + prior), weights=weights)
-        share = float(np.clip((found - usual) / (1 - usual), LEAST_SHARE, MOST_SHARE))
+        share = float(np.clip((found - usual) / max(1 - usual, 1e-12), LEAST_SHARE, MOST_SHARE))
     return float(np.log(share / (1 - share)))
 
 

@@ -64,6 +64,24 @@ def test_the_unit_of_cost_does_not_matter():
         np.testing.assert_allclose(one.total, other.total, rtol=1e-6, atol=1e-9)
 
 
+def test_where_every_clean_point_looks_mislabelled_too_no_label_counts_as_wrong():
+    """Features that tell nothing: what is as odd on either side is no evidence, and no number is lost."""
+    pool, clean, _, _ = sides(wrong=0.2)
+    hopeless = Side(pool.foreign, np.full_like(pool.label_odds, 200.0)), Side(clean.foreign, np.full(800, 200.0))
+    for found in evidence(*hopeless):
+        assert np.isfinite(found.total).all()
+        assert np.ptp(found.total) == 0
+
+
+def test_images_that_are_hard_to_classify_on_both_sides_leave_the_image_to_rank():
+    """What clean points show is no share of wrong labels."""
+    pool, clean, bad, _ = sides(damaged=0.2)
+    generator = np.random.default_rng(1)
+    hard = [Side(own.foreign, generator.normal(-2, 4, len(own.foreign))) for own in (pool, clean)]
+    found, _ = evidence(*hard)
+    assert auroc(found.total, bad) > auroc(pool.foreign, bad) - 0.01
+
+
 @pytest.mark.parametrize("count", [1, 2, 30])
 def test_few_or_equal_clean_points_leave_it_finite(count):
     equal = Side(np.zeros(count), np.zeros(count))
