@@ -3,9 +3,8 @@
     smallest p-value of a pool held against M reference images     1 / (M + 1)
     so at the false-discovery rate α nothing is flagged unless     1 / (α (M + 1)) of the pool, or more, is bad
 
-(`sava_ops.decisions.conformal`, where every class weighs alike). Ranking takes less than deciding: of handwritten
-digits with 25 % wrong labels the AUROC is 0.73, 0.97, 0.993 and 0.995 with 1, 2, 3 and 5 reference images a class, and
-0.998 with 20.
+(`sava_ops.decisions.conformal`, where every class weighs alike). Ranking takes less than deciding: `make benchmark` has
+rows with 5 reference images a class.
 """
 
 import math
@@ -17,7 +16,7 @@ from sava_assets.home.resources import Knobs
 from sava_ops.frame import ENOUGH_TO_JUDGE
 
 FEW = 5
-"""Reference images of a class, below which its ranking was not seen to hold (see `benchmarks/other_sets.md`)."""
+"""Reference images of a class, the fewest with which ranking was measured (`benchmarks/other_sets.md`)."""
 USUAL_BAD_SHARE = 0.1
 """Of a pool with which the cut must be able to begin: about the least that is published of real data (8 % to 38.5 %,
 Song et al. 2022)."""
