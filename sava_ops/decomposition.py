@@ -87,13 +87,19 @@ def best_labels(
     *,
     batch_masses: Float[Tensor, " L"],
     known: Bool[Tensor, " classes"],
+    mistakes: Int64[Tensor, " n"] | None = None,
 ) -> LabelPotentials:
-    """Keep the given label and the best others that are `known`; which are best, the batch masses decide."""
+    """Keep the given label and the best others that are `known`; which are best, the batch masses decide. The label in
+    `mistakes` is kept as the last one, however badly it fits."""
     mean = torch.einsum("nlc,l->nc", potentials, batch_masses).masked_fill(~known, torch.inf)
+    if mistakes is not None:
+        mean.scatter_(1, mistakes[:, None], torch.inf)
     mean.scatter_(1, given[:, None], -torch.inf)
     seen = known | torch.isin(torch.arange(len(known), device=given.device), given)
     kept = max(1, min(MOST_LABELS, int(seen.sum())))
     ranked, labels = mean.topk(kept, 1, largest=False)
+    if mistakes is not None and kept > 1:
+        labels[:, -1], ranked[:, -1] = mistakes, torch.where((mistakes == given) | ~known[mistakes], torch.inf, 0.0)
     chosen = potentials.gather(2, labels[:, None, :].expand(-1, potentials.shape[1], -1))
     return LabelPotentials(labels, chosen.masked_fill((ranked == torch.inf)[:, None, :], torch.inf))
 
@@ -122,3 +128,17 @@ def decompose(labels: Int64[Tensor, "n T"], potentials: Float[Tensor, "n T"], *,
         suggested_labels=labels.gather(1, place[:, None])[:, 0],
         gaps=torch.where(other.isinf(), nothing, two[:, 1] - two[:, 0]),
     )
+
+
+def odds_if_mistaken(
+    labels: Int64[Tensor, "n T"],
+    potentials: Float[Tensor, "n T"],
+    excess: Float[Tensor, "classes classes"],
+    *,
+    nat: float,
+) -> Float[Tensor, " n"]:
+    """`label_odds` of each point, had it been given the last of these labels instead of its own, the first; `excess` is
+    what a label costs that is often mistaken for another (`LabelNoise`). Infinite where nobody gives it."""
+    # Of a label that is often given by mistake, more other ones are possible.
+    fits = -potentials / nat - (excess[labels, labels[:, -1:]] - excess[labels, labels[:, :1]])
+    return (fits[:, :-1].logsumexp(1) - fits[:, -1]).masked_fill(potentials[:, -1].isinf(), torch.inf)

@@ -49,7 +49,7 @@ class BatchRow:
     """Whether the reference set knows enough of the point's label to judge it."""
     held_out_labels: Int64[Tensor, "h S"]
     held_out_potentials: Float[Tensor, "h L S"]
-    """The same of the reference points."""
+    """The same of the reference points; the last label is one that the pool's people may have given them by mistake."""
     held_out_weights: Float[Tensor, " h"]
     """How many of the training points each of them stands for: more of the classes that are frequent here; sum n."""
     weights: Float[Tensor, " n"]
@@ -124,9 +124,10 @@ def transport_row(
             first += len(taken)
     masses = torch.tensor(sizes).to(batch.features)
     keep = partial(best_labels, batch_masses=masses / masses.sum(), known=frame.known)
+    drawn = mistakes(held_out.points.labels, calibration, seed=[config.seed, turn])
     points, clean = (
-        spared(keep(torch.stack(potentials, 1), labels), frame.judgeable)
-        for potentials, labels in ((own, batch.labels), (others, held_out.points.labels))
+        spared(keep(torch.stack(potentials, 1), labels, mistakes=mistaken), frame.judgeable)
+        for potentials, labels, mistaken in ((own, batch.labels, None), (others, held_out.points.labels, drawn))
     )
     asked = None
     if held_out_of is not None:
@@ -164,6 +165,15 @@ def held_out_rows(
         count = round(share * size)
         chosen.append(torch.from_numpy(np.roll(order, -turn * count)[:count].copy()))
     return chosen
+
+
+def mistakes(labels: Int64[Tensor, " n"], calibration: Calibration, *, seed: Sequence[int]) -> Int64[Tensor, " n"]:
+    """A wrong label for each point of these classes, drawn as the pool's people are mistaken; its own, where nobody can
+    be."""
+    likely = calibration.label_noise.confusions.mean(0).double()[labels].scatter(1, labels[:, None], 0.0).cumsum(1)
+    chance = torch.from_numpy(np.random.default_rng(seed).random(len(labels))).to(likely)[:, None]
+    drawn = (likely <= chance * likely[:, -1:]).sum(1)
+    return torch.where(likely[:, -1] > 0, drawn.clamp(max=likely.shape[1] - 1), labels)
 
 
 def _joined(parts: Sequence[Points]) -> Points:

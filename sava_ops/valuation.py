@@ -13,7 +13,7 @@ Differs from the authors' code in: 1. the batch plan has the batches' masses as 
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -24,13 +24,15 @@ from sava_ops.batches import split_batches
 from sava_ops.calibration import calibrate
 from sava_ops.config import ValuationConfig
 from sava_ops.decisions.assessment import Assessment
-from sava_ops.decisions.conformal import bad_share, clean_probability, conformal_p_values, suggestion_confidence
-from sava_ops.decisions.evidence import Evidence, Side, weigh
-from sava_ops.decomposition import Scores, decompose
+from sava_ops.decisions.conformal import clean_probability, conformal_p_values, suggestion_confidence
+from sava_ops.decisions.evidence import Evidence, Side, against_label, weigh
+from sava_ops.decisions.shares import Mistaken, Seen, beyond_chance, expected_bad, share_of_bad
+from sava_ops.decomposition import Scores, decompose, odds_if_mistaken
 from sava_ops.inputs import Array, as_points, class_count, in_their_span
 from sava_ops.ot.cost import Points
 from sava_ops.ot.labelled_kernel import Room
 from sava_ops.ot.sinkhorn import Problem, solve
+from sava_ops.reference.label_noise import LabelNoise
 from sava_ops.transport import BatchRow, starting_potentials, transport_row
 
 PLAN_TOLERANCE = 1e-6
@@ -105,7 +107,10 @@ def value_points(
     plan = plan_batches(costs, [len(rows) for rows in train_rows], [len(rows) for rows in reference_rows], config)
     order = np.concatenate(train_rows).argsort()
     return Valuation(
-        **{name: array[order] for name, array in vars(assess(rows, plan, config)).items()},
+        **{
+            name: array[order]
+            for name, array in vars(assess(rows, plan, config, noise=calibration.label_noise)).items()
+        },
         batch_costs=costs,
         batch_plan=plan.plan,
         label_distances=calibration.label_distances.double().cpu().numpy(),
@@ -120,59 +125,89 @@ def assess(
     plan: BatchPlan,
     config: ValuationConfig,
     *,
+    noise: LabelNoise,
     further: tuple[Float[np.ndarray, " N"], Float[np.ndarray, " H"]] | None = None,
 ) -> Assessment:
     """Values of all points, batch after batch (Alg. 1, l. 7-10), held against those of the reference points.
 
+    `noise`, of the calibration that the rows were made with, says which labels are given by mistake.
     `further` is evidence of another kind against the images (`decisions.quality`), nats: of all points, and of the
     reference points that went along, batch after batch. It counts where the configuration has a classifier, without
     which evidence has another unit.
     """
-    points, clean, right, weights, own_weights, judged, ratios, clean_ratios = [], [], [], [], [], [], [], []
+    points, clean, mistaken = [], [], []
     nat, other_labels, reference_points = 0.0, 0, 1
     for i, row in enumerate(rows):
         nat, other_labels, reference_points = float(row.nat), int(row.other_labels), int(row.reference_points)
-        own, others = batch_scores(row, plan, i, config)
-        points.append(own)
-        clean.append(others)
-        right.append((others.suggested_labels == row.held_out_labels[:, 0]).cpu().numpy())
-        weights.append(row.held_out_weights.double().cpu().numpy())
-        own_weights.append(row.weights.double().cpu().numpy())
-        judged.append(row.judged.cpu().numpy())
-        ratios.append(row.log_ratios.double().cpu().numpy())
-        clean_ratios.append(row.held_out_log_ratios.double().cpu().numpy())
-    found, usual = _joined(points), _joined(clean)
-    clean_weights = np.concatenate(weights)
-    evidence, usual_evidence = Evidence(found["values"], found["feature_values"]), usual["values"]
-    if nat > 0 and len(clean_weights):
-        pool, held_out = (
-            Side(side["feature_values"] + nat * np.concatenate(own), side["label_odds"])
-            for side, own in ((found, ratios), (usual, clean_ratios))
+        scores, of_clean = batch_scores(row, plan, i, config)
+        points.append(
+            _arrays(scores, given=row.labels[:, 0], weights=row.weights, judged=row.judged, log_ratios=row.log_ratios)
         )
-        evidence, of_clean = weigh(pool, held_out, clean_weights, other_labels=other_labels)
+        clean.append(
+            _arrays(
+                of_clean,
+                given=row.held_out_labels[:, 0],
+                weights=row.held_out_weights,
+                log_ratios=row.held_out_log_ratios,
+            )
+        )
+        if nat > 0 and row.held_out_labels.shape[1] > 1:
+            mistaken.append(_mistaken(row, plan, i, config, noise))
+    found, usual = _joined(points), _joined(clean)
+    weights = usual["weights"]
+    evidence, usual_evidence, expected = Evidence(found["values"], found["feature_values"]), usual["values"], None
+    if nat > 0 and len(weights) and mistaken:
+        pool, held_out = (
+            Side(side["feature_values"] + nat * side["log_ratios"], side["label_odds"]) for side in (found, usual)
+        )
+        evidence, of_clean, prior = weigh(pool, held_out, weights, other_labels=other_labels)
         if further is not None:
             evidence, of_clean = (own.with_further(f) for own, f in zip((evidence, of_clean), further, strict=True))
         usual_evidence = of_clean.total
-    measured = usual_evidence, clean_weights
+        wrong = _joined(mistaken)
+        expected = expected_bad(
+            Seen(evidence.image, evidence.label, found["given"]),
+            Seen(of_clean.image, of_clean.label, usual["given"]),
+            weights,
+            Mistaken(against_label(wrong["odds"], prior), wrong["labels"], wrong["masses"]),
+        )
     # What nobody can judge is not doubted.
-    known = np.concatenate(judged)
+    known = found["judged"]
     # A reference point that went along with several batches is still one.
-    own = np.concatenate(own_weights) * max(1.0, len(clean_weights) / reference_points)
-    p_values = np.where(known, conformal_p_values(evidence.total, *measured, own=own), 1.0)
-    gaps, _ = found.pop("gaps"), found.pop("label_odds")
+    own = found["weights"] * max(1.0, len(weights) / reference_points)
+    p_values = np.where(known, conformal_p_values(evidence.total, usual_evidence, weights, own=own), 1.0)
+    expected = np.where(known, beyond_chance(p_values) if expected is None else expected, 0.0)
+    bad = share_of_bad(expected, judges=reference_points).value
     return Assessment(
-        **found,
-        confidence=suggestion_confidence(gaps, usual["gaps"], np.concatenate(right)),
+        **{name: found[name] for name in ("values", "feature_values", "label_values", "suggested_labels")},
+        confidence=suggestion_confidence(found["gaps"], usual["gaps"], usual["suggested_labels"] == usual["given"]),
         p_values=p_values,
-        clean_probability=np.where(known, clean_probability(evidence.total, *measured, bad=bad_share(p_values)), 1.0),
+        clean_probability=np.where(known, clean_probability(evidence.total, usual_evidence, weights, bad=bad), 1.0),
         evidence=evidence.total,
         image_evidence=evidence.image,
+        expected_bad=expected,
     )
 
 
-def _joined(scores: Sequence[Scores]) -> dict[str, np.ndarray]:
-    tensors = {field.name: torch.cat([getattr(s, field.name) for s in scores]) for field in fields(Scores)}
+def _arrays(scores: Scores, **further: Tensor) -> dict[str, np.ndarray]:
+    tensors = {**vars(scores), **further}
     return {name: (t.double() if t.is_floating_point() else t).cpu().numpy() for name, t in tensors.items()}
+
+
+def _joined(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _mistaken(
+    row: BatchRow, plan: BatchPlan, batch: int, config: ValuationConfig, noise: LabelNoise
+) -> dict[str, np.ndarray]:
+    """The reference points with a batch, each under a wrong label: the odds against it, and how likely a mistake is."""
+    labels, own = row.held_out_labels, row.potentials[:, :, 0].double()
+    potentials = potential_values(row.held_out_potentials.double(), own, plan, batch, config)
+    masses = 1 - noise.confusions.mean(0).diagonal().to(potentials)[labels[:, 0]]
+    masses = masses.masked_fill(potentials[:, -1].isinf(), 0.0)
+    odds = odds_if_mistaken(labels, potentials, noise.excess.mean(0).to(potentials), nat=float(row.nat))
+    return {"odds": odds.cpu().numpy(), "labels": labels[:, -1].cpu().numpy(), "masses": masses.cpu().numpy()}
 
 
 def plan_batches(

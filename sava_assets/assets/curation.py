@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from sava_assets.assets import plots
 from sava_assets.assets.batches import class_ids
+from sava_assets.assets.calibration import calibration_of
 from sava_assets.assets.copies import with_copies
 from sava_assets.assets.decisions import decided_by_people
 from sava_assets.assets.findings import findings, with_findings
@@ -20,8 +21,8 @@ from sava_assets.freshness.computation import Run, computed
 from sava_assets.freshness.limits import group_numbers
 from sava_assets.home.result import DamagedResult, Output, Result, table_file
 from sava_ops.decisions.assessment import Assessment
-from sava_ops.decisions.conformal import bad_share
 from sava_ops.decisions.pruning import Decision, decide
+from sava_ops.decisions.shares import share_of_bad
 from sava_ops.errors import BadInput
 from sava_ops.transport import BatchRow
 from sava_ops.valuation import BatchPlan, assess
@@ -48,14 +49,16 @@ def point_values(run: Run) -> Output:
     quality, company = quality_of(run, points), in_company(run, index["batch"].to_pylist(), judges)
     further = quality.pool[by_batch], quality.trusted[np.concatenate(company)]
     rows = _rows(run, index["row"].to_pylist(), [judges[own] for own in company])
-    found = assess(rows, _plan(run.read("batch_plan")), run.knobs.valuation, further=further)
+    noise = calibration_of(run.read("label_distances").tensors("calibration.safetensors"), "cpu").label_noise
+    found = assess(rows, _plan(run.read("batch_plan")), run.knobs.valuation, noise=noise, further=further)
     order = np.argsort(by_batch, kind="stable")
     found = Assessment(**{name: array[order] for name, array in vars(found).items()})
     classes, known = (run.read(name).numbers["classes"] for name in ("label_distances", "reference_embeddings"))
     points = with_quality(with_findings(points, found, classes, known=set(known)), quality)
     return Output(
         files={"points.parquet": table_file(points)},
-        numbers={"points": len(points), "bad_share": bad_share(found.p_values)}
+        numbers={"points": len(points), "judges": len(judges)}
+        | share_numbers(found.expected_bad, len(judges))
         | {
             f"value_{n}": float(np.quantile(found.values, q)) for n, q in (("median", 0.5), ("p90", 0.9), ("p99", 0.99))
         },
@@ -97,14 +100,15 @@ def pruned_dataset(run: Run) -> Output:
     for name, column in ruling.columns.items():
         points = points.append_column(name, column)
     keep, action = ruling.columns["keep"].to_numpy(zero_copy_only=False), ruling.columns["action"].to_pylist()
-    evidence, p_value = points["evidence"].to_numpy(), points["p_value"].to_numpy()
+    evidence, judges = points["evidence"].to_numpy(), run.read("point_values").numbers["judges"]
     numbers = {"points": len(points), "kept": int(keep.sum()), "pruned": int((~keep).sum())}
     numbers |= {f"to_{name}": action.count(name) for name in ("drop", "relabel", "review")}
     table, aside = with_set_aside(run, points)
     return Output(
         files={"points.parquet": table_file(table)},
         numbers=numbers
-        | {"threshold": made.threshold, "bad_share": bad_share(p_value)}
+        | {"threshold": made.threshold, "judges": judges}
+        | share_numbers(points["expected_bad"].to_numpy(), judges)
         | copies.numbers
         | ruling.numbers
         | aside
@@ -112,7 +116,7 @@ def pruned_dataset(run: Run) -> Output:
         | group_numbers(table, cut=int((~made.keep).sum())),
         pictures={
             "evidence": plots.histogram(evidence, "evidence (nats)", made.threshold),
-            "share of bad points": _shares(points, {"label": labels, "shard": shards}, made),
+            "share of bad points": _shares(points, {"label": labels, "shard": shards}, made, judges),
             **copies.pictures,
             **ruling.pictures,
         },
@@ -120,18 +124,24 @@ def pruned_dataset(run: Run) -> Output:
 
 
 @plots.picture
-def _shares(points: pa.Table, groups: dict[str, np.ndarray], made: Decision) -> str:
+def _shares(points: pa.Table, groups: dict[str, np.ndarray], made: Decision, judges: int) -> str:
     """Estimated share of bad points and share flagged, by label and by shard."""
-    p_value, lines = points["p_value"].to_numpy(), []
+    expected, lines = points["expected_bad"].to_numpy(), []
     for name, codes in groups.items():
-        lines += [f"| {name} | points | estimated bad | flagged |", "|---|---:|---:|---:|"]
+        lines += [f"| {name} | points | estimated bad | 95 % interval | flagged |", "|---|---:|---:|---:|---:|"]
         words = sorted(points[name].unique().to_pylist())
         for code in range(min(len(words), MOST_GROUPS)):
             own = codes == code
-            shares = f"{bad_share(p_value[own]):.1%} | {made.flagged[own].mean():.1%}"
-            lines.append(f"| {words[code]} | {own.sum():,} | {shares} |")
+            bad = share_of_bad(expected[own], judges=judges)
+            told = f"{bad.value:.1%} | {bad.low:.1%} to {bad.high:.1%} | {made.flagged[own].mean():.1%}"
+            lines.append(f"| {words[code]} | {own.sum():,} | {told} |")
         lines += [f"\n… and {len(words) - MOST_GROUPS:,} more" if len(words) > MOST_GROUPS else "", ""]
     return "\n".join(lines)
+
+
+def share_numbers(expected_bad: np.ndarray, judges: int) -> dict[str, float]:
+    bad = share_of_bad(expected_bad, judges=judges)
+    return {"bad_share": bad.value, "bad_share_low": bad.low, "bad_share_high": bad.high}
 
 
 def _plan(result: Result) -> BatchPlan:

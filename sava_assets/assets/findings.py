@@ -20,6 +20,7 @@ COLUMNS = {
     "clean_probability": "clean_probability",
     "evidence": "evidence",
     "image_evidence": "image_evidence",
+    "expected_bad": "expected_bad",
 }
 """Field of `Assessment` → column."""
 

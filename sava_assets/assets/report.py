@@ -71,7 +71,11 @@ def curation_report(run: Run) -> Output:
     shown = shown.append_column("sample", pa.array(lot, pa.bool_()))
     prune = run.knobs.prune
     rate = realised(shown, prune.false_discovery_rate if prune.fraction is None else None)
-    summary: dict[str, Any] = {"numbers": dict(pruned.numbers), "tables": tables(points), "rate": rate}
+    summary: dict[str, Any] = {
+        "numbers": dict(pruned.numbers),
+        "tables": tables(points, pruned.numbers["judges"]),
+        "rate": rate,
+    }
     summary["classes"] = sorted({*judges.numbers["classes"], *points["label"].unique().to_pylist()})
     return Output(
         files={

@@ -40,6 +40,7 @@ COLUMNS = {
     "clean_probability": "soft weight for training, 0..1",
     "evidence": "against the image, nats; what is decided by",
     "image_evidence": "what is left of the evidence under the best label, nats",
+    "expected_bad": "its mean over a group of images estimates the group's share of bad ones",
     "reason": "in words; empty where nothing speaks against the image",
     "suspicious": "whether the reference image should rather not judge",
     "copies": "images of the pool with these pixels; 1 = no other",

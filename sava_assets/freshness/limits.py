@@ -18,7 +18,7 @@ from sava_assets.freshness.sources import Home
 from sava_assets.home.resources import Knobs
 from sava_assets.home.result import Result
 from sava_assets.home.store import Store
-from sava_ops.decisions.conformal import bad_share
+from sava_ops.decisions.shares import beyond_chance, share_of_bad
 from sava_ops.errors import BadInput
 
 HELD, WAITS = "held_back", "waits_for"
@@ -68,13 +68,15 @@ def judged(home: Home, *, proven: bool) -> dict[str, str]:
 
 def group_numbers(points: pa.Table, cut: int) -> dict[str, Any]:
     """What the limits look at, of the table of decisions; `cut` = points that the algorithm alone takes out."""
-    p_values = valued(points).select(["shard", "p_value"])
-    shards = p_values["shard"].unique().sort().to_pylist()
-    by_shard = {shard: p_values.filter(pc.field("shard") == shard)["p_value"].to_numpy() for shard in shards}
+    own = valued(points)
+    if "expected_bad" not in own.column_names:  # written before there was one
+        own = own.append_column("expected_bad", pa.array(beyond_chance(own["p_value"].to_numpy())))
+    shards = own["shard"].unique().sort().to_pylist()
+    by_shard = {shard: own.filter(pc.field("shard") == shard)["expected_bad"].to_numpy() for shard in shards}
     counted = points["curated_label"].drop_null().value_counts().to_pylist()
     return {
         "cut": cut,
-        "bad_share_of_shard": {shard: bad_share(own) for shard, own in by_shard.items()},
+        "bad_share_of_shard": {name: share_of_bad(bad, judges=1).value for name, bad in by_shard.items()},
         "images_of_class": {row["values"]: row["counts"] for row in counted},
     }
 
@@ -97,8 +99,7 @@ def _exceeded(knobs: Knobs, store: Store, pruned: Result) -> Iterator[str]:
     numbers, gates = pruned.numbers, knobs.gates
     by_group = gates.shard_bad_share is not None or gates.class_images is not None
     if by_group and "cut" not in numbers:  # written before there were limits, when the brake stopped the cut itself
-        columns = ["shard", "p_value", "action", "curated_label"]
-        numbers = {**numbers, **group_numbers(pruned.table("points.parquet", columns), 0)}
+        numbers = {**numbers, **group_numbers(pruned.table("points.parquet"), 0)}
     yield from _brake(knobs, numbers)
     if gates.shard_bad_share is not None:
         yield from _bad_shards(numbers["bad_share_of_shard"], gates.shard_bad_share)

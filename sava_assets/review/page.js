@@ -10,6 +10,7 @@ let view = [], cursor = 0, saved = new Set();
 
 const $ = (id) => document.getElementById(id);
 const word = (column, k) => shown[column].words[shown[column].codes[k]] ?? null;
+const between = (share, low, high) => `${percent(share)} (${percent(low)} to ${percent(high)})`;
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
 const count = (number) => number.toLocaleString("en");
 
@@ -328,7 +329,7 @@ function overview() {
       ["copies under another label", numbers.copies_under_two_labels], ["copies left out", numbers.copies_left_out]] : []),
     ...Object.entries(numbers.quality ?? {}).map(([kind, n]) => [`flagged, and ${kind} beside the reference`, n]),
     ...Object.entries(numbers.set_aside ?? {}).map(([shard, n]) => [`set aside of ${shard}: also in a clean set`, n])]);
-  const rates = table(["", "share"], [["estimated bad", percent(numbers.bad_share)],
+  const rates = table(["", "share"], [["estimated bad", between(numbers.bad_share, numbers.bad_share_low, numbers.bad_share_high)],
     ["false discoveries, nominal", rate.nominal_false_discovery_rate === null ? "a fixed share is cut"
       : percent(rate.nominal_false_discovery_rate)],
     ["false discoveries, realised", rate.sample_decided ? percent(rate.realised_false_discovery_rate) : "not known"],
@@ -353,7 +354,7 @@ function overview() {
         "probes: all → kept", "networks: all → kept"], older)] : [])),
     make("div", { className: "sides" }, ...Object.entries(part).map(([name, title]) => section(`By ${title}`,
       table([title, "images", "estimated bad", "flagged", "left out"],
-        told.tables[name].lines.map(([own, n, bad, flagged, out]) => [own, n, percent(bad), flagged, out]), told.tables[name].more))),
+        told.tables[name].lines.map(([own, n, bad, flagged, out]) => [own, n, between(...bad), flagged, out]), told.tables[name].more))),
     section("Labels that are confused", table(["given", "suggested", "images"], told.tables.confusions.lines, told.tables.confusions.more))));
 }
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sava_ops.decisions.audit import clopper_pearson
-from sava_ops.decisions.conformal import bad_share
+from sava_ops.decisions.shares import share_of_bad
 
 MOST_LINES = 500
 """Of a table of the page."""
@@ -71,18 +71,19 @@ def in_words(rate: Mapping[str, Any]) -> str:
     )
 
 
-def tables(points: pa.Table) -> dict[str, Any]:
-    """By class and by shard: points, estimated share of bad ones, flagged, left out; and which labels are confused."""
+def tables(points: pa.Table, judges: int) -> dict[str, Any]:
+    """By class and by shard: points, estimated share of bad ones and its interval, flagged, left out; and which labels
+    are confused. `judges` = reference images."""
     flagged = np.not_equal(points["algorithm_action"].to_pylist(), "keep")
     out = np.array([label is None for label in points["curated_label"].to_pylist()], dtype=bool)
-    p_values = points["p_value"].to_numpy()
+    expected = points["expected_bad"].to_numpy()
     found: dict[str, Any] = {}
     for name in ("label", "shard"):
         words, codes = np.unique(points[name].to_pylist(), return_inverse=True)
         lines = []
         for code, word in enumerate(words):
             own = codes == code
-            share = round(bad_share(p_values[own]), 4)
+            share = [round(number, 4) for number in share_of_bad(expected[own], judges=judges)]
             lines.append([str(word), int(own.sum()), share, int(flagged[own].sum()), int(out[own].sum())])
         lines.sort(key=lambda line: (-line[3], line[0]))
         found[name] = {"lines": lines[:MOST_LINES], "more": max(0, len(lines) - MOST_LINES)}

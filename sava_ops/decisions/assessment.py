@@ -30,3 +30,6 @@ class Assessment:
     the values, where the configuration has no classifier."""
     image_evidence: Float[np.ndarray, " N"]
     """What is left of it under the best label."""
+    expected_bad: Float[np.ndarray, " N"]
+    """Its mean over any group of points estimates the group's share of bad ones (`decisions.shares`); that of one point
+    may lie outside 0..1."""

@@ -40,6 +40,11 @@ class Evidence(NamedTuple):
     image: Float[np.ndarray, " n"]
     """What is left under the best label."""
 
+    @property
+    def label(self) -> Float[np.ndarray, " n"]:
+        """The rest."""
+        return self.total - self.image
+
     def with_further(self, evidence: Float[np.ndarray, " n"]) -> "Evidence":
         """With evidence of another kind against the same images."""
         return Evidence(self.total + evidence, self.image + evidence)
@@ -55,9 +60,11 @@ class Side(NamedTuple):
     """How much likelier another label is, all others together, nats."""
 
 
-def weigh(pool: Side, clean: Side, weights: Float[np.ndarray, " h"], *, other_labels: int) -> tuple[Evidence, Evidence]:
-    """Evidence against the points of the pool, and against clean ones; `weights` say how many points of the pool each
-    clean one stands for.
+def weigh(
+    pool: Side, clean: Side, weights: Float[np.ndarray, " h"], *, other_labels: int
+) -> tuple[Evidence, Evidence, float]:
+    """Evidence against the points of the pool, and against clean ones, of which `weights` say how many points of the
+    pool each stands for; and log(o_label / o_other), which all have in common.
 
     `other_labels` = C − 1.
     """
@@ -67,10 +74,16 @@ def weigh(pool: Side, clean: Side, weights: Float[np.ndarray, " h"], *, other_la
     others = [side.label_odds - np.log(max(other_labels, 1)) for side in (pool, clean)]
     some = _representatives(others[0])
     prior = _log_odds_of_a_wrong_label(others[0][some], 1 / (1 + odds[0][some]), others[1], weights)
+    prior -= float(np.log(max(other_labels, 1)))
     images = [np.log1p(own) for own in odds]
-    totals = [image + np.logaddexp(0.0, other + prior) for image, other in zip(images, others, strict=True)]
+    totals = [image + against_label(side.label_odds, prior) for image, side in zip(images, (pool, clean), strict=True)]
     of_pool, of_clean = (Evidence(total, image) for total, image in zip(totals, images, strict=True))
-    return of_pool, of_clean
+    return of_pool, of_clean, prior
+
+
+def against_label(label_odds: np.ndarray, prior: float) -> np.ndarray:
+    """log(1 + o_label), nats; `prior` = log(o_label / o_other)."""
+    return np.logaddexp(0.0, label_odds + prior)
 
 
 def excess_odds(

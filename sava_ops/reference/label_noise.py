@@ -17,8 +17,9 @@ with one mark, say, U takes it for a frequent class and p̃ would learn the mark
 labels nobody made wrong: D goes on if p̃ has less log loss under it, by more than chance explains. Then T and p̃ are
 found by turns, each from the other, for as long as L rises, `ROUNDS` times at most; in the first turn T from p as well,
 and the better one by L goes on. At last p̃ takes the place of p in r, as EM has it, for as long as L rises and reference
-points held out do not cost more than chance explains: who knows a class by few images learns it from the pool, and a
-mark that stands beside a label is not learnt. Each fold asks its own p̃, which has seen nothing of what it will judge.
+points held out do not cost more than chance explains, `OWN_ROUNDS` times at most: who knows a class by few images
+learns it from the pool, and a mark that stands beside a label is not learnt. U, D or T follows where L gains by it, and
+so does the sharpness of p̃. Each fold asks its own p̃, which has seen nothing of what it will judge.
 
 A small reference set, or one of other cameras, knows its classes by few images; the pool has many, most of them
 labelled right. Semi-supervised learning under label noise (Nigam et al. 2000; Sukhbaatar et al. 2015; with trusted
@@ -38,7 +39,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
@@ -51,7 +51,7 @@ from sava_ops.reference.logistic import Regressions, losses
 
 PRIOR_LABELS = 100.0
 """Strength of the Dirichlet prior: so many images with a label say as much of it as the prior."""
-ROUNDS = 2
+ROUNDS, OWN_ROUNDS = 2, 4
 """Of T and p̃ by turns, and then of p̃ by itself: each fits the regressions on both sides again."""
 INVERSE_PENALTY = 2.0
 """C of the regression on both sides: a quarter and four times of it ranked worse by the mean over the sets of
@@ -92,12 +92,17 @@ class LabelNoise:
         return losses(logits.softmax(1)) + self.excess[fold_of, :, labels].to(logits)
 
 
+_Model = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""From p, given labels and U to U, D or T."""
+
+
 @dataclass(frozen=True)
 class _Confusions:
     """T and U of every fold, from the pool points outside of it."""
 
     confusions: Float[Tensor, "folds classes classes"]
     uniform: Float[Tensor, "folds classes classes"]
+    model: "_Model"
 
     def held_out(self, p: Float[Tensor, "n classes"], sides: BothSides) -> float:
         """log P(given label | x) of the pool points under T, summed."""
@@ -151,15 +156,23 @@ class _Regressions:
         self.problem = Regressions(sides.projected, sides.fitted.to(self.certain))
 
     def fit(
-        self, by_reference: Float[Tensor, "folds n classes"], confusions: Float[Tensor, "folds classes classes"]
+        self, by_reference: Float[Tensor, "folds n classes"], noise: _Confusions, *, sharpened_by_both: bool = False
     ) -> _Joint:
         """p̃ on the soft labels of this p and T."""
-        sides, pairs = self.sides, zip(by_reference, confusions, strict=True)
+        sides, pairs = self.sides, zip(by_reference, noise.confusions, strict=True)
         targets = [torch.cat([_truth(p, own, sides.pool.labels), self.certain]) for p, own in pairs]
         weights, biases, converged = self.problem.solve(torch.stack(targets), INVERSE_PENALTY)
         logits = own_logits(sides.reference.features, sides.reference_folds, weights, biases)
-        sharpness = _sharpness(logits, sides.reference.labels)
         of_pool = own_logits(sides.pool.features, sides.pool_folds, weights, biases)
+
+        def judged(sharpness: float) -> float:
+            """L, or what the reference set adds to it."""
+            own = losses((sharpness * logits).softmax(1)).gather(1, sides.reference.labels[:, None])
+            pool = noise.held_out((sharpness * of_pool).softmax(1), sides) if sharpened_by_both else 0.0
+            return pool - float(own.double().sum())
+
+        # Soft labels and the penalty leave a regression less sure than it may be.
+        sharpness = max(SHARPNESSES, key=judged)
         return _Joint(
             sharpness * weights,
             sharpness * biases,
@@ -180,10 +193,10 @@ def fit_label_noise(sides: BothSides, shares: Float[Tensor, " classes"]) -> Labe
     """From a sample of the pool, whose true class shares are these, and the reference set."""
     pool, reference, known = sides.pool, sides.reference, sides.known
     regressions, present, first = _Regressions(sides), known.shares > 0, []
-    for these, model in ((_given_shares(pool, known), None), (shares, partial(_drawn, present=present))):
+    for these, model in ((_given_shares(pool, known), _even), (shares, partial(_drawn, present=present))):
         by_reference = torch.stack([probabilities(pool, known, fold, these) for fold in range(sides.folds)])
         noise = _by_folds(by_reference.mean(0), sides, present, model)
-        first.append((by_reference, noise, regressions.fit(by_reference, noise.confusions)))
+        first.append((by_reference, noise, regressions.fit(by_reference, noise)))
     by_reference, noise, found = first[first[1][2].clearly_beats(first[0][2], sides)]
     p, explained = by_reference.mean(0), None
     before = found.likelihood(noise, sides)
@@ -196,16 +209,14 @@ def fit_label_noise(sides: BothSides, shares: Float[Tensor, " classes"]) -> Labe
         if explained is None:
             explained = _explained(*tried[0], sides, gain=gains[0])
         refitted = [
-            (own, regressions.fit(by_reference, own.confusions))
-            for (_, own), gain in zip(tried, gains, strict=True)
-            if gain > 0
+            (own, regressions.fit(by_reference, own)) for (_, own), gain in zip(tried, gains, strict=True) if gain > 0
         ]
         likelihoods = [joint.likelihood(own, sides) for own, joint in refitted]
         if max(likelihoods, default=before) <= before:
             break
         before = max(likelihoods)
         noise, found = refitted[likelihoods.index(before)]
-    found = _by_itself(found, noise, sides, regressions)
+    noise, found = _by_itself(noise, found, sides, regressions)
     excess = noise.excess
     return LabelNoise(
         joint_weights=found.weights,
@@ -219,31 +230,35 @@ def fit_label_noise(sides: BothSides, shares: Float[Tensor, " classes"]) -> Labe
     )
 
 
-def _by_itself(found: _Joint, noise: _Confusions, sides: BothSides, regressions: _Regressions) -> _Joint:
+def _by_itself(
+    noise: _Confusions, found: _Joint, sides: BothSides, regressions: _Regressions
+) -> tuple[_Confusions, _Joint]:
     """p̃ with p̃ in the place of p, for as long as L rises and the reference set does not clearly lose."""
-    for _ in range(ROUNDS if len(sides.pool) else 0):
-        tried = regressions.fit(found.of_all(sides.pool.features), noise.confusions)
-        rises = tried.likelihood(noise, sides) > found.likelihood(noise, sides)
+    for _ in range(OWN_ROUNDS if len(sides.pool) else 0):
+        followed = _by_folds(found.pool, sides, sides.known.shares > 0, noise.model)
+        own = max(noise, followed, key=lambda each: each.held_out(found.pool, sides))
+        tried = regressions.fit(found.of_all(sides.pool.features), own, sharpened_by_both=True)
+        rises = tried.likelihood(own, sides) > found.likelihood(noise, sides)
         if not rises or found.clearly_beats(tried, sides):
             break
-        found = tried
-    return found
+        noise, found = own, tried
+    return noise, found
 
 
 def _by_folds(
     p: Float[Tensor, "n classes"],
     sides: BothSides,
     present: Tensor,
-    model: Callable[[Tensor, Tensor, Tensor], Tensor] | None,
+    model: _Model,
 ) -> _Confusions:
-    """T of this model and U of every fold; T = U without one."""
+    """T of this model and U of every fold."""
     labels, found = sides.pool.labels, []
     for fold in range(sides.folds):
         fitted = sides.pool_folds != fold if sides.folds > 1 else sides.pool_folds == fold
         uniform = _uniform_noise(p[fitted], labels[fitted], present)
-        found.append((model(p[fitted], labels[fitted], uniform) if model else uniform, uniform))
+        found.append((model(p[fitted], labels[fitted], uniform), uniform))
     confusions, uniform = (torch.stack(side) for side in zip(*found, strict=True))
-    return _Confusions(confusions, uniform)
+    return _Confusions(confusions, uniform, model)
 
 
 def _explained(p: Float[Tensor, "n classes"], tried: _Confusions, sides: BothSides, *, gain: float) -> float:
@@ -251,13 +266,6 @@ def _explained(p: Float[Tensor, "n classes"], tried: _Confusions, sides: BothSid
     right = (joint / joint.sum(1, keepdim=True)).gather(1, sides.pool.labels[:, None])
     wrong = max(1 - float(right.double().mean()), LEAST_WRONG)
     return gain / len(p) / (wrong * math.log(max(p.shape[1] - 1, 2)))
-
-
-def _sharpness(logits: Float[Tensor, "M classes"], labels: Int64[Tensor, " M"]) -> float:
-    """Inverse temperature under which reference points held out have the least log loss: soft labels and the penalty
-    leave a regression less sure than it may be."""
-    tried = [losses((sharpness * logits).softmax(1)).gather(1, labels[:, None]) for sharpness in SHARPNESSES]
-    return SHARPNESSES[int(np.argmin([float(loss.double().mean()) for loss in tried]))]
 
 
 def _given_shares(pool: Points, known: Discriminant) -> Float[Tensor, " classes"]:
@@ -296,6 +304,10 @@ def _uniform_noise(p: Float[Tensor, "n classes"], labels: Int64[Tensor, " n"], p
         if abs(wrong - last) < EM_TOLERANCE / 10:
             break
     return (1 - wrong) * own + wrong * present.to(p.dtype) * (1 - own) / others
+
+
+def _even(_p: Float[Tensor, "n classes"], _labels: Int64[Tensor, " n"], uniform: Tensor) -> Tensor:
+    return uniform
 
 
 def _drawn(p: Float[Tensor, "n classes"], labels: Int64[Tensor, " n"], uniform: Tensor, *, present: Tensor) -> Tensor:

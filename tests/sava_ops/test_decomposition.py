@@ -10,7 +10,13 @@ from hypothesis import strategies as st
 
 from sava_ops import ValuationConfig, value_points
 from sava_ops.calibration import Calibration, calibrate
-from sava_ops.decomposition import best_labels, decompose, log_class_masses, potentials_by_label
+from sava_ops.decomposition import (
+    best_labels,
+    decompose,
+    log_class_masses,
+    odds_if_mistaken,
+    potentials_by_label,
+)
 from sava_ops.ot.cost import Points, ground_cost, label_costs
 from sava_ops.ot.sinkhorn import Problem, Transport, solve, uniform
 from sava_ops.reference.label_shift import reference_measure
@@ -148,6 +154,34 @@ def test_only_the_best_labels_are_kept_and_the_given_one_first():
         assert int(scores.suggested_labels[k]) == min(choices, key=lambda c: mean[k, c])
         others = [float(mean[k, c]) for c in choices if c != given[k]]
         assert float(scores.label_values[k]) == pytest.approx(float(mean[k, given[k]]) - min(others), rel=1e-12)
+
+
+def test_a_mistake_is_kept_as_the_last_label():
+    potentials = torch.rand(4, 2, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    given, mistakes = torch.tensor([3, 8, 20, 5]), torch.tensor([39, 0, 20, 7])
+    known, masses = torch.arange(40) != 7, torch.tensor([0.5, 0.5], dtype=torch.float64)
+    kept = best_labels(potentials, given, batch_masses=masses, known=known, mistakes=mistakes)
+    assert torch.equal(kept.labels[:, 0], given)
+    assert torch.equal(kept.labels[:, -1], mistakes)
+    for k in (0, 1):
+        assert len(set(kept.labels[k].tolist())) == 16
+        assert torch.equal(kept.potentials[k, :, -1], potentials[k, :, mistakes[k]])
+    # Its own label is no mistake, and nobody judges by a label that is not known.
+    assert kept.potentials[2:, :, -1].isinf().all()
+
+
+@pytest.mark.parametrize("nat", [0.3, 1.0])
+def test_the_odds_against_a_mistake_are_those_of_all_others_under_it(nat):
+    """f of class c for a point labelled z is −log p(c) + excess[c, z]."""
+    likelihood = torch.tensor([[0.5, 0.3, 0.1, 0.1], [0.2, 0.2, 0.5, 0.1]]).double()
+    excess = torch.rand(4, 4, generator=torch.Generator().manual_seed(1)).double()
+    labels = torch.tensor([[0, 1, 2, 3], [2, 0, 3, 1]])
+    under = [-likelihood.log() + excess[:, z].T for z in (labels[:, 0], labels[:, -1])]
+    found = odds_if_mistaken(labels, nat * under[0].gather(1, labels) + 7, excess, nat=nat)
+    again = torch.cat([labels[:, -1:], labels[:, :-1]], 1)
+    torch.testing.assert_close(found, decompose(again, under[1].gather(1, again), nat=1.0).label_odds)
+    nobody = torch.where(torch.arange(4) == 3, torch.inf, 1.0).double().expand(2, -1)
+    assert (odds_if_mistaken(labels, nobody, excess, nat=nat) == torch.inf).all()
 
 
 @pytest.mark.parametrize("nat", [0.3, 1.0])

@@ -8,6 +8,7 @@ from sava_ops.calibration import by_class, calibrate
 from sava_ops.config import ValuationConfig
 from sava_ops.decisions.conformal import benjamini_hochberg
 from sava_ops.inputs import as_points
+from sava_ops.reference.label_noise import LabelNoise
 from sava_ops.transport import BatchRow, held_out_rows, starting_potentials, transport_row
 from sava_ops.valuation import assess, plan_batches
 
@@ -16,7 +17,7 @@ CLASSES, WIDTH = 4, 16
 RATE, SEEDS = 0.1, range(4)
 
 
-def row_of(train, reference, given: int | None) -> BatchRow:
+def row_of(train, reference, given: int | None) -> tuple[BatchRow, LabelNoise]:
     """One training batch against one reference batch, whose first points were given."""
     sides = [as_points(*side, side="training", unit_norm=True, device="cpu") for side in (train, reference)]
     calibration = calibrate(*sides, classes=CLASSES, config=CONFIG)
@@ -24,7 +25,8 @@ def row_of(train, reference, given: int | None) -> BatchRow:
     batches = calibration.batches(sides[1], rows)
     starts = starting_potentials(batches, calibration, CONFIG)
     of = None if given is None else [(own < given).nonzero()[:, 0] for own in by_class(sides[1].labels, rows)]
-    return transport_row(sides[0], batches, starts, calibration, CONFIG, held_out_of=of)
+    row = transport_row(sides[0], batches, starts, calibration, CONFIG, held_out_of=of)
+    return row, calibration.label_noise
 
 
 def clouds(labels: np.ndarray, generator: np.random.Generator, *, spread: float = 1.0) -> np.ndarray:
@@ -47,9 +49,9 @@ def promoted(seed: int) -> tuple[tuple, tuple, np.ndarray]:
 def p_values(seed: int, *, given: int | None) -> tuple[np.ndarray, np.ndarray]:
     """Of what is left of the pool, and which of it are wrong."""
     train, reference, wrong = promoted(seed)
-    row = row_of(train, reference, given)
+    row, noise = row_of(train, reference, given)
     plan = plan_batches(row.costs[None].double().numpy(), [len(wrong)], [len(reference[1])], CONFIG)
-    return assess([row], plan, CONFIG).p_values, wrong
+    return assess([row], plan, CONFIG, noise=noise).p_values, wrong
 
 
 def test_the_rate_is_kept_when_easy_images_are_promoted_which_among_the_held_out_would_make_others_look_worse():
@@ -65,7 +67,7 @@ def test_the_rate_is_kept_when_easy_images_are_promoted_which_among_the_held_out
 
 def test_all_points_given_is_as_none_said():
     train, reference, _ = promoted(0)
-    one, other = (row_of(train, (reference[0][:160], reference[1][:160]), given) for given in (160, None))
+    one, other = (row_of(train, (reference[0][:160], reference[1][:160]), given)[0] for given in (160, None))
     for name, tensor in vars(other).items():
         assert torch.allclose(getattr(one, name).double(), tensor.double(), rtol=1e-6, atol=0, equal_nan=True), name
 
@@ -73,7 +75,7 @@ def test_all_points_given_is_as_none_said():
 @pytest.mark.parametrize("given", [1, 37, 160])
 def test_only_given_points_go_along_and_stand_for_the_classes_of_the_batch(given):
     train, reference, _ = promoted(1)
-    row = row_of(train, reference, given)
+    row, _ = row_of(train, reference, given)
     assert sorted(row.held_out_labels[:, 0].tolist()) == sorted(reference[1][:given])
     assert int(row.reference_points) == given
     assert float(row.held_out_weights.sum()) == pytest.approx(len(train[1]), rel=1e-5)

@@ -372,12 +372,12 @@ def test_further_evidence_adds_to_that_of_images_where_it_has_their_unit(config)
     batches = calibration.batches(reference, [np.arange(40)])
     row = transport_row(train, batches, starting_potentials(batches, calibration, config), calibration, config)
     plan = plan_batches(row.costs[None].double().numpy(), [60], [40], config)
-    plain = assess([row], plan, config)
+    plain = assess([row], plan, config, noise=calibration.label_noise)
     further, of_clean = np.zeros(60), np.zeros(len(row.held_out_labels))
-    nothing = assess([row], plan, config, further=(further, of_clean))
+    nothing = assess([row], plan, config, noise=calibration.label_noise, further=(further, of_clean))
     further[7] = 3.0
     of_clean[:] = 0.5
-    found = assess([row], plan, config, further=(further, of_clean))
+    found = assess([row], plan, config, noise=calibration.label_noise, further=(further, of_clean))
     for name, values in vars(plain).items():
         np.testing.assert_array_equal(getattr(nothing, name), values)
     if config is PAPER:

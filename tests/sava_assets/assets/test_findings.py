@@ -14,6 +14,7 @@ FOUND = Assessment(
     clean_probability=np.array([1.0, 0.1, 0.1, 0.1]),
     evidence=np.array([0.0, 4.0, 4.0, 4.0]),
     image_evidence=np.array([0.0, 0.5, 4.0, 0.5]),
+    expected_bad=np.array([-0.05, 1.1, 1.0, 1.1]),
 )
 TABLE = with_findings(pa.table({"label": ["cat", "cat", "cat", "elk"]}), FOUND, ["cat", "dog"], known={"cat", "dog"})
 

@@ -36,9 +36,9 @@ def told(count: int, *, classes: list[str] | None = None, shard: str = "shard") 
     numbers = {"points": 4 * count, "kept": 3 * count, "pruned": count, "to_drop": 0, "to_relabel": count}
     rate = {"sample": 100, "sample_decided": 0, "sample_clean": 0, "realised_false_discovery_rate": None}
     rate |= {"realised_low": 0.0, "realised_high": 1.0, "nominal_false_discovery_rate": 0.05}
-    line = {"lines": [[shard, count, 0.2, count, count]], "more": 0}
+    line = {"lines": [[shard, count, [0.2, 0.1, 0.3], count, count]], "more": 0}
     return {
-        "numbers": numbers | {"to_review": 0, "bad_share": 0.2},
+        "numbers": numbers | {"to_review": 0, "bad_share": 0.2, "bad_share_low": 0.1, "bad_share_high": 0.3},
         "rate": rate,
         "tables": {"label": line, "shard": line, "confusions": {"lines": [[shard, "dog", count]], "more": 0}},
         "classes": classes or ["cat", "dog"],

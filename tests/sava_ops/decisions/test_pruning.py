@@ -40,7 +40,7 @@ def assessment(values, *, feature_values=None, confidence=1.0, p_values=None) ->
     p = np.where(values > 5, 1e-9, 1.0) if p_values is None else p_values
     sure = np.broadcast_to(np.asarray(confidence, dtype=float), values.shape).copy()
     suggested = np.zeros(len(values), dtype=np.int64)
-    return Assessment(values, best, values - best, suggested, sure, p, p, values, best)
+    return Assessment(values, best, values - best, suggested, sure, p, p, values, best, 1 - p)
 
 
 ANY = PruneRule(class_floor=0.0, cap=1.0)
