@@ -6,6 +6,7 @@ their words.
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from urllib.parse import unquote
 
@@ -83,10 +84,9 @@ def _common(name: str, types: Mapping[str, pa.DataType]) -> pa.DataType:
 
 def _names(table: pq.ParquetFile, file: File) -> list[str]:
     names = [name for name in table.schema_arrow.names if name not in OWN]
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise BadInput(
-            f"{shown(str(file.path))} has {names.count(repeated[0])} columns {shown(repeated[0])!r}: keep one"
-        )
+    counts = Counter(names)
+    if repeated := sorted(name for name, count in counts.items() if count > 1):
+        raise BadInput(f"{shown(str(file.path))} has {counts[repeated[0]]} columns {shown(repeated[0])!r}: keep one")
     return names
 
 
@@ -115,7 +115,7 @@ def _class_names(schema: pa.Schema) -> dict[str, list[str] | None]:
     """Names of the numbers in columns that Hugging Face's metadata call class labels."""
     try:
         value = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    except ValueError:  # refused, in words, when the labels are read
+    except (ValueError, RecursionError):  # refused, in words, when the labels are read
         return {}
     for name in ("info", "features"):
         value = value.get(name) if isinstance(value, dict) else None
