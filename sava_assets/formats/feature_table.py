@@ -111,8 +111,6 @@ def _numbers(column: pa.Array, path: Path, first: int) -> np.ndarray:
     """(rows, width), of any kind of number."""
     if isinstance(column, pa.ExtensionArray):
         column = column.storage
-    if pa.types.is_list_view(column.type) or pa.types.is_large_list_view(column.type):
-        column = column.cast(pa.large_list(column.type.value_type))
     kind = column.type
     if pa.types.is_null(kind) and not len(column):
         return np.empty((0, 0), np.float32)

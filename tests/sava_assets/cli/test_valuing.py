@@ -43,7 +43,6 @@ TENSOR = pa.fixed_shape_tensor(pa.float32(), [5])
 FORMS = {
     "float64": lists(X.astype(np.float64)),
     "large lists": pa.array(list(X), pa.large_list(pa.float32())),
-    "views of lists": pa.array([list(x) for x in X.tolist()], pa.list_view(pa.float32())),
     "fixed lists": pa.FixedSizeListArray.from_arrays(pa.array(X.ravel()), 5),
     "tensors": pa.ExtensionArray.from_storage(TENSOR, pa.FixedSizeListArray.from_arrays(pa.array(X.ravel()), 5)),
 }
