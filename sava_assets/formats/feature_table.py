@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from sava_assets.formats.joined import refuse_joined
 from sava_assets.formats.names import class_name, first_few
 from sava_ops.errors import BadInput
 
@@ -84,7 +85,8 @@ def read_features(path: Path, *, taken: Sequence[str] = ()) -> FeatureTable:
 @contextmanager
 def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
     try:
-        with pq.ParquetFile(path, buffer_size=BUFFER_BYTES) as file:
+        with path.open("rb") as stream, pq.ParquetFile(stream, buffer_size=BUFFER_BYTES) as file:
+            refuse_joined(file, stream, str(path))
             yield file
     except (pa.ArrowException, OSError) as error:
         with path.open("rb") as stream:

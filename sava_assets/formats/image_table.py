@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from sava_assets.formats.contents import Contents, File
+from sava_assets.formats.joined import refuse_joined
 from sava_assets.formats.names import class_name, first_few, partition_label, readable, shown
 from sava_assets.formats.stored_images import BUFFER, rows_at_once
 from sava_ops.errors import BadInput
@@ -82,6 +83,7 @@ def readable_table(path: UPath) -> Iterator[pq.ParquetFile]:
     """A Parquet file. Raises BadInput for what is none, whenever that comes to light."""
     try:
         with path.open("rb") as stream, pq.ParquetFile(stream, buffer_size=BUFFER, pre_buffer=False) as table:
+            refuse_joined(table, stream, shown(str(path)))
             yield table
     except PermissionError as error:
         raise BadInput(f"{shown(str(path))} cannot be read ({error.strerror}): allow it, or move it away") from error

@@ -295,6 +295,13 @@ def test_a_table_of_a_column_for_each_feature_is_named_by_a_few(tmp_path, refere
     assert "has no `features` column (it has f0, f1, f2, f3, f4, …): add one" in said
 
 
+def test_files_that_were_joined_are_refused(write, reference, tmp_path):
+    train = write("a.parquet", lists(X), Y)
+    train.write_bytes(train.read_bytes() + reference.read_bytes() + train.read_bytes())
+    said = refused("value", train, reference, "-o", tmp_path / "o.parquet")
+    assert "a.parquet is several Parquet files one after the other: put each into a file of its own" in said
+
+
 def test_what_is_no_parquet_file_is_told_what_is_wanted(write, reference, tmp_path):
     train = write("a.parquet", lists(X), Y)
     np.savez(tmp_path / "a.npz", features=X, label=Y)

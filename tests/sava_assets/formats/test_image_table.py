@@ -130,6 +130,20 @@ def test_broken_metadata_repeated_columns_and_damaged_files_are_refused(tmp_path
     refused(UPath(tmp_path / "p.parquet"), r"p.parquet is not a readable Parquet file \(.*\): write it again")
 
 
+def test_files_that_were_joined_are_refused_and_indexes_are_not(tmp_path):
+    """Read by the last footer, the rows of one are lost and those of the other are what lies in their places."""
+    one, other = (written(tmp_path / f"{k}.parquet", ROWS.take(pa.array([k, k]))[:2], WORDS[:2]) for k in range(2))
+    (tmp_path / "j.parquet").write_bytes(one.read_bytes() + other.read_bytes())
+    refused(UPath(tmp_path / "j.parquet"), "j.parquet is several Parquet files one after the other: put each into a")
+    empty = written(tmp_path / "e.parquet", ROWS[:0], WORDS[:0])
+    (tmp_path / "k.parquet").write_bytes(one.read_bytes() + empty.read_bytes())
+    refused(UPath(tmp_path / "k.parquet"), "k.parquet is several Parquet files one after the other")
+    table = pa.table({"image": ROWS, "label": WORDS})
+    pq.write_table(table, tmp_path / "i.parquet", write_page_index=True, row_group_size=1)
+    assert len(labels(UPath(tmp_path / "i.parquet"))) == 4
+    assert not labels(empty)
+
+
 # -- Hive partitions ----------------------------------------------------------------------------------------------
 
 
