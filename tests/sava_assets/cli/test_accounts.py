@@ -24,7 +24,9 @@ def test_a_set_whose_classes_nobody_judges_is_not_used(tmp_path, classes, used):
         named = inputs(asset, home, ["s"], shard)
         numbers = {"images": 3, "quarantined": 1, "classes": own}
         files = {"quarantine.parquet": table_file(pa.Table.from_pylist([{"id": "x", "reason": "y"}], QUARANTINE))}
-        home.store.set_current(home.store.save(asset, key(named), Output(files, numbers, data_version="0"), named), shard)
+        home.store.set_current(
+            home.store.save(asset, key(named), Output(files, numbers, data_version="0"), named), shard
+        )
     line = accounts(Survey(home, ["s"])).line
     if used:
         assert line == "8 files and rows: 6 used + 2 quarantined + 0 passed over"
