@@ -165,7 +165,7 @@ def dagster_instance(home: str | Path) -> "Iterator[DagsterInstance]":
         opened = _opened(
             folder,
             f"the Dagster instance of the home ({folder})",
-            ": move that folder away; a new one is made, results stay",
+            ": make room on the disk, or move that folder away; a new one is made, results stay",
         )
     with opened as instance:
         yield instance

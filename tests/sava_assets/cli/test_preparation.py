@@ -173,7 +173,9 @@ def test_a_damaged_instance_of_the_home_is_a_sentence(tmp_path, file, content, t
         BadInput, match=rf"^the Dagster instance of the home \(.*\) cannot be opened \(.*{told}"
     ) as error:
         dagster_instance(tmp_path).__enter__()
-    assert str(error.value).endswith(": move that folder away; a new one is made, results stay")
+    assert str(error.value).endswith(
+        ": make room on the disk, or move that folder away; a new one is made, results stay"
+    )
 
 
 def test_garbage_of_a_new_home_is_nothing(sets, tmp_path):
