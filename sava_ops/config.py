@@ -60,6 +60,7 @@ class ValuationConfig:
         _require(self, "epsilon", math.isfinite(self.epsilon), "finite")
         for name in ("label_weight", "classifier_weight", "shift_weight", "held_out_sample", "seed"):
             _require(self, name, 0 <= getattr(self, name) < math.inf, "0 or above")
+        _require(self, "seed", self.seed < 2**63, "below 2^63")
         for name, choices in _CHOICES.items():
             _require(self, name, getattr(self, name) in choices, " or ".join(map(repr, choices)))
 

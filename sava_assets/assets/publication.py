@@ -91,7 +91,7 @@ class _Further:
     def __init__(self, shards: dict[str, Result], *, taken: list[str]) -> None:
         self._shards = {shard: result for shard, result in shards.items() if FURTHER in result.files}
         schemas = {shard: _schema(result) for shard, result in self._shards.items()}
-        self._types = common_types(schemas)
+        self._types = common_types(schemas, lambda shard, name: self._shards[shard].table(FURTHER, [name])[name])
         self._names = renamed(list(self._types), taken)
 
     @property
@@ -108,7 +108,7 @@ class _Further:
             return None
         result = self._shards.get(shard)
         nothing = pa.table({name: pa.nulls(rows, kind) for name, kind in self._types.items()})
-        table = nothing if result is None else cast_columns(result.table(FURTHER), self._types, shard)
+        table = nothing if result is None else cast_columns(result.table(FURTHER), self._types)
         return table.rename_columns(self.columns)
 
 

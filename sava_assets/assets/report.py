@@ -88,15 +88,23 @@ def curation_report(run: Run) -> Output:
 
 
 def write_page(workspace: Workspace, result: Result) -> UPath:
-    """Write the page of this result, with the history as it is now, into the home; returns where it is."""
+    """Write the page of this result, with the history as it is now, into the home; returns where it is.
+
+    Raises BadInput where it cannot be written.
+    """
     target = workspace.root / PAGE
     made = page_of(workspace, result, served=False)
     try:
         known = content(target)
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         known = None
-    if known != made:
-        put_file(target, made)
+    try:
+        if known != made:
+            put_file(target, made)
+    except OSError as error:
+        raise BadInput(
+            f"the page {target} cannot be written ({error.strerror}): make room, allow it, or move away what is there"
+        ) from error
     return target
 
 

@@ -11,7 +11,7 @@ from sava_assets.formats.contents import PassedOver, contents
 from sava_assets.formats.names import shown
 from sava_assets.freshness import copies, quality
 from sava_assets.freshness.overlap import in_words, without_judges
-from sava_assets.freshness.rules import set_aside
+from sava_assets.freshness.rules import refusal, set_aside
 from sava_assets.freshness.sources import landing_of
 from sava_assets.freshness.survey import Survey
 from sava_assets.home.result import Result
@@ -27,7 +27,7 @@ class Accounts:
     """Of all sets of a home."""
 
     read: list[Result]
-    """Of the sets that were read as they lie there now."""
+    """Of the sets that were read as they lie there now, and whose classes the reference set knows."""
     unread: list[str]
     """The other ones."""
     passed_over: list[PassedOver]
@@ -63,7 +63,8 @@ class Accounts:
 
 def accounts(survey: Survey) -> Accounts:
     states = [state for asset in SETS for state in survey.of(asset)]
-    results = {s.title: survey.store.current(s.asset, s.shard) for s in states if s.status == "fresh"}
+    taken = [s for s in states if s.status == "fresh" and not refusal(survey.home, s.asset, s.shard)]
+    results = {s.title: survey.store.current(s.asset, s.shard) for s in taken}
     read = [result for result in results.values() if result]
     unread = [s.title for s in states if not results.get(s.title)]
     shards = [s.shard for s in states if s.shard is not None and results.get(s.title)]

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from upath import UPath
 
 from sava_assets.home.failures import root_in_words
-from sava_assets.home.ownership import owned
-from sava_assets.home.places import as_pure, is_address, refuse_out_of_reach
+from sava_assets.home.ownership import LOCKS, owned
+from sava_assets.home.places import as_pure, is_address, is_local, refuse_out_of_reach
 from sava_assets.home.resources import KNOB_FILE, Knobs, Workspace, knob_problems
 from sava_assets.home.store import put_file
 from sava_ops.errors import BadInput
@@ -29,6 +29,9 @@ NO_HOME = re.compile(r"[?%\n\r\ud800-\udfff]")
 FOLDERS = ("landing", "reference", "test", "clean_train")
 WRITTEN = {"store": "the store", "curated": "the published data set"}
 """Settings of folders that are written, and what these are called."""
+DAGSTER = ".dagster"
+OWN = {DAGSTER: "Dagster's database", LOCKS: "the locks of the home"}
+"""Other folders in a home that are written."""
 NOT_WRITABLE = ("file", "local", "http", "https", "data", "github", "zip", "tar")
 """Protocols of what is no home: other names of this machine's folders, and places that nobody writes in."""
 POSTGRES_EXTRA = "pip install 'sava-assets[postgres]'"
@@ -80,7 +83,17 @@ def _in_reach(workspace: Workspace) -> Knobs:
     for name in WRITTEN:
         if is_address(place := knobs.value(name)):
             refuse_out_of_reach(workspace.folder(place))
+    _refuse_files(workspace, knobs)
     return knobs
+
+
+def _refuse_files(workspace: Workspace, knobs: Knobs) -> None:
+    """Raise BadInput where a file lies in the place of a folder that we write."""
+    places = {called: workspace.folder(knobs.value(name)) for name, called in WRITTEN.items()}
+    places |= {called: workspace.root / name for name, called in OWN.items()}
+    for called, place in places.items():
+        if is_local(place) and Path(place.path).is_file():
+            raise BadInput(f"{place}, the place of {called}, is a file: move it away")
 
 
 def _named(home: str | Path) -> Workspace:
@@ -133,24 +146,27 @@ def dagster_instance(home: str | Path) -> "Iterator[DagsterInstance]":
     """The Dagster instance of a home, which the UI of the same home shows: the one that DAGSTER_HOME names, else one in
     the home, if that is a folder. Raises BadInput for a DAGSTER_HOME that is no folder, or whose instance cannot be
     opened."""
-    from dagster import DagsterInstance
 
     workspace = _named(home)
     _refuse_without_database(workspace)
     if named := os.environ.get("DAGSTER_HOME"):
         if not (folder := Path(named).expanduser()).is_dir() or not folder.is_absolute():
             raise BadInput(f"DAGSTER_HOME is {named!r}: name an existing folder by its whole path, or unset it")
-        shared = _opened(folder)
+        shared = _opened(folder, f"the Dagster instance of DAGSTER_HOME ({folder})")
         with shared as instance:
             yield instance
         return
-    folder = Path(workspace.root.path) / ".dagster"
+    folder = Path(workspace.root.path) / DAGSTER
     # Two processes that create the database at once would leave one that nobody can open.
     with owned(workspace.root, "setup"):
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "dagster.yaml").exists():
             put_file(UPath(folder / "dagster.yaml"), _yaml(DAGSTER_YAML))
-        opened = DagsterInstance.from_config(str(folder))
+        opened = _opened(
+            folder,
+            f"the Dagster instance of the home ({folder})",
+            ": make room on the disk, or move that folder away; a new one is made, results stay",
+        )
     with opened as instance:
         yield instance
 
@@ -171,7 +187,7 @@ def unlimited() -> str:
     )
 
 
-def _opened(folder: Path) -> "DagsterInstance":
+def _opened(folder: Path, called: str, advice: str = "") -> "DagsterInstance":
     """Raises BadInput for settings, packages that they name, and a database that are not as they must be."""
     from dagster import DagsterInstance
 
@@ -181,7 +197,7 @@ def _opened(folder: Path) -> "DagsterInstance":
     except Exception as error:
         why = root_in_words(error).partition("Stack Trace:")[0].rpartition("PostProcessingError:")[2].strip()
         hint = f": {POSTGRES_EXTRA}" if "dagster_postgres" in why or "psycopg2" in why else ""
-        raise BadInput(f"the Dagster instance of DAGSTER_HOME ({folder}) cannot be opened ({why}){hint}") from error
+        raise BadInput(f"{called} cannot be opened ({why}){hint or advice}") from error
     finally:
         logging.disable(logging.NOTSET)
 

@@ -36,6 +36,9 @@ class App(typer.Typer):
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="plain")  # pyright: ignore[reportAttributeAccessIssue]
+        for size in ("COLUMNS", "LINES"):  # of a terminal that does not know its own; nothing fits into 0 columns
+            if os.environ.get(size) == "0":
+                del os.environ[size]
         # Until a command begins there is nothing that needs an orderly end, and much that is being imported.
         if _interrupts_at(signal.default_int_handler):
             signal.signal(signal.SIGINT, lambda *_: stop_at_once())

@@ -21,6 +21,21 @@ from sava_ops.forecast import refuse_too_many_classes
 SUGGESTED = "suggested_label"
 WORTH_TELLING = 40
 """Seconds."""
+OTHER_TABLES = {
+    ".arrow",
+    ".csv",
+    ".feather",
+    ".json",
+    ".jsonl",
+    ".npy",
+    ".npz",
+    ".orc",
+    ".tsv",
+    ".txt",
+    ".xls",
+    ".xlsx",
+}
+"""Names of files in which nobody looks for Parquet."""
 
 
 def value_tables(train: Path, reference: Path, output: Path, *, paper: bool, device: str) -> Iterator[str]:
@@ -63,6 +78,8 @@ def _check_output(output: Path, inputs: tuple[Path, Path]) -> None:
         raise BadInput(f"the folder {output.parent} does not exist: create it")
     if output.exists() and not output.is_file():
         raise BadInput(f"the output {output} is not a file: name a Parquet file")
+    if (suffix := output.suffix.lower()) in OTHER_TABLES:
+        raise BadInput(f"the output {output} is called {suffix} and would hold Parquet: call it .parquet")
     if not os.access(folder, os.W_OK):
         raise BadInput(f"nothing may be written in the folder {output.parent}: choose another output")
     there = [path for path in inputs if path.exists()]

@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
+from sava_assets.formats.by_name import why_not
 from sava_assets.formats.names import class_name, shown
 from sava_ops.errors import BadInput
 
@@ -77,6 +78,8 @@ def read_decisions(folder: UPath) -> list[PersonDecision]:
             found += parsed(file.name, file.read_bytes())
         except BadInput as fault:
             faults.append(f"{folder.name}/{fault}")
+        except OSError as fault:
+            faults.append(f"{folder.name}/{shown(file.name)} cannot be read ({fault.strerror}): allow it")
     if faults:
         raise BadInput("; ".join(faults))
     return found
@@ -120,12 +123,14 @@ def decisions_json(decisions: Iterable[PersonDecision]) -> bytes:
 
 
 def _files(folder: UPath) -> list[UPath]:
-    """By name; what begins with a dot is nobody's decision. Raises BadInput for what may be one and cannot be read."""
+    """By name; what is plainly no data (hidden files, `Thumbs.db`) is no decision. Raises BadInput for what may be one
+    and cannot be read."""
     if not folder.exists():
         return []
     if not folder.is_dir():
         raise BadInput(f"{folder} is a file: make it a folder and put the decisions into it")
-    files = sorted((path for path in folder.iterdir() if not path.name.startswith(".")), key=lambda path: path.name)
+    inside = (path for path in folder.iterdir() if not path.name.startswith("."))
+    files = sorted((path for path in inside if why_not(path.name, folder=path.is_dir()) != ""), key=lambda p: p.name)
     for path in files:
         if path.suffix.lower() not in SUFFIXES or not path.is_file():
             raise BadInput(

@@ -1,6 +1,7 @@
 """Features that users have embedded themselves, as they lie in a Parquet file; read block by block."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,12 +13,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from sava_assets.formats.joined import refuse_joined
+from sava_assets.formats.names import class_name, first_few
 from sava_ops.errors import BadInput
 
 ROWS_AT_ONCE = 8_192
 BUFFER_BYTES = 1 << 20
 """Read at a time; otherwise whole row groups, of any size."""
+PARQUET = b"PAR1"
+"""With which such files begin."""
 FLOAT32_MOST = float(np.finfo(np.float32).max)
+FLOAT32_LEAST = float(np.finfo(np.float32).tiny)
+"""Of full precision."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +43,9 @@ class FeatureTable:
         """The file again without its features, in blocks."""
         with _parquet(self.path) as file:
             columns = [name for name in file.schema_arrow.names if name != "features"]
-            yield from file.iter_batches(ROWS_AT_ONCE, columns=columns)
+            for batch in file.iter_batches(ROWS_AT_ONCE, columns=columns):
+                # A name with dots (`features.list.element`) may also be a path into a nested column.
+                yield batch.select(columns)
 
     @property
     def schema(self) -> pa.Schema:
@@ -52,7 +61,7 @@ def read_features(path: Path, *, taken: Sequence[str] = ()) -> FeatureTable:
     if path.is_dir():
         raise BadInput(f"{path} is a folder: name one Parquet file")
     if not path.is_file():
-        raise BadInput(f"{path} does not exist: name a Parquet file")
+        raise BadInput(f"{path} {'is no regular file' if path.exists() else 'does not exist'}: name a Parquet file")
     with _parquet(path) as file:
         schema, rows = file.schema_arrow, file.metadata.num_rows
         _check_columns(path, schema.names, taken)
@@ -76,17 +85,25 @@ def read_features(path: Path, *, taken: Sequence[str] = ()) -> FeatureTable:
 @contextmanager
 def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
     try:
-        with pq.ParquetFile(path, buffer_size=BUFFER_BYTES) as file:
+        with path.open("rb") as stream, pq.ParquetFile(stream, buffer_size=BUFFER_BYTES) as file:
+            refuse_joined(file, stream, str(path))
             yield file
     except (pa.ArrowException, OSError) as error:
-        raise BadInput(f"{path} is not a readable Parquet file ({error}): write it again") from error
+        with path.open("rb") as stream:
+            begins_as_one = stream.read(len(PARQUET)) in (PARQUET, b"")
+        if begins_as_one or isinstance(error, OSError):
+            raise BadInput(f"{path} is not a readable Parquet file ({error}): write it again") from error
+        raise BadInput(
+            f"{path} is no Parquet file: write its features and labels as Parquet, in the columns `features` (a list "
+            "of numbers a row) and `label`"
+        ) from error
 
 
 def _check_columns(path: Path, names: list[str], taken: Sequence[str]) -> None:
     for column in ("features", "label"):
         if column not in names:
-            raise BadInput(f"{path} has no `{column}` column (it has {', '.join(names)}): add one")
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise BadInput(f"{path} has no `{column}` column (it has {first_few(names)}): add one")
+    if twice := sorted(name for name, count in Counter(names).items() if count > 1):
         raise BadInput(f"{path} has two columns `{twice[0]}`: rename one")
     if ours := [name for name in names if name in taken]:
         raise BadInput(f"{path} has columns that are to be written ({', '.join(ours)}): rename or drop them")
@@ -119,15 +136,22 @@ def _refuse_widths(path: Path, widths: set[int]) -> None:
 
 
 def _check_range(block: np.ndarray, path: Path, first: int) -> None:
-    """Finite float64 numbers that would be infinite as float32."""
-    if block.dtype != np.float64:
+    """Finite numbers that would be infinite as float32; rows of which nothing, or not much, would be left."""
+    if block.dtype not in (np.float32, np.float64) or not block.size:
         return
-    beyond = (np.abs(block) > FLOAT32_MOST) & np.isfinite(block)
+    sizes = np.abs(block)
+    beyond = (sizes > FLOAT32_MOST) & np.isfinite(block)
     if beyond.any():
         row = first + int(np.argmax(beyond.any(axis=1)))
         raise BadInput(
             f"`features` of {path} holds numbers beyond {FLOAT32_MOST:.1g}, the largest in float32 (first: row {row}): "
             "divide all features by one number"
+        )
+    most = sizes.max(axis=1)
+    if (lost := (most > 0) & (most < FLOAT32_LEAST)).any():
+        raise BadInput(
+            f"`features` of {path} has rows of numbers below {FLOAT32_LEAST:.1g}, the smallest in float32 (first: row "
+            f"{first + int(np.argmax(lost))}): multiply all features by one number"
         )
 
 
@@ -146,6 +170,8 @@ def _checked_labels(column: pa.Array, path: Path, first: int) -> list:
     words = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
     if not words and _kind(kind) == "words" and not (pa.types.is_null(kind) and not values):
         raise BadInput(f"`label` of {path} is {kind}: store class numbers or class names")
+    if blank := [row for row, value in enumerate(values) if words and not class_name(value)]:
+        raise BadInput(f"`label` of {path} is empty at row {first + blank[0]}: fill it or drop the row")
     if _kind(kind) != "numbers":
         return values
     for row, value in enumerate(values, start=first):
@@ -161,11 +187,15 @@ def _checked_labels(column: pa.Array, path: Path, first: int) -> list:
 
 
 def label_column(values: list, wanted: pa.DataType, kind: str) -> pa.Array:
-    """Labels in the type of the file they came from, or a wider one where they do not fit into it."""
-    try:
-        return pa.array(values, wanted)
-    except (pa.ArrowInvalid, OverflowError, pa.ArrowTypeError):
-        return pa.array(values, {"numbers": pa.int64(), "words": pa.string(), "booleans": pa.bool_()}[kind])
+    """Labels in the type of the file they came from, or a wider one where they do not fit into it; numbers that no type
+    of whole numbers holds in words."""
+    wider = {"numbers": [pa.int64(), pa.uint64()], "words": [], "booleans": [pa.bool_()]}[kind]
+    for tried in (wanted, *wider):
+        try:
+            return pa.array(values, tried)
+        except (pa.ArrowInvalid, OverflowError, pa.ArrowTypeError):
+            continue
+    return pa.array([str(value) for value in values], pa.string())
 
 
 def any_of(names: set[Any]) -> str:

@@ -6,7 +6,9 @@ their words.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -34,59 +36,87 @@ def further_types(path: UPath, *, follow_links: bool = True) -> list[list[str]]:
 def further_columns(path: UPath, images: Sequence[str], *, follow_links: bool = True) -> pa.Table | None:
     """Further columns of these images of a set, which are named as `read_images` names them; None if it has none.
 
-    Raises BadInput for a column that is there twice, or whose types in several files of the set go not together.
+    Raises BadInput for a column that is there twice.
     """
     found = contents(path, follow_links=follow_links)
     read = {str(file.path): _read(file, prefix_of(file, found)) for file in found.tables}
     parts = {place: part for place, part in read.items() if part is not None}
     if not parts:
         return None
-    types = common_types({place: table.schema for place, (table, _) in parts.items()})
-    every = pa.concat_tables(cast_columns(table, types, place) for place, (table, _) in parts.items())
+    schemas = {place: table.schema for place, (table, _) in parts.items()}
+    types = common_types(schemas, lambda place, name: parts[place][0][name])
+    every = pa.concat_tables(cast_columns(table, types) for table, _ in parts.values())
     row = {name: k for k, name in enumerate(name for _, names in parts.values() for name in names)}
     return every.take(pa.array([row.get(name) for name in images], pa.int64()))
 
 
-def common_types(schemas: Mapping[str, pa.Schema]) -> dict[str, pa.DataType]:
-    """One type for each column of several tables, named by their places: that which holds all, or text."""
+def common_types(
+    schemas: Mapping[str, pa.Schema], column: Callable[[str, str], pa.ChunkedArray]
+) -> dict[str, pa.DataType]:
+    """One type for each column of several tables, named by their places: that which holds all, or text.
+
+    `column` reads one (place, name); it is asked for those alone whose type is to change.
+    """
     found: dict[str, dict[str, pa.DataType]] = {}
     for place, schema in schemas.items():
         for field in schema:
             found.setdefault(field.name, {})[place] = field.type
-    return {name: _common(name, types) for name, types in found.items()}
+    common = {name: _common(types.values()) for name, types in found.items()}
+    for name, types in found.items():
+        if not all(kind == common[name] or _fits(column(place, name), common[name]) for place, kind in types.items()):
+            common[name] = pa.string()
+    return common
 
 
-def cast_columns(table: pa.Table, types: Mapping[str, pa.DataType], place: str) -> pa.Table:
-    """The table with just these columns; empty where it has none of the name."""
-    columns = {name: pa.nulls(len(table), kind) for name, kind in types.items() if name not in table.column_names}
-    for name in set(types) - set(columns):
-        try:
-            columns[name] = table[name].cast(types[name])
-        except pa.ArrowException as error:
-            raise BadInput(
-                f"the column {shown(name)!r} of {shown(place)} cannot be written as {types[name]} "
-                f"({' '.join(str(error).split())}): give it one type in all shards"
-            ) from error
-    return pa.table({name: columns[name] for name in types})
+def cast_columns(table: pa.Table, types: Mapping[str, pa.DataType]) -> pa.Table:
+    """The table with just these columns in these types, as `common_types` gives them; empty where it has none of the
+    name."""
+    there = set(table.column_names)
+    return pa.table(
+        {
+            name: _cast(table[name], kind) if name in there else pa.nulls(len(table), kind)
+            for name, kind in types.items()
+        }
+    )
 
 
-def _common(name: str, types: Mapping[str, pa.DataType]) -> pa.DataType:
+def _common(types: Iterable[pa.DataType]) -> pa.DataType:
     try:
-        return pa.unify_schemas([pa.schema({name: t}) for t in types.values()], promote_options="permissive")[0].type
+        return pa.unify_schemas([pa.schema({"": kind}) for kind in types], promote_options="permissive")[0].type
     except pa.ArrowException:
-        if any(pa.types.is_nested(kind) for kind in types.values()):
-            told = {str(kind): shown(place) for place, kind in reversed(list(types.items()))}
-            kinds = " and ".join(f"{kind} in {place}" for kind, place in told.items())
-            raise BadInput(f"the column {shown(name)!r} is {kinds}: give it one type in all shards") from None
-    return pa.string()
+        return pa.string()
+
+
+def _fits(column: pa.ChunkedArray, kind: pa.DataType) -> bool:
+    """Whether a type holds all values: whole numbers beyond 2^53 are none of float64."""
+    try:
+        column.cast(kind)
+    except pa.ArrowException:
+        return False
+    return True
+
+
+def _cast(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """Whatever has no words of its own (lists, structs, bytes) is written as JSON in text."""
+    extended = isinstance(column.type, pa.BaseExtensionType)  # of a UUID, Arrow's cast makes text of its bytes
+    if kind == column.type or not pa.types.is_string(kind) or (not extended and _fits(column, kind)):
+        return column.cast(kind)
+    return pa.chunked_array([[_text(value) for value in chunk.to_pylist()] for chunk in column.chunks], kind)
+
+
+def _text(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    return json.dumps(value, default=_text, ensure_ascii=False) if isinstance(value, list | dict) else str(value)
 
 
 def _names(table: pq.ParquetFile, file: File) -> list[str]:
     names = [name for name in table.schema_arrow.names if name not in OWN]
-    if repeated := sorted({name for name in names if names.count(name) > 1}):
-        raise BadInput(
-            f"{shown(str(file.path))} has {names.count(repeated[0])} columns {shown(repeated[0])!r}: keep one"
-        )
+    counts = Counter(names)
+    if repeated := sorted(name for name, count in counts.items() if count > 1):
+        raise BadInput(f"{shown(str(file.path))} has {counts[repeated[0]]} columns {shown(repeated[0])!r}: keep one")
     return names
 
 
@@ -115,7 +145,7 @@ def _class_names(schema: pa.Schema) -> dict[str, list[str] | None]:
     """Names of the numbers in columns that Hugging Face's metadata call class labels."""
     try:
         value = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    except ValueError:  # refused, in words, when the labels are read
+    except (ValueError, RecursionError):  # refused, in words, when the labels are read
         return {}
     for name in ("info", "features"):
         value = value.get(name) if isinstance(value, dict) else None
@@ -153,15 +183,12 @@ def _without_views(kind: pa.DataType) -> pa.DataType:
 
 
 def renamed(names: Sequence[str], taken: Sequence[str]) -> dict[str, str]:
-    """Further columns and their published names: `landing_<name>` where we have a column of that name.
-
-    Raises BadInput where that is taken too.
-    """
-    made = {name: f"landing_{name}" if name in taken else name for name in names}
-    for name, other in made.items():
-        if name != other and (other in taken or other in names):
-            raise BadInput(
-                f"the shards have a column {shown(name)!r}, which is one of ours, and also {shown(other)!r}, as which "
-                "it would be published: rename one of them"
-            )
+    """Further columns and their published names: `landing_<name>` where we have a column of that name, and once more
+    where that is taken too."""
+    made, used = {}, {*taken, *names}
+    for name in names:
+        other = name
+        while other in taken or (other != name and other in used):
+            other = f"landing_{other}"
+        used.add(made.setdefault(name, other))
     return made

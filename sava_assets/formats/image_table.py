@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 from upath import UPath
 
 from sava_assets.formats.contents import Contents, File
-from sava_assets.formats.names import class_name, partition_label, readable, shown
+from sava_assets.formats.joined import refuse_joined
+from sava_assets.formats.names import class_name, first_few, partition_label, readable, shown
 from sava_assets.formats.stored_images import BUFFER, rows_at_once
 from sava_ops.errors import BadInput
 
@@ -82,6 +83,7 @@ def readable_table(path: UPath) -> Iterator[pq.ParquetFile]:
     """A Parquet file. Raises BadInput for what is none, whenever that comes to light."""
     try:
         with path.open("rb") as stream, pq.ParquetFile(stream, buffer_size=BUFFER, pre_buffer=False) as table:
+            refuse_joined(table, stream, shown(str(path)))
             yield table
     except PermissionError as error:
         raise BadInput(f"{shown(str(path))} cannot be read ({error.strerror}): allow it, or move it away") from error
@@ -93,7 +95,7 @@ def readable_table(path: UPath) -> Iterator[pq.ParquetFile]:
 def _require(schema: pa.Schema, column: str, place: str) -> None:
     count = schema.names.count(column)
     if not count:
-        raise BadInput(f"{place} has no `{column}` column (it has {', '.join(schema.names)}): add one")
+        raise BadInput(f"{place} has no `{column}` column (it has {first_few(schema.names)}): add one")
     if count > 1:
         raise BadInput(f"{place} has {count} columns `{column}`: keep one")
 
@@ -123,7 +125,7 @@ def own_paths(table: pq.ParquetFile) -> pa.Array | None:
 
 def _is_bytes(kind: pa.DataType) -> bool:
     tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
-    return any(test(kind) for test in tests)
+    return any(test(_value_type(kind)) for test in tests)
 
 
 def _is_text(kind: pa.DataType) -> bool:
@@ -142,7 +144,7 @@ def _class_names(schema: pa.Schema, classes: Sequence[str] | None, place: str) -
     """Names of the numbers: of the Hugging Face schema metadata, else of the settings."""
     try:
         value: Any = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise BadInput(f"the `huggingface` metadata of {place} is not JSON ({error}): write the file again") from error
     for name in ("info", "features", "label", "names"):
         value = value.get(name) if isinstance(value, dict) else None

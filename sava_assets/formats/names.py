@@ -79,8 +79,13 @@ def is_number(name: str) -> bool:
 
 
 def some(names: Iterable[str]) -> str:
+    """The first of these names in the order of letters, as they can be shown."""
+    return first_few(sorted(names))
+
+
+def first_few(names: Iterable[str]) -> str:
     """The first of these names, as they can be shown."""
-    listed = sorted(shown(name) if len(name) <= LETTERS_SHOWN else f"{shown(name[:LETTERS_SHOWN])}…" for name in names)
+    listed = [shown(name) if len(name) <= LETTERS_SHOWN else f"{shown(name[:LETTERS_SHOWN])}…" for name in names]
     return ", ".join(listed[:NAMES_SHOWN]) + (", …" if len(listed) > NAMES_SHOWN else "")
 
 

@@ -1,5 +1,6 @@
 """A store as one look sees it: each folder is listed once, and only what changed since the last look is read."""
 
+import hashlib
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
@@ -11,6 +12,7 @@ from sava_assets.home.store import RememberingStore
 from sava_assets.home.tree import Entry, tree
 
 KEPT = "looks/read.json"
+NOTHING = hashlib.sha256().hexdigest()
 Read = tuple[str, dict[str, Any] | None]
 """Identity and content of a small file."""
 _read: dict[str, Read] = {}
@@ -59,12 +61,15 @@ class LookStore(RememberingStore):
         return self._tree("results")[f"{result.asset}/{result.key}/manifest.json"].written
 
     def missing(self, result: Result) -> str:
-        """What is gone of a result, in words: one of its files, or a part; empty if all is there."""
+        """What is gone of a result, in words: one of its files, its content (after a power cut), or a part; empty if
+        all is there."""
         there, own = self._tree("results"), f"{result.asset}/{result.key}"
-        files = (f"{own}/{file.path.name}" for file in result.files.values())
+        files = {f"{own}/{file.path.name}": file.sha256 for file in result.files.values()}
         parts = (f"{kind}/{key}/manifest.json" for kind, key in result.parts)
-        gone = next((name for name in (*files, *parts) if name not in there), None)
-        return f"{self.root / 'results' / gone} is missing" if gone else ""
+        if gone := next((name for name in (*files, *parts) if name not in there), None):
+            return f"{self.root / 'results' / gone} is missing"
+        lost = next((name for name, sha256 in files.items() if not there[name].size and sha256 != NOTHING), None)
+        return f"{self.root / 'results' / lost} is empty" if lost else ""
 
     def _tree(self, folder: str) -> dict[str, Entry]:
         if folder not in self._trees:

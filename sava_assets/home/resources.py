@@ -5,6 +5,7 @@ import math
 import os
 import re
 import reprlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -33,17 +34,23 @@ ValuationKnobs = validated(ValuationConfig, config=STRICT, frozen=True)
 TrainingKnobs = validated(TrainingConfig, config=STRICT, frozen=True)
 
 
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+"""More than that no generator of random numbers takes."""
+Level = Annotated[float, Field(allow_inf_nan=False)]
+Spread = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
 class EncoderKnobs(BaseModel):
     model_config = STRICT
     source: str = "imagenet"
     """"imagenet", "train" (on the clean set), or a checkpoint's path or URL."""
     image_size: Annotated[int, Field(ge=8, le=1024)] = 224
     """Images are fitted to this many px before they are embedded and classified."""
-    mean: tuple[float, float, float] | None = None
+    mean: tuple[Level, Level, Level] | None = None
     """Per channel on 0..255; for checkpoints that do not say it."""
-    std: tuple[float, float, float] | None = None
+    std: tuple[Spread, Spread, Spread] | None = None
     training: TrainingKnobs = TrainingKnobs()  # pyright: ignore[reportInvalidTypeForm]
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
 
 
 Share = Annotated[float, Field(ge=0, le=1), BeforeValidator(lambda share: _number(share))]
@@ -101,7 +108,7 @@ class ReviewKnobs(BaseModel):
     model_config = STRICT
     sample: Annotated[int, Field(ge=0)] = 100
     """Flagged images that are drawn for people, to measure how many of the flagged ones are clean."""
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     neighbours: Annotated[int, Field(ge=0, le=10)] = 3
     """Nearest reference images shown under the given and under the suggested label."""
     thumbnail: Annotated[int, Field(ge=8, le=256)] = 96
@@ -295,9 +302,22 @@ def _knobs(path: UPath, written: bytes) -> Knobs:
     if not isinstance(settings, dict):
         raise BadInput(f"{path} holds a {type(settings).__name__}: write `key: value` lines")
     try:
-        return Knobs.model_validate(settings)
+        knobs = Knobs.model_validate(settings)
     except ValidationError as error:
         raise BadInput(f"{path}: {knob_problems(error)}") from error
+    if truths := list(_truths(settings, knobs)):
+        raise BadInput(f"{path}: " + "; ".join(f"`{key}` is {value}: write a number" for key, value in truths))
+    return knobs
+
+
+def _truths(settings: dict, knobs: Any, prefix: str = "") -> Iterator[tuple[str, bool]]:
+    """Key and value of each truth value that was taken for a number: YAML reads yes, no, on and off as such."""
+    for name, written in settings.items():
+        taken = getattr(knobs, name, None)
+        if isinstance(written, dict):
+            yield from _truths(written, taken, f"{prefix}{name}.")
+        elif isinstance(written, bool) and isinstance(taken, int | float) and not isinstance(taken, bool):
+            yield prefix + name, written
 
 
 def _yaml_fault(error: yaml.YAMLError) -> str:

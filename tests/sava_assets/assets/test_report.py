@@ -75,6 +75,11 @@ def test_the_page_lies_in_the_home_and_is_written_again_when_it_is_gone(workspac
     page = Path(workspace.home) / "report.html"
     content = page.read_bytes()
     page.unlink()
+    page.mkdir()
+    code, told = sava("report", "--home", workspace.home)
+    wanted = f"the page {page} cannot be written (Is a directory): make room, allow it, or move away what is there"
+    assert (code, told.removeprefix("error: ")) == (1, wanted)
+    page.rmdir()
     code, told = sava("report", "--home", workspace.home)
     assert (code, page.read_bytes()) == (0, content)
     assert told.startswith(f"{page} 16 images are flagged false discoveries: a fixed share is cut; of the sample of 16")

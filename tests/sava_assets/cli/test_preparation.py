@@ -1,6 +1,7 @@
 """Settings are written when they hold, and every odd path works or gets a sentence."""
 
 import os
+import shutil
 import threading
 
 import pytest
@@ -144,6 +145,37 @@ def test_two_first_commands_agree_on_one_database(tmp_path):
     with dagster_instance(tmp_path / "home") as instance:
         instance.add_dynamic_partitions("shards", ["a"])
         assert instance.get_dynamic_partitions("shards") == ["a"]
+
+
+@pytest.mark.parametrize("name", ["store", "curated", ".locks", ".dagster"])
+@pytest.mark.parametrize("command", ["curate", "status"])
+def test_a_file_in_the_place_of_a_folder_of_ours_is_a_sentence(sets, tmp_path, command, name):
+    prepare_home(tmp_path / "home", settings(sets))
+    shutil.rmtree(tmp_path / "home" / name, ignore_errors=True)
+    (tmp_path / "home" / name).write_text("x")
+    said = refused(command, "--home", tmp_path / "home")
+    assert f"home/{name}, the place of " in said
+    assert said.endswith(", is a file: move it away")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "told"),
+    [
+        ("dagster.yaml", b"a: [", "while parsing a flow node"),
+        ("history/runs.db", b"x" * 5_000, "file is not a database"),
+    ],
+)
+def test_a_damaged_instance_of_the_home_is_a_sentence(tmp_path, file, content, told):
+    with dagster_instance(tmp_path):
+        pass
+    (tmp_path / ".dagster" / file).write_bytes(content)
+    with pytest.raises(
+        BadInput, match=rf"^the Dagster instance of the home \(.*\) cannot be opened \(.*{told}"
+    ) as error:
+        dagster_instance(tmp_path).__enter__()
+    assert str(error.value).endswith(
+        ": make room on the disk, or move that folder away; a new one is made, results stay"
+    )
 
 
 def test_garbage_of_a_new_home_is_nothing(sets, tmp_path):

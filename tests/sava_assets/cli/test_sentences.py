@@ -89,6 +89,17 @@ def test_every_letter_is_written_somehow(encoding):
     assert done.stdout.decode(encoding).splitlines()[-1] == shown[encoding]
 
 
+@pytest.mark.parametrize("size", [{"COLUMNS": "0"}, {"COLUMNS": "0", "LINES": "0"}])
+def test_a_terminal_without_columns_is_told_everything(tmp_path, size):
+    (tmp_path / "landing").mkdir()
+    program = "from sava_assets.cli import app; app()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "status", "--home", str(tmp_path)], cwd=ROOT, capture_output=True,
+        env=os.environ | size, check=False,
+    )  # fmt: skip
+    assert b"0 files and rows: 0 used" in done.stdout
+
+
 def test_ctrl_c_is_a_sentence_from_the_first_import_on(tmp_path):
     """At twelve moments of a start that takes seconds, once Python itself is up."""
     (tmp_path / "landing").mkdir()

@@ -1,5 +1,7 @@
 """`sava value`: an answer that can be trusted, or one sentence and no file."""
 
+import os
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -67,6 +69,11 @@ REFUSED = {
         lists(X.astype(np.float64) * 1e200),
         "numbers beyond 3e+38, the largest in float32 (first: row 0",
     ),
+    "below float32": (
+        lists(np.where(np.arange(40)[:, None] == 31, X.astype(np.float64) * 1e-200, X)),
+        "rows of numbers below 1e-38, the smallest in float32 (first: row 31): multiply all features by one number",
+    ),
+    "not of full precision": (lists(X * np.float32(1e-40)), "rows of numbers below 1e-38"),
     "not a number": (
         lists(np.where(np.arange(40)[:, None] == 30, np.nan, X)),
         "NaN or infinite features (first: row 30",
@@ -98,6 +105,8 @@ LABELS = {
     ),
     "truths": (Y > 0, "are booleans and those of", "reference.parquet numbers"),
     "others": (Y + 10, "no class in common (training: 10, 11, 12; reference: 0, 1, 2): name the classes alike"),
+    "blanks": (["" if k == 11 else "a" for k in range(40)], "is empty at row 11: fill it or drop the row"),
+    "letters that nobody sees": (["\u200b" if k == 12 else "a" for k in range(40)], "is empty at row 12"),
     "below 0": (Y - 1, "has", "values below 0 (first: -1 at row"),
 }
 
@@ -122,6 +131,21 @@ def test_a_suggested_class_that_the_label_column_cannot_hold_gets_a_wider_one(wr
     wide = write("wide.parquet", lists(RX), np.where(RY == 1, 303, RY))
     train = write("a.parquet", lists(X), pa.array(np.where(Y == 1, 0, Y), pa.int8()))
     assert set(values(train, wide, tmp_path / "o.parquet")["suggested_label"].to_pylist()) == {0, 2, 303}
+
+
+@pytest.mark.parametrize(
+    ("labels", "others", "found"),
+    [
+        (pa.array(Y, pa.int64()), pa.array([2**63 + 5 if y == 1 else int(y) for y in RY], pa.uint64()), 2**63 + 5),
+        (Y * 1e300, RY * 1e300, str(int(1e300))),
+    ],
+    ids=["beyond int64", "beyond all"],
+)
+def test_numbers_that_no_type_of_the_column_holds_are_suggested_all_the_same(write, tmp_path, labels, others, found):
+    judges = write("r.parquet", lists(RX), others)
+    code, said = sava("value", write("a.parquet", lists(X), labels), judges, "-o", tmp_path / "o.parquet")
+    assert code == 0, said
+    assert found in pq.read_table(tmp_path / "o.parquet")["suggested_label"].to_pylist()
 
 
 @pytest.mark.parametrize("name", ["confidence", "value", "suggested_label"])
@@ -255,6 +279,44 @@ def test_other_columns_stay_as_they_are_across_blocks(tmp_path, monkeypatch, wri
         "value", "feature_value", "label_value", "confidence", "p_value", "clean_probability", "evidence",
         "image_evidence", "suggested_label",
     ]  # fmt: skip
+
+
+def test_names_with_dots_are_names(write, reference, tmp_path):
+    """Of a nested column, Arrow calls what is inside alike."""
+    more = {"features.list.element": np.arange(40), "label.x": np.arange(40)}
+    table = values(write("a.parquet", lists(X), Y, **more), reference, tmp_path / "o.parquet")
+    assert table.schema.names[:3] == ["label", *more]
+    assert table["features.list.element"].to_pylist() == list(range(40))
+
+
+def test_a_table_of_a_column_for_each_feature_is_named_by_a_few(tmp_path, reference):
+    pq.write_table(pa.table({f"f{k}": X[:, 0] for k in range(3_000)} | {"label": Y}), tmp_path / "a.parquet")
+    said = refused("value", tmp_path / "a.parquet", reference, "-o", tmp_path / "o.parquet")
+    assert "has no `features` column (it has f0, f1, f2, f3, f4, …): add one" in said
+
+
+def test_files_that_were_joined_are_refused(write, reference, tmp_path):
+    train = write("a.parquet", lists(X), Y)
+    train.write_bytes(train.read_bytes() + reference.read_bytes() + train.read_bytes())
+    said = refused("value", train, reference, "-o", tmp_path / "o.parquet")
+    assert "a.parquet is several Parquet files one after the other: put each into a file of its own" in said
+
+
+def test_what_is_no_parquet_file_is_told_what_is_wanted(write, reference, tmp_path):
+    train = write("a.parquet", lists(X), Y)
+    np.savez(tmp_path / "a.npz", features=X, label=Y)
+    (tmp_path / "a.csv").write_text("f0,f1,label\n1,2,0\n")
+    for name in ("a.npz", "a.csv"):
+        said = refused("value", tmp_path / name, reference, "-o", tmp_path / "o.parquet")
+        assert f"{name} is no Parquet file: write its features and labels as Parquet, in the columns `features`" in said
+    os.mkfifo(tmp_path / "pipe")
+    assert "pipe is no regular file: name a Parquet file" in refused(
+        "value", train, tmp_path / "pipe", "-o", tmp_path / "o.parquet"
+    )
+    for name in ("o.csv", "o.NPZ"):
+        said = refused("value", train, reference, "-o", tmp_path / name)
+        assert f"{name} is called {name[1:].lower()} and would hold Parquet: call it .parquet" in said
+        assert not (tmp_path / name).exists()
 
 
 def test_many_classes_are_told_of_before_the_work_or_refused(write, reference, tmp_path, monkeypatch):

@@ -188,6 +188,24 @@ def test_what_is_no_file_of_decisions_is_refused_and_hidden_files_are_not_looked
         read_decisions(UPath(tmp_path / ".DS_Store"))
 
 
+@pytest.mark.parametrize("name", ["Thumbs.db", "README.txt", "desktop.ini", "@eaDir/x.csv"])
+def test_what_is_plainly_no_data_is_no_decision(tmp_path, name):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("x")
+    assert read_decisions(UPath(tmp_path)) == []
+    assert decisions_version(UPath(tmp_path)) is None
+
+
+def test_a_file_that_may_not_be_read_is_named(tmp_path, monkeypatch):
+    def refuse(*_: object) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "a.csv").write_text("x")
+    monkeypatch.setattr(UPath(tmp_path).__class__, "read_bytes", refuse)
+    with pytest.raises(BadInput, match=rf"^{tmp_path.name}/a.csv cannot be read \(Permission denied\): allow it$"):
+        read_decisions(UPath(tmp_path))
+
+
 def test_the_version_follows_the_content_and_not_the_names(tmp_path):
     file = tmp_path / "a.json"
     file.write_bytes(FILES["d.json"])

@@ -49,10 +49,12 @@ def refused(path: UPath, message: str) -> None:
         pa.array([{"bytes": data} for data in IMAGES]),
         pa.array(IMAGES, pa.large_binary()),
         pa.array(IMAGES, pa.binary_view()),
+        pa.array(IMAGES).dictionary_encode(),
+        pa.StructArray.from_arrays([pa.array(IMAGES).dictionary_encode()], ["bytes"]),
         pa.array([{"bytes": data, "path": 7} for data in IMAGES]),
         pa.array([{"path": f"{k}.png", "bytes": data, "size": 8} for k, data in enumerate(IMAGES)]),
     ],
-    ids=["no path", "large", "view", "numbers as paths", "more fields"],
+    ids=["no path", "large", "view", "categories", "categories inside", "numbers as paths", "more fields"],
 )
 def test_bytes_are_read_however_they_are_stored(tmp_path, image):
     assert [found.data for found in read_images(written(tmp_path / "a.parquet", image))] == IMAGES
@@ -115,6 +117,10 @@ def test_broken_metadata_repeated_columns_and_damaged_files_are_refused(tmp_path
     table = pa.table({"image": ROWS, "label": NUMBERS})
     pq.write_table(table.replace_schema_metadata({b"huggingface": b"{"}), tmp_path / "m.parquet")
     refused(UPath(tmp_path / "m.parquet"), "the `huggingface` metadata of .*m.parquet is not JSON")
+    pq.write_table(table.replace_schema_metadata({b"huggingface": b"[" * 100_000}), tmp_path / "d.parquet")
+    refused(UPath(tmp_path / "d.parquet"), "the `huggingface` metadata of .*d.parquet is not JSON")
+    pq.write_table(pa.table({f"c{k}": [0] for k in range(999)}), tmp_path / "w.parquet")
+    refused(UPath(tmp_path / "w.parquet"), r"w.parquet has no `image` column \(it has c0, c1, c2, c3, c4, …\): add one")
     pq.write_table(pa.Table.from_arrays([ROWS, WORDS, WORDS], ["image", "label", "label"]), tmp_path / "t.parquet")
     refused(UPath(tmp_path / "t.parquet"), "t.parquet has 2 columns `label`: keep one")
     pq.write_table(table, tmp_path / "p.parquet", compression="zstd")
@@ -122,6 +128,20 @@ def test_broken_metadata_repeated_columns_and_damaged_files_are_refused(tmp_path
     data[4:60] = bytes(56)
     (tmp_path / "p.parquet").write_bytes(data)
     refused(UPath(tmp_path / "p.parquet"), r"p.parquet is not a readable Parquet file \(.*\): write it again")
+
+
+def test_files_that_were_joined_are_refused_and_indexes_are_not(tmp_path):
+    """Read by the last footer, the rows of one are lost and those of the other are what lies in their places."""
+    one, other = (written(tmp_path / f"{k}.parquet", ROWS.take(pa.array([k, k]))[:2], WORDS[:2]) for k in range(2))
+    (tmp_path / "j.parquet").write_bytes(one.read_bytes() + other.read_bytes())
+    refused(UPath(tmp_path / "j.parquet"), "j.parquet is several Parquet files one after the other: put each into a")
+    empty = written(tmp_path / "e.parquet", ROWS[:0], WORDS[:0])
+    (tmp_path / "k.parquet").write_bytes(one.read_bytes() + empty.read_bytes())
+    refused(UPath(tmp_path / "k.parquet"), "k.parquet is several Parquet files one after the other")
+    table = pa.table({"image": ROWS, "label": WORDS})
+    pq.write_table(table, tmp_path / "i.parquet", write_page_index=True, row_group_size=1)
+    assert len(labels(UPath(tmp_path / "i.parquet"))) == 4
+    assert not labels(empty)
 
 
 # -- Hive partitions ----------------------------------------------------------------------------------------------

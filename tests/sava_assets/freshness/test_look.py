@@ -8,6 +8,7 @@ from pathlib import Path
 import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
+from upath import UPath
 
 from sava_assets.cli.accounts import accounts
 from sava_assets.cli.outcome import no_test_set
@@ -181,6 +182,21 @@ def test_what_another_process_stored_is_in_the_next_look(homes):
         "raw_images", fresh.key, Output(points, fresh.numbers, data_version=fresh.data_version), fresh.inputs
     )
     assert whole_look(workspace)[1] == []
+
+
+def test_a_file_that_lost_its_content_is_missing_and_one_that_had_none_is_not(tmp_path):
+    files = {"a.txt": bytes_file(b"something"), "none.txt": bytes_file(b"")}
+    result = Workspace(home=str(tmp_path)).store.save("raw_images", "k", Output(files))
+
+    def missing() -> str:
+        return look.LookStore(UPath(tmp_path / "store")).missing(result)
+
+    assert missing() == ""
+    file = Path(result.files["a.txt"].path.path)
+    file.write_bytes(b"")
+    assert missing() == f"{file} is empty"
+    file.unlink()
+    assert missing() == f"{file} is missing"
 
 
 def test_no_place_of_a_home_is_listed_from_a_cache():
