@@ -1,6 +1,6 @@
 """PostgreSQL, an object store and a Ray cluster of two nodes together come to the same as one process with a folder.
 
-One shard, then five; a worker is killed in the middle.
+One shard, then five; a worker is killed in the middle. Minutes of two processors: `make cluster` runs it.
 """
 
 import os
@@ -96,10 +96,11 @@ def curated_twice(home: UPath, scratch: Path, settings: dict) -> None:
 
 
 def content_below(folder: UPath) -> dict[str, bytes]:
-    return {name: folder.fs.cat_file((folder / name).path) for name in sorted(tree(folder))}
+    return {name: (folder / name).read_bytes() for name in sorted(tree(folder))}
 
 
 @needs_postgres
+@pytest.mark.cluster
 @pytest.mark.usefixtures("instance")
 @pytest.mark.filterwarnings("ignore")  # of the driver
 def test_database_store_and_workers_of_their_own_come_to_what_one_process_comes_to(
