@@ -5,8 +5,13 @@
 
 import signal
 import sys
+from contextlib import suppress
 
+import psutil
 from dagster._cli import main
+
+PATIENCE_SECONDS = 30
+"""Until what was interrupted is killed."""
 
 
 def serve() -> None:
@@ -14,7 +19,24 @@ def serve() -> None:
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, signal.default_int_handler)
     sys.argv = ["dagster", "dev", *sys.argv[1:]]
-    main()
+    try:
+        main()
+    finally:
+        end_all()
+
+
+def end_all() -> None:
+    """End what `dagster dev` leaves behind: the runs that are in progress, and the code servers that wait for them,
+    which may be hours. Runs are interrupted, as by Ctrl-C in a terminal."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    left = psutil.Process().children(recursive=True)
+    for process in left:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(signal.SIGINT)
+    for process in psutil.wait_procs(left, timeout=PATIENCE_SECONDS)[1]:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
 
 
 if __name__ == "__main__":
