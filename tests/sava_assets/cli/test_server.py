@@ -1,5 +1,6 @@
 """One signal ends a server and all that it started, also what nobody waits for: a run, and what a run started."""
 
+import json
 import os
 import signal
 import subprocess
@@ -7,8 +8,12 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+import dagster as dg
 import psutil
 import pytest
+from dagster._core.events import DagsterEvent, DagsterEventType
+from dagster._core.storage.tags import GRPC_INFO_TAG
+from dagster._core.test_utils import create_run_for_test
 
 # In the place of `dagster dev`: it starts a process that starts another one, and ends without them.
 PROGRAM = """
@@ -28,7 +33,7 @@ except KeyboardInterrupt:
 
 def dev():
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    subprocess.Popen([sys.executable, "-c", CHILD, sys.argv[2]])
+    subprocess.Popen([sys.executable, "-c", CHILD, sys.argv[2], "socket-of-the-child"])
     try:
         time.sleep(600)
     except KeyboardInterrupt:
@@ -44,11 +49,31 @@ server.serve()
 @pytest.mark.parametrize(
     ("child", "number"), [("hearing", signal.SIGINT), ("hearing", signal.SIGTERM), ("deaf", signal.SIGHUP)]
 )
-def test_what_is_at_work_is_interrupted_and_what_does_not_hear_is_killed(child, number):
+def test_what_is_at_work_is_interrupted_and_what_does_not_hear_is_killed(child, number, tmp_path):
+    """The runs that its code server launched end as cancelled; what others work on is theirs."""
+    (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}")
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        runs = {where: begun(instance, where) for where in ("socket-of-the-child", "socket-of-another", "port")}
+        _stopped(child, number, tmp_path)
+        ended = {where: instance.get_run_by_id(run).status for where, run in runs.items()}
+    assert ended.pop("socket-of-the-child") == dg.DagsterRunStatus.CANCELED
+    assert set(ended.values()) == {dg.DagsterRunStatus.STARTED}
+
+
+def begun(instance: dg.DagsterInstance, where: str) -> str:
+    """A run in progress, launched there."""
+    told = {"host": "localhost"} | ({"port": 4000} if where == "port" else {"socket": where})
+    run = create_run_for_test(instance, tags={GRPC_INFO_TAG: json.dumps(told)})
+    instance.report_dagster_event(DagsterEvent(DagsterEventType.RUN_START.value, run.job_name), run.run_id)
+    return run.run_id
+
+
+def _stopped(child: str, number: signal.Signals, dagster: Path) -> None:
     started = []
     with subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", PROGRAM, child],
         stdout=subprocess.PIPE, text=True, start_new_session=True, cwd=Path(__file__).parents[3],
+        env=os.environ | {"DAGSTER_HOME": str(dagster)},
     ) as server:  # fmt: skip
         try:
             assert server.stdout is not None
