@@ -41,7 +41,10 @@ def end_all() -> None:
         try:
             cancelled = runs_of(instance, _words(left))
             for run in cancelled:
-                instance.report_run_canceling(run)
+                if run.status == DagsterRunStatus.STARTING:  # its process would take the request for a fault
+                    instance.report_run_canceled(run)
+                else:
+                    instance.report_run_canceling(run)
         finally:
             _end(left)
         for run in cancelled:  # what was killed could not say so itself

@@ -15,6 +15,7 @@ from dagster._core.events import DagsterEvent, DagsterEventType
 from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._core.test_utils import create_run_for_test
 
+OWN = "socket-of-the-child"
 # In the place of `dagster dev`: it starts a process that starts another one, and ends without them.
 PROGRAM = """
 import subprocess, sys, time
@@ -53,18 +54,19 @@ def test_what_is_at_work_is_interrupted_and_what_does_not_hear_is_killed(child, 
     """The runs that its code server launched end as cancelled; what others work on is theirs."""
     (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}")
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
-        runs = {where: begun(instance, where) for where in ("socket-of-the-child", "socket-of-another", "port")}
+        runs = {where: begun(instance, where) for where in (OWN, "socket-of-another", "port")}
+        runs["still starting"] = begun(instance, OWN, DagsterEventType.RUN_STARTING)
         _stopped(child, number, tmp_path)
         ended = {where: instance.get_run_by_id(run).status for where, run in runs.items()}
-    assert ended.pop("socket-of-the-child") == dg.DagsterRunStatus.CANCELED
+    assert ended.pop(OWN) == ended.pop("still starting") == dg.DagsterRunStatus.CANCELED
     assert set(ended.values()) == {dg.DagsterRunStatus.STARTED}
 
 
-def begun(instance: dg.DagsterInstance, where: str) -> str:
+def begun(instance: dg.DagsterInstance, where: str, how: DagsterEventType = DagsterEventType.RUN_START) -> str:
     """A run in progress, launched there."""
     told = {"host": "localhost"} | ({"port": 4000} if where == "port" else {"socket": where})
     run = create_run_for_test(instance, tags={GRPC_INFO_TAG: json.dumps(told)})
-    instance.report_dagster_event(DagsterEvent(DagsterEventType.RUN_START.value, run.job_name), run.run_id)
+    instance.report_dagster_event(DagsterEvent(how.value, run.job_name), run.run_id)
     return run.run_id
 
 
