@@ -16,7 +16,7 @@ import pytest
 import yaml
 from upath import UPath
 
-from sava_assets.assets import features, transport
+from sava_assets.assets import features, inspection, transport
 from sava_assets.cli.instances import database, instance_yaml
 from sava_assets.cli.preparation import dagster_instance
 from sava_assets.formats.demo_sets import write_set
@@ -106,6 +106,7 @@ def content_below(folder: UPath) -> dict[str, bytes]:
 def test_database_store_and_workers_of_their_own_come_to_what_one_process_comes_to(
     cluster, object_store, tmp_path, monkeypatch
 ):
+    monkeypatch.setattr(inspection, "BYTES_SENT", AT_ONCE * 100)  # or a shard would be a single piece
     monkeypatch.setattr(features, "IMAGES_AT_ONCE", AT_ONCE)
     there, marker = object_store.bucket() / "home", tmp_path / "killed"
     with monkeypatch.context() as patched:
