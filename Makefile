@@ -6,7 +6,7 @@ FUZZ ?= 10000
 SOAK ?= 50
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo cifar10 benchmark sensitivity study incremental bench million million-images cost-model memory publication neighbour workers ui serve lineage page check quick test fuzz soak audit lint clean
+.PHONY: help setup demo cifar10 benchmark sensitivity study incremental bench million million-images cost-model memory publication neighbour workers cluster ui serve lineage page check quick test fuzz soak audit lint clean
 
 help:            ## list the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## /make \1\t/' | expand -t 20
@@ -57,6 +57,9 @@ neighbour: setup  ## the same valuation quiet, beside one and beside two busy pr
 workers: setup   ## what Ray adds to a grid of 200,000 points on the same processors; needs Ray; 5 minutes
 	.venv/bin/python benchmarks/workers.py
 
+cluster: .venv-cluster/installed  ## PostgreSQL, an S3 server and two Ray nodes against one process; needs Debian's postgresql; 3 minutes
+	.venv-cluster/bin/pytest -m '' -rs tests/e2e/test_cluster.py tests/sava_assets/cli/test_instances.py
+
 ui: setup        ## Dagster UI on 127.0.0.1:3000; HOME_FOLDER=data/demo
 	.venv/bin/sava ui --home $(HOME_FOLDER)
 
@@ -93,7 +96,7 @@ lint: setup      ## formatting, lint rules, types
 	.venv/bin/pyright
 
 clean:           ## remove the environment; data/ stays
-	rm -rf .venv
+	rm -rf .venv .venv-cluster
 
 # uv installs in seconds what pip takes minutes for. Compiled once here, or every process of a run would compile it all
 # again where Python may not write its cache.
@@ -102,4 +105,10 @@ clean:           ## remove the environment; data/ stays
 	$(PYTHON) -m venv .venv
 	.venv/bin/pip install --quiet --disable-pip-version-check uv
 	.venv/bin/uv pip install --quiet --compile-bytecode --python .venv/bin/python --editable '.[dev]'
+	touch $@
+
+# One of its own: dagster-postgres takes one release of dagster alone, which may not be the newest.
+.venv-cluster/installed: pyproject.toml .venv/installed
+	$(PYTHON) -m venv .venv-cluster
+	.venv/bin/uv pip install --quiet --compile-bytecode --python .venv-cluster/bin/python --editable '.[dev,postgres]'
 	touch $@

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,22 +10,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
+from sava_assets.assets.inspection import Facts, inspected
 from sava_assets.assets.promoting import promote
 from sava_assets.formats.columns import codes_of
 from sava_assets.formats.further_columns import further_columns
 from sava_assets.formats.landing import EncodedImage, contents, read_images
 from sava_assets.formats.names import shown
-from sava_assets.formats.stored_images import IMAGES, IMAGES_FILE, ROWS_AT_ONCE, image_writer
+from sava_assets.formats.stored_images import IMAGES, IMAGES_FILE, image_writer
 from sava_assets.freshness.computation import Run, computed
 from sava_assets.freshness.sources import shards_of
 from sava_assets.home.result import Output, moved_file, table_file
 from sava_ops.batches import split_batches
 from sava_ops.errors import BadInput
-from sava_ops.images.decode import inspect_all
 from sava_ops.images.kinds import NEEDS_HEIC
 
-BYTES_AT_ONCE = 2**26
-"""Of encoded images that are decoded at once, and stored as one row group: one image more at most."""
 MEASURED = {"brightness": pa.float32(), "information": pa.float32(), "sharpness": pa.float32()}
 """Of the quality of each image (`sava_ops.images.quality`): it follows from the pixels, and is no part of their
 identity."""
@@ -100,8 +98,9 @@ def _images(run: Run) -> pq.ParquetWriter:
 def _ingest(run: Run, images: pq.ParquetWriter, path: UPath, *, prefix: str) -> ImageSet:
     """Write the usable images of a set. Raises BadInput for a set without one."""
     parts = [ImageSet(POINTS.empty_table(), QUARANTINE.empty_table())]
-    for chunk in _chunks(read_images(path, run.knobs.classes, follow_links=run.knobs.follow_links)):
-        parts.append(_decoded(chunk, images, prefix))
+    given = read_images(path, run.knobs.classes, follow_links=run.knobs.follow_links)
+    for chunk, facts in inspected(run.processors, given):
+        parts.append(_written(chunk, facts, images, prefix))
     found = _joined(parts)
     for row in found.quarantine.to_pylist():
         run.log.warning(f"quarantined {shown(row['id'])}: {row['reason']}")
@@ -118,22 +117,9 @@ def _joined(sets: Sequence[ImageSet]) -> ImageSet:
     return ImageSet(*map(pa.concat_tables, tables))
 
 
-def _chunks(images: Iterable[EncodedImage]) -> Iterator[list[EncodedImage]]:
-    """At most `ROWS_AT_ONCE` images and about `BYTES_AT_ONCE`."""
-    chunk, size = [], 0
-    for image in images:
-        chunk.append(image)
-        size += len(image.data)
-        if len(chunk) == ROWS_AT_ONCE or size >= BYTES_AT_ONCE:
-            yield chunk
-            chunk, size = [], 0
-    if chunk:
-        yield chunk
-
-
-def _decoded(chunk: list[EncodedImage], images: pq.ParquetWriter, prefix: str) -> ImageSet:
+def _written(chunk: list[EncodedImage], found: list[Facts], images: pq.ParquetWriter, prefix: str) -> ImageSet:
     points, encoded, quarantine = [], [], []
-    for image, facts in zip(chunk, inspect_all([image.data for image in chunk]), strict=True):
+    for image, facts in zip(chunk, found, strict=True):
         name = prefix + image.name
         if image.fault or isinstance(facts, str):
             quarantine.append({"id": name, "reason": image.fault or facts})

@@ -81,6 +81,11 @@ class Run:
         """Who works on the pieces of a large computation."""
         return workers_of(self.knobs.workers, self.knobs.device, lambda: self.workspace.device)
 
+    @cached_property
+    def processors(self) -> Workers:
+        """The same for work that no GPU does, whatever `device` says: none is asked for, or kept from others."""
+        return workers_of(self.knobs.workers.model_copy(update={"gpus": 0}), "cpu", lambda: "cpu")
+
     @property
     def content_version(self) -> str | None:
         """Data version of what depends on rounding: its bytes (None), or its inputs where a GPU or a processor unlike

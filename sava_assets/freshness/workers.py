@@ -82,6 +82,11 @@ class OnRay:
             raise BadInput(
                 f"`device` is {device!r} and `workers.gpus` is 0: set `workers.gpus` to 1, or `device` to auto"
             )
+        if knobs.gpus and ":" in device and int(device.split(":")[1]) >= knobs.gpus:
+            raise BadInput(
+                f"`device` is {device!r} and each worker sees {knobs.gpus} GPUs of its own (`workers.gpus`), counted "
+                "from 0: set `device` to cuda or auto"
+            )
         self.knobs = knobs
         # Without a GPU of its own, a worker would take one that is another's.
         self.device = ("cuda" if device == "auto" else device) if knobs.gpus else "cpu"

@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, Validati
 from pydantic.dataclasses import dataclass as validated
 from upath import UPath
 
+from sava_assets.home.gpus import free_gpu
 from sava_assets.home.outgoing import STRICT, GateKnobs, NotifyKnobs
 from sava_assets.home.places import content, is_address, opened
 from sava_assets.home.store import Store
@@ -163,7 +164,8 @@ class Knobs(BaseModel):
     """A set that changed this recently counts as still being written, unless it is a whole Parquet file or holds a
     `_SUCCESS` marker."""
     device: Annotated[str, AfterValidator(lambda device: _known_device(device))] = "auto"
-    """"auto" (CUDA if there is one), "cpu" or "cuda"."""
+    """"auto" (CUDA if there is one; of several GPUs one that no other process has taken), "cpu", "cuda" (the first) or
+    "cuda:" and a number."""
     encoder: EncoderKnobs = EncoderKnobs()
     valuation: ValuationKnobs = ValuationKnobs()  # pyright: ignore[reportInvalidTypeForm]
     prune: PruneKnobs = PruneKnobs()
@@ -236,7 +238,7 @@ class Workspace:
 
         there = torch.cuda.is_available()
         if device == "auto":
-            return "cuda" if there else "cpu"
+            return free_gpu() if there else "cpu"
         if not there:
             raise BadInput(f"`device` is {device!r} and there is no CUDA device: set it to 'auto' or 'cpu'")
         if ":" in device and int(device.split(":")[1]) >= (count := torch.cuda.device_count()):

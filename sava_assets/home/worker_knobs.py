@@ -15,7 +15,7 @@ def _known_address(address: str) -> str:
 
 
 class WorkerKnobs(BaseModel):
-    """Who computes the rows of the batch matrix, the embeddings and the trainings.
+    """Who decodes arriving images, and computes the embeddings, the rows of the batch matrix and the trainings.
 
     They name no result: results are the same whoever computes them.
     """

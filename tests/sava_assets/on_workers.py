@@ -21,10 +21,22 @@ def deadly(marker: Path, shared: Any, item: Any) -> Any:
     """A row of the batch matrix; kills the first worker that comes by."""
     from sava_assets.assets.rows import solved
 
+    _die_once(marker)
+    return solved(shared, item)
+
+
+def deadly_inspection(marker: Path, shared: None, item: list[bytes]) -> Any:
+    """The same of images that arrive."""
+    from sava_assets.assets.inspection import inspect
+
+    _die_once(marker)
+    return inspect(shared, item)
+
+
+def _die_once(marker: Path) -> None:
     with suppress(FileExistsError):
         marker.touch(exist_ok=False)
         os.kill(os.getpid(), signal.SIGKILL)
-    return solved(shared, item)
 
 
 def refusing(result: Result | None, item: int) -> int:

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sava_assets.assets import ingest
-from sava_assets.formats.landing import EncodedImage
+from sava_assets.assets import ingest, inspection
 from sava_ops.images.decode import decode
 from sava_ops.images.quality import Quality, quality
 from tests.sava_assets.homes import copy_of, materialize
@@ -26,21 +25,11 @@ def test_the_content_of_a_table_is_digested_piece_by_piece_as_its_json(chunks):
     assert "".join(ingest._as_json(table)) == json.dumps(table.to_pydict())
 
 
-def test_no_more_images_or_bytes_than_said_are_decoded_at_once(monkeypatch):
-    monkeypatch.setattr(ingest, "ROWS_AT_ONCE", 3)
-    monkeypatch.setattr(ingest, "BYTES_AT_ONCE", 10)
-    sizes = [1, 1, 1, 1, 9, 1, 20, 4, 4, 4, 1]
-    images = [EncodedImage(str(k), "a", b"x" * size) for k, size in enumerate(sizes)]
-    chunks = [*ingest._chunks(iter(images))]
-    assert [[len(image.data) for image in chunk] for chunk in chunks] == [[1, 1, 1], [1, 9], [1, 20], [4, 4, 4], [1]]
-    assert [image for chunk in chunks for image in chunk] == images
-
-
 def test_a_set_read_in_many_pieces_is_the_same_set_in_several_row_groups(curated, tmp_path, monkeypatch):
     workspace = copy_of(curated[0], tmp_path / "home")
     names = [("raw_images", "first"), ("raw_images", "second"), ("reference_images", None), ("test_images", None)]
     whole = {name: workspace.store.require(*name) for name in names}
-    monkeypatch.setattr(ingest, "ROWS_AT_ONCE", 7)
+    monkeypatch.setattr(inspection, "ROWS_AT_ONCE", 7)
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions("shards", ["first", "second"])
         for asset, shard in names:

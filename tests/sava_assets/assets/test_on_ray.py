@@ -14,17 +14,18 @@ import dagster as dg
 import pytest
 import yaml
 
-from sava_assets.assets import features, transport
+from sava_assets.assets import features, inspection, transport
 from sava_assets.freshness.workers import OnRay
 from sava_assets.home.result import DamagedResult, Result
 from sava_assets.home.store import BATCH_ROWS, EMBEDDING_BLOCKS, STARTING_POTENTIALS, TRAININGS
 from sava_assets.home.worker_knobs import WorkerKnobs
 from sava_ops import BadInput
 from tests.sava_assets.homes import SETTINGS, copy_of, materialize
-from tests.sava_assets.on_workers import Shared, beating, deadly, own_gpu, refusing, threads
+from tests.sava_assets.on_workers import Shared, beating, deadly, deadly_inspection, own_gpu, refusing, threads
 
 ray: Any = pytest.importorskip("ray", reason="Ray is not installed")
-COMPUTED = ("embeddings", "batch_ot", "classifier_accuracy", BATCH_ROWS, STARTING_POTENTIALS, TRAININGS)
+INGESTED = ("raw_images", "reference_images")
+COMPUTED = (*INGESTED, "embeddings", "batch_ot", "classifier_accuracy", BATCH_ROWS, STARTING_POTENTIALS, TRAININGS)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -58,21 +59,26 @@ def content(home: Path) -> dict[str, bytes]:
 
 
 def test_workers_store_the_bytes_of_a_run_without_them_though_one_is_killed(curated, tmp_path, monkeypatch):
-    home, marker = tmp_path / "home", tmp_path / "killed"
+    home, marker, ingest_marker = tmp_path / "home", tmp_path / "killed", tmp_path / "killed at ingest"
     workspace = copy_of(curated[0], home)
     expected = content(home)
     assert {name.split("/")[0] for name in expected} == set(COMPUTED)
     for name in COMPUTED:
         shutil.rmtree(home / "store" / "results" / name)
     (home / "sava.yaml").write_text(yaml.safe_dump(SETTINGS | {"workers": {"backend": "ray"}}))
+    monkeypatch.setattr(inspection, "BYTES_SENT", 2_000)
+    monkeypatch.setattr(inspection, "inspect", partial(deadly_inspection, ingest_marker))
     monkeypatch.setattr(features, "IMAGES_AT_ONCE", 16)
     monkeypatch.setattr(transport, "solved", partial(deadly, marker))
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions("shards", ["first", "second"])
+        materialize(workspace, instance, "reference_images")
         for shard in ("first", "second"):
+            materialize(workspace, instance, "raw_images", shard=shard)
             materialize(workspace, instance, "embeddings", shard=shard)
         materialize(workspace, instance, "batch_ot", "classifier_accuracy")
     assert marker.exists()
+    assert ingest_marker.exists()
     assert content(home) == expected
     assert len([*(home / "store" / "results" / EMBEDDING_BLOCKS).iterdir()]) == 5
 

@@ -2,22 +2,17 @@
 
 import json
 import os
-import shutil
-import socket
 import subprocess
 import sys
-import tempfile
-import time
-from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 import yaml
 
 from sava_assets.cli import instances
-from sava_assets.cli.instances import PACKAGES, check_driver, database, instance_yaml
+from sava_assets.cli.instances import check_driver, database, instance_yaml
 from sava_assets.cli.preparation import DAGSTER_YAML, dagster_instance
 from sava_ops import BadInput
+from tests.postgres import needs_postgres, running
 from tests.sava_assets.cli.test_cli import refused, sava
 from tests.sava_assets.homes import pictures, write_set
 
@@ -123,48 +118,10 @@ def test_a_shared_instance_that_cannot_be_opened_is_a_sentence(tmp_path, monkeyp
 # -- a real server ------------------------------------------------------------------------------------------------
 
 
-def programs() -> Path | None:
-    """Where Debian puts those of the newest PostgreSQL."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda file: int(file.parts[-3]))
-    return found[-1].parent if found else None
-
-
-MISSING = [name for name in PACKAGES if find_spec(name) is None]
-needs_server = pytest.mark.skipif(
-    programs() is None or bool(MISSING),
-    reason=f"no PostgreSQL: apt-get install postgresql, pip install '.[postgres]' (missing: {MISSING or 'server'})",
-)
-
-
 @pytest.fixture(scope="module")
 def server():
-    """A PostgreSQL on a free port of 127.0.0.1, as another user than root; its address without a user."""
-    bin_folder, user = programs(), "postgres" if os.getuid() == 0 else None
-    folder = Path(tempfile.mkdtemp(prefix="sava-pg-"))
-    (folder / "password").write_text(SECRET)
-    if user:
-        for path in (folder, folder / "password"):
-            shutil.chown(path, user)
-    data = str(folder / "data")
-    init = [f"{bin_folder}/initdb", "-D", data, "-U", "me", "-A", "scram-sha-256", "--no-sync"]
-    subprocess.run([*init, f"--pwfile={folder}/password"], user=user, cwd=folder, check=True, capture_output=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    start = [f"{bin_folder}/postgres", "-D", data, "-h", "127.0.0.1", "-p", str(port), "-k", str(folder), "-F"]
-    process = subprocess.Popen(start, user=user, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        ready = [f"{bin_folder}/pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
-        deadline = time.monotonic() + 60
-        while subprocess.run(ready).returncode:
-            assert process.poll() is None, "the server ended"
-            assert time.monotonic() < deadline, "the server does not answer"
-            time.sleep(0.1)
-        yield f"127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait(timeout=60)
-        shutil.rmtree(folder)
+    with running(SECRET) as address:
+        yield address
 
 
 PROGRAM = """
@@ -193,7 +150,7 @@ with dagster_instance(Path(first.home)) as instance:
 """
 
 
-@needs_server
+@needs_postgres
 def test_homes_share_an_instance_on_a_real_server(server, tmp_path, monkeypatch):
     wrong = refused("instance", "--postgres", f"postgresql://me:wrong@{server}/postgres")
     assert wrong.startswith("the database of --postgres cannot be used: OperationalError: connection to server at ")

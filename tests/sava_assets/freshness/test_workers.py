@@ -4,11 +4,14 @@ import operator
 import socket
 import sys
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from sava_assets.freshness import workers
+from sava_assets.freshness.computation import Run
 from sava_assets.freshness.workers import RETRIES, Here, OnRay, workers_of
+from sava_assets.home.resources import Knobs, Workspace
 from sava_assets.home.worker_knobs import WorkerKnobs
 from sava_ops import BadInput
 
@@ -213,7 +216,7 @@ def test_the_device_is_that_of_who_computes():
     for knobs, device, there in [(ray, "auto", "cpu"), (ray, "cpu", "cpu"), (gpu, "cpu", "cpu")]:
         made = workers_of(knobs, device, never)
         assert (made.device, made.given_on, made.unlike) == (there, "cpu", False)
-    for device, there in [("auto", "cuda"), ("cuda", "cuda"), ("cuda:1", "cuda:1")]:
+    for device, there in [("auto", "cuda"), ("cuda", "cuda"), ("cuda:0", "cuda:0")]:
         made = workers_of(gpu, device, never)
         assert (made.device, made.given_on, made.unlike) == (there, "cpu", True)
 
@@ -222,6 +225,23 @@ def test_the_device_is_that_of_who_computes():
 def test_a_gpu_for_workers_without_one_is_refused(device):
     with pytest.raises(BadInput, match=f"^`device` is '{device}' and `workers.gpus` is 0: set `workers.gpus` to 1, or"):
         on_ray(device)
+
+
+@pytest.mark.parametrize(("device", "gpus"), [("cuda:1", 1), ("cuda:3", 2)])
+def test_a_gpu_of_the_machine_is_none_of_a_workers_own(device, gpus):
+    with pytest.raises(BadInput, match=f"^`device` is '{device}' and each worker sees {gpus} GPUs of its own"):
+        on_ray(device, gpus=gpus)
+    assert on_ray("cuda:1", gpus=2).device == "cuda:1"
+
+
+@pytest.mark.parametrize("backend", ["here", "ray"])
+def test_work_that_no_gpu_does_asks_for_none(backend, cluster):
+    knobs = Knobs(device="cuda", workers=WorkerKnobs(backend=backend, gpus=1))
+    pinned: Any = SimpleNamespace(knobs=knobs)
+    run = Run("raw_images", "first", [], Workspace(home="home"), pinned, {}, None)
+    assert [*run.processors.map(operator.add, 1, range(3))] == [1, 2, 3]
+    assert run.processors.device == "cpu"
+    assert cluster.options.get("num_gpus", 0) == 0
 
 
 def test_what_another_processor_made_is_named_otherwise(cluster, monkeypatch):
