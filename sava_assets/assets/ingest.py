@@ -16,17 +16,26 @@ from sava_assets.formats.landing import EncodedImage, contents, read_images
 from sava_assets.formats.names import shown
 from sava_assets.formats.stored_images import IMAGES, IMAGES_FILE, ROWS_AT_ONCE, image_writer
 from sava_assets.freshness.computation import Run, computed
+from sava_assets.freshness.near import LOOKS
 from sava_assets.freshness.sources import shards_of
 from sava_assets.home.result import Output, moved_file, table_file
 from sava_ops.batches import split_batches
 from sava_ops.errors import BadInput
 from sava_ops.images.decode import inspect_all
 from sava_ops.images.kinds import NEEDS_HEIC
+from sava_ops.images.perceptual_hash import HASH_BYTES
 
 BYTES_AT_ONCE = 2**26
 """Of encoded images that are decoded at once, and stored as one row group: one image more at most."""
 POINTS = pa.schema(
-    {"id": pa.string(), "label": pa.string(), "width": pa.int32(), "height": pa.int32(), "pixel_hash": pa.string()}
+    {
+        "id": pa.string(),
+        "label": pa.string(),
+        "width": pa.int32(),
+        "height": pa.int32(),
+        "pixel_hash": pa.string(),
+        LOOKS: pa.binary(HASH_BYTES),
+    }
 )
 QUARANTINE = pa.schema({"id": pa.string(), "reason": pa.string()})
 FURTHER = "columns.parquet"
@@ -148,7 +157,8 @@ def _half(labels: pa.ChunkedArray, *, seed: int) -> np.ndarray:
 def _output(run: Run, found: ImageSet, further: pa.Table | None = None) -> Output:
     """`further` columns do not belong to the identity of images: no image is embedded anew because of them."""
     content = hashlib.sha256()
-    for table in (found.points, found.quarantine):
+    # The pixels say what an image looks like: another way to hash that makes no other images of them.
+    for table in (found.points.drop_columns([LOOKS]), found.quarantine):
         for piece in _as_json(table):
             content.update(piece.encode())
     files = {

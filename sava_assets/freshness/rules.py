@@ -79,9 +79,9 @@ _BRAKE = ("brake", "confirm")
 _WEIGHTS = ("label_weight", "classifier_weight", "shift_weight")
 
 RULES = {
-    "raw_images": Rule("2", knobs=("classes",), sources=("landing",), sharded=True),
-    "reference_images": Rule("2", knobs=("classes", "encoder.seed"), sources=("reference", "clean_train")),
-    "test_images": Rule("2", knobs=("classes",), sources=("test",)),
+    "raw_images": Rule("3", knobs=("classes",), sources=("landing",), sharded=True),
+    "reference_images": Rule("3", knobs=("classes", "encoder.seed"), sources=("reference", "clean_train")),
+    "test_images": Rule("3", knobs=("classes",), sources=("test",)),
     "encoder": Rule("1", upstream=("reference_images",), knobs=("encoder",)),
     "embeddings": Rule("2", upstream=("raw_images", "encoder"), sharded=True),
     "reference_embeddings": Rule("2", upstream=("reference_images", "encoder")),

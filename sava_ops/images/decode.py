@@ -18,6 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from sava_ops.images.kinds import HEIC, OPENED, why_not_opened
+from sava_ops.images.perceptual_hash import perceptual_hash
 
 if HEIC:
     from pillow_heif import register_heif_opener  # pyright: ignore[reportMissingImports]
@@ -71,6 +72,8 @@ class ImageFacts:
     width: int
     height: int
     pixel_hash: str
+    perceptual_hash: bytes | None
+    """None of an image without structure."""
 
 
 def inspect_all(blobs: Sequence[bytes]) -> list[ImageFacts | str]:
@@ -134,7 +137,7 @@ def _inspect(data: bytes) -> ImageFacts | str:
     except Undecodable as reason:
         return str(reason)
     height, width = pixels.shape[:2]
-    return ImageFacts(width, height, pixel_hash(pixels))
+    return ImageFacts(width, height, pixel_hash(pixels), perceptual_hash(pixels))
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from sava_assets.assets import ingest
 from sava_assets.formats.landing import EncodedImage
+from sava_ops.images.decode import decode
+from sava_ops.images.perceptual_hash import perceptual_hash
 from tests.sava_assets.homes import copy_of, materialize
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=3)
@@ -51,3 +53,21 @@ def test_a_set_read_in_many_pieces_is_the_same_set_in_several_row_groups(curated
         groups = pq.read_metadata(str(again.files["images.parquet"].path)).num_row_groups
         assert groups == -(-again.numbers["images"] // 7)
     assert not [*(tmp_path / "home" / "store" / "partial").iterdir()]
+
+
+def test_what_an_image_looks_like_is_kept_and_names_no_content(curated, tmp_path, monkeypatch):
+    workspace = copy_of(curated[0], tmp_path / "home")
+    before = {name: workspace.store.require(*name) for name in (("raw_images", "first"), ("reference_images", None))}
+    for (asset, shard), result in before.items():
+        images = result.table("images.parquet")["image"].to_pylist()
+        points = result.table("points.parquet")
+        assert points["perceptual_hash"].to_pylist() == [perceptual_hash(decode(image)) for image in images]
+        workspace.store.forget(result)
+        monkeypatch.setattr("sava_ops.images.decode.perceptual_hash", lambda _: None)
+        with dg.DagsterInstance.ephemeral() as instance:
+            instance.add_dynamic_partitions("shards", ["first", "second"])
+            materialize(workspace, instance, asset, shard=shard)
+        again = workspace.store.require(asset, shard)
+        assert again.table("points.parquet")["perceptual_hash"].null_count == len(points)
+        assert again.data_version == result.data_version
+        monkeypatch.undo()

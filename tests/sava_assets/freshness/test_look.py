@@ -168,7 +168,7 @@ def test_what_another_process_stored_is_in_the_next_look(homes):
     points = {"points.parquet": bytes_file(fresh.read("points.parquet"))}
     other = workspace.store.save("raw_images", "another", Output(points), {"code_version": "0"})
     workspace.store.set_current(other, "s002")
-    assert "due raw_images[s002]: code version 0 → 2" in " ".join(whole_look(workspace)[1])
+    assert "due raw_images[s002]: code version 0 → 3" in " ".join(whole_look(workspace)[1])
     workspace.store.set_failure("raw_images", "s002", fresh.key, "no luck")
     assert "failed raw_images[s002]: no luck" in whole_look(workspace)[1]
     workspace.store.set_current(fresh, "s002")

@@ -13,6 +13,7 @@ from sava_ops.images import decode as images_module
 from sava_ops.images import kinds
 from sava_ops.images.decode import ImageFacts, Undecodable, decode, decode_all, fit, inspect_all, pixel_hash
 from sava_ops.images.kinds import OPENED
+from sava_ops.images.perceptual_hash import perceptual_hash
 from tests.pictures import encoded, noise, png, png_that_claims
 
 PIXELS = noise(6, 9)
@@ -201,9 +202,9 @@ def small_bytes(request, monkeypatch):
 def test_inspection_keeps_the_order_and_goes_on_after_a_broken_image():
     facts = inspect_all([png(PIXELS), b"", png(noise(seed=1))])
     assert facts == [
-        ImageFacts(9, 6, pixel_hash(PIXELS)),
+        ImageFacts(9, 6, pixel_hash(PIXELS), perceptual_hash(PIXELS)),
         "empty file",
-        ImageFacts(8, 8, pixel_hash(noise(seed=1))),
+        ImageFacts(8, 8, pixel_hash(noise(seed=1)), perceptual_hash(noise(seed=1))),
     ]
 
 

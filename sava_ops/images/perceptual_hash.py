@@ -1,0 +1,51 @@
+"""What an image looks like, in 128 bits: equal or nearly so if it was resized, recompressed or cut a little.
+
+    G = the image in grey, averaged to 32 × 32 pixels
+    C = D G Dᵀ,  D[u, x] = cos(π (2x + 1) u / 64)      (discrete cosine transform)
+    bits: C[u, v] > 0 for the 64 lowest frequencies with even v, without C[0, 0], and the 64 lowest with odd v
+
+Mirrored left to right, C[u, v] becomes (-1)ᵛ C[u, v]: the even half stays, and the odd half is its complement. So no
+second hash is needed to recognise a mirrored image (`sava_ops.decisions.near_copies.distances`).
+
+After Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions" (2010). Differs in: 1 signs instead
+of a comparison with the median, which makes mirroring exact; 2 twice the bits, which tell apart the images of sets a
+hundred times as large.
+"""
+
+import numpy as np
+from jaxtyping import Float, Int64, UInt8
+from PIL import Image
+
+SIDE = 32
+HALF = 64
+"""Bits of either half."""
+HASH_BYTES = 2 * HALF // 8
+LEAST_CONTRAST = 1.0
+"""Standard deviation of G, in grey levels of 255, below which its signs are those of rounded pixels."""
+ZERO = 1e-6
+"""What is zero but for the order of the sums."""
+
+
+def perceptual_hash(pixels: UInt8[np.ndarray, "height width 3"]) -> bytes | None:
+    """The even half of the bits, then the odd one; None for an image without structure, which looks like many."""
+    grey = Image.fromarray(pixels).convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
+    values = np.asarray(grey, dtype=np.float64)
+    if values.std() < LEAST_CONTRAST:
+        return None
+    coefficients = _COSINES @ values @ _COSINES.T
+    return np.packbits(coefficients[_LOWEST[:, 0], _LOWEST[:, 1]] > ZERO).tobytes()
+
+
+def _cosines() -> Float[np.ndarray, "32 32"]:
+    each = np.arange(SIDE)
+    return np.cos(np.pi * (2 * each[None] + 1) * each[:, None] / (2 * SIDE))
+
+
+def _lowest() -> Int64[np.ndarray, "128 2"]:
+    """Frequencies (u, v) of the bits, by u + v in either half."""
+    every = [(u, v) for u in range(SIDE) for v in range(SIDE) if u or v]
+    ordered = sorted(every, key=lambda place: (sum(place), place))
+    return np.array([place for odd in (0, 1) for place in [p for p in ordered if p[1] % 2 == odd][:HALF]])
+
+
+_COSINES, _LOWEST = _cosines(), _lowest()
