@@ -79,7 +79,7 @@ def say_accounts(survey: Survey, console: Console, *, quarantine: bool) -> None:
         if quarantine:
             _say_some(console, lines, "in the table of decisions")
     pruned = survey.store.current("pruned_dataset")
-    if pruned and (words := copies.in_words(pruned.numbers)):
+    for words in copies.in_words(pruned.numbers) if pruned else []:
         _say(console, words)
     if passed := found.named():
         _say(console, "passed over:")

@@ -31,7 +31,7 @@ Reporter = Callable[[str, int, int], None]
 
 COMPUTE = {
     *("encoder", "embeddings", "reference_embeddings", "label_distances", "batch_ot"),
-    *("test_embeddings", "probe_accuracy", "classifier_accuracy"),
+    *("near_copies", "test_embeddings", "probe_accuracy", "classifier_accuracy"),
 }
 """Assets that want the processor or GPU for themselves; Dagster runs one such run at a time."""
 SHARDS = dg.DynamicPartitionsDefinition(name=SHARDS_NAME)

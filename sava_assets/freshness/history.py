@@ -175,9 +175,11 @@ def _forget_shards(store: Store, shards: Sequence[str], oldest: float) -> None:
 
 
 def _parts(result: Result | None) -> set[tuple[str, str]]:
-    """What a result keeps beside itself: a batch matrix its rows, and what they started from."""
-    if result is None or result.asset != "batch_ot":
+    """What a result keeps beside itself: near copies their pairs, a batch matrix its rows and their starts."""
+    if result is None:
         return set()
+    if result.asset != "batch_ot":
+        return {*result.parts}
     started = {(STARTING_POTENTIALS, result.numbers["calibration"])}
     if result.parts:
         return {*result.parts} | started

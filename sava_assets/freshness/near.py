@@ -27,25 +27,29 @@ def looks_of(images: Result) -> tuple[Int64[np.ndarray, " k"], UInt64[np.ndarray
 def threshold(store: Store, reference: Result, *, among: int) -> int:
     """Bits up to which two images are near copies, if each is compared with `among` others; -1 if nothing is.
 
-    From the distances between reference images of different classes, which are taken once for each content.
+    From the distances between reference images, which are taken once for each content; exact copies count once.
     """
     known = store.read_json(NOTE) or {}
     if known.get("compared") != reference.key:
         rows, hashes = looks_of(reference)
-        labels = reference.table("points.parquet", ["label"])["label"].take(pa.array(rows))
-        counts = distance_counts(hashes, np.array(labels.to_pylist(), dtype=object))
-        known = {"compared": reference.key, "counts": counts.tolist()}
+        points = reference.table("points.parquet", ["label", "pixel_hash"]).take(pa.array(rows))
+        first = np.unique(np.array(points["pixel_hash"].to_pylist(), dtype=str), return_index=True)[1]
+        labels = np.array(points["label"].to_pylist(), dtype=object)
+        counts, least = distance_counts(hashes[first], labels[first])
+        known = {"compared": reference.key, "counts": counts.tolist(), "nearest": least.tolist()}
         store.put_json(NOTE, known)
-    return difference_threshold(np.array(known["counts"], dtype=np.int64), among=max(among, 1))
+    counts, least = (np.array(known[name], dtype=np.int64) for name in ("counts", "nearest"))
+    return difference_threshold(counts, least, among=max(among, 1))
 
 
-def nearly_shared(one: Result, other: Result, *, within: int) -> list[tuple[str, str]]:
-    """Ids of the images of one set that are near an image of the other, and of the nearest."""
+def near_images(store: Store, one: Result, other: Result) -> list[tuple[str, str]]:
+    """Ids of the images of one set that are nearly equal to an image of the other, and of the nearest such one; none
+    where there is no reference set to say how near is near."""
     (rows, hashes), (beside, others) = looks_of(one), looks_of(other)
-    if within < 0 or not len(others):
+    if not len(hashes) or not len(others) or not (reference := store.current("reference_images")):
         return []
     found, far = nearest(hashes, others)
-    near = far <= within
+    near = far.astype(np.int64) <= threshold(store, reference, among=len(others))
     pairs = ((one, rows[near]), (other, beside[found[near]]))
     ids = [images.table("points.parquet", ["id"])["id"].take(pa.array(own)).to_pylist() for images, own in pairs]
     return list(zip(*ids, strict=True))

@@ -112,10 +112,11 @@ RULES = {
         pinned=("label_distances", "reference_embeddings"),
         knobs=("valuation.gradient",),
     ),
+    "near_copies": Rule("1", upstream=("raw_images", "reference_images")),
     "pruned_dataset": Rule(
         "3",
         upstream=("point_values", "raw_images"),
-        pinned=("reference_images",),
+        pinned=("reference_images", "near_copies"),
         knobs=tuple(f"prune.{name}" for name in _PRUNE + _BRAKE),
         observed=("decisions",),
         apart_from=CLEAN_SETS,
@@ -198,8 +199,8 @@ def inputs(asset: str, home: Home, shards: Sequence[str], shard: str | None = No
         named["set_aside"] = digest(sorted(aside))
     if asset == "pruned_dataset" and (every := _set_aside_of_all(home, shards)):
         named["set_aside"] = digest(every)
-    if asset == "pruned_dataset" and has_copies(home.store, upstream_results(asset, "raw_images", home, shards)):
-        named["copies"] = knobs.prune.copies
+    if asset == "pruned_dataset":
+        named |= _copies(home, shards)
     if asset == "label_distances":
         named["classes"] = class_names(home, shards)
     return named
@@ -210,6 +211,15 @@ def set_aside(home: Home, shard: str) -> dict[str, str]:
     if home.knobs.overlap == "refuse":  # who runs the chain refuses it
         return {}
     return overlap(home.store, shard, [name for name in wanted(home) if name in CLEAN_SETS])
+
+
+def _copies(home: Home, shards: Sequence[str]) -> dict[str, str]:
+    """What names a cut because of exact or near copies in the pool; nothing where there are none."""
+    near = upstream_results("pruned_dataset", "near_copies", home, shards)[None]
+    found = {"near_copies": near.data_version} if near.numbers["near_images"] else {}
+    if found or has_copies(home.store, upstream_results("pruned_dataset", "raw_images", home, shards)):
+        found["copies"] = home.knobs.prune.copies
+    return found
 
 
 def named_upstream(asset: str, knobs: Knobs) -> tuple[str, ...]:

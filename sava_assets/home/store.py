@@ -45,6 +45,8 @@ BATCH_ROWS = "batch_rows"
 """Beside the results of assets: rows of the batch matrix, each named by what it was computed from."""
 STARTING_POTENTIALS = "starting_potentials"
 """One per reference batch, named by the calibration that all rows share."""
+NEAR_PAIRS = "near_pairs"
+"""Nearly equal images of two shards, or of one, named by what these look like."""
 EMBEDDING_BLOCKS = "embedding_blocks"
 """The finished part of a set that is being embedded; `sava gc` removes it."""
 

@@ -1,14 +1,15 @@
 """Nearly equal images, by their perceptual hashes (`sava_ops.images.perceptual_hash`).
 
     d(x, y) = |e(x) ⊕ e(y)| + min(|o(x) ⊕ o(y)|, 64 − |o(x) ⊕ o(y)|)     bits; e, o: the halves of a hash
-    near copies:  d ≤ t,  t = the largest distance with N · P(d ≤ t) ≤ r
+    near copies:  d ≤ t,  t = the largest distance with N · P(d ≤ t) ≤ r and Q(d ≤ t) ≤ r
 
 An image mirrored left to right has the other half's complement, so d is that to the nearer of image and mirror image.
 P is the distribution of d between reference images of different classes, which show different things, and N the number
 of images that one is compared with: a share of at most r of the images has a neighbour this near by chance. So far down
 nobody has seen P. It is continued by the line through the 10th and the 100th smallest distance, on a logarithmic scale:
 an upper bound, where the logarithm of P is concave, as it is of sums of bits (cf. Daugman, "How Iris Recognition
-Works", 2004, whose binomial fit would allow more). Ours.
+Works", 2004, whose binomial fit would allow more). Q is the distribution of d from a reference image to the nearest one
+of any class: of a class whose images all look alike, as handwritten digits do, no two are taken for copies. Ours.
 """
 
 from collections.abc import Iterator, Sequence
@@ -127,24 +128,30 @@ def leaders(
 
 def distance_counts(
     hashes: UInt64[np.ndarray, "m 2"], labels: Shaped[np.ndarray, " m"], *, block: int = BLOCK
-) -> Int64[np.ndarray, "129"]:
-    """How many pairs of images of different classes lie 0, 1, … bits apart; of images of one class, all pairs. Of more
-    than 10,000 images, as many are taken at even steps."""
+) -> tuple[Int64[np.ndarray, "129"], Int64[np.ndarray, "129"]]:
+    """P and Q as counts: how many pairs of images of different classes (of images of one class, all pairs) lie 0, 1, …
+    bits apart; and how many images that far from their nearest one. Of more than 10,000, as many at even steps."""
     rows = np.linspace(0, len(hashes) - 1, min(len(hashes), MOST_REFERENCES)).astype(np.int64)
     hashes, codes = hashes[rows], np.unique(labels[rows], return_inverse=True)[1]
     codes = codes if len(np.unique(codes)) > 1 else np.arange(len(codes))
-    counts = np.zeros(2 * HALF + 1, dtype=np.int64)
+    counts, least = np.zeros(2 * HALF + 1, dtype=np.int64), np.full(len(hashes), 2 * HALF, dtype=np.uint8)
     for start, beside, found in _blocks(hashes, hashes, block, upper=True):
-        one, other = codes[start : start + found.shape[0]], codes[beside : beside + found.shape[1]]
-        different = one[:, None] != other[None]
+        one, other = (slice(first, first + size) for first, size in zip((start, beside), found.shape, strict=True))
+        different = codes[one, None] != codes[None, other]
         if beside == start:
             different = np.triu(different)
+            np.fill_diagonal(found, 2 * HALF)
         counts += np.bincount(found[different], minlength=len(counts))
-    return counts
+        least[one] = np.minimum(least[one], found.min(1))
+        least[other] = np.minimum(least[other], found.min(0))
+    return counts, np.bincount(least, minlength=len(counts))
 
 
-def difference_threshold(counts: Int64[np.ndarray, " bins"], *, among: int, rate: float = RATE) -> int:
-    """t, for images that are compared with `among` others each; -1 if these counts do not tell any copy from chance.
+def difference_threshold(
+    counts: Int64[np.ndarray, " bins"], nearest: Int64[np.ndarray, " bins"], *, among: int, rate: float = RATE
+) -> int:
+    """t, for images that are compared with `among` others each; -1 if these counts (see `distance_counts`) do not tell
+    any copy from chance.
 
     Raises BadInput for a rate outside (0, 1) or `among` below 1.
     """
@@ -152,15 +159,20 @@ def difference_threshold(counts: Int64[np.ndarray, " bins"], *, among: int, rate
         raise BadInput(f"`rate` is {rate}: it must be above 0 and below 1")
     if among < 1:
         raise BadInput(f"`among` is {among}: it must be at least 1")
-    seen = counts.cumsum()
+    own = int((nearest.cumsum() <= rate * nearest.sum()).sum()) - 1
+    return max(min(_between_classes(counts.cumsum(), rate / among), own, FARTHEST), -1)
+
+
+def _between_classes(seen: Int64[np.ndarray, " bins"], allowed: float) -> int:
+    """The largest distance that at most this share of the pairs is within, by what was seen and below by the line."""
     low = int((seen >= SEEN).argmax())
     if seen[-1] < SEEN or seen[-1] < 10 * seen[low]:
         return -1
-    high, wanted = int((seen >= 10 * seen[low]).argmax()), rate / among * seen[-1]
+    high, wanted = int((seen >= 10 * seen[low]).argmax()), allowed * seen[-1]
     if seen[low] <= wanted:
-        return min(int((seen <= wanted).nonzero()[0][-1]), FARTHEST)
+        return int((seen <= wanted).nonzero()[0][-1])
     slope = np.log(seen[high] / seen[low]) / (high - low)
-    return max(min(int(np.floor(low - np.log(seen[low] / wanted) / slope)), FARTHEST), -1)
+    return int(np.floor(low - np.log(seen[low] / wanted) / slope))
 
 
 def _blocks(

@@ -30,7 +30,8 @@ EDGES = {
     "batch_plan": {"batch_ot", "reference_batches"},
     "point_values": {"raw_images", "batches", "batch_ot", "batch_plan", "label_distances", "reference_embeddings"},
     "decisions": set(),
-    "pruned_dataset": {"point_values", "raw_images", "reference_images", "test_images", "decisions"},
+    "near_copies": {"raw_images", "reference_images"},
+    "pruned_dataset": {"point_values", "raw_images", "near_copies", "reference_images", "test_images", "decisions"},
     "curated_dataset": {"pruned_dataset", "raw_images"},
     "curation_report": {"pruned_dataset", "raw_images", "embeddings", "reference_embeddings", "reference_images"},
     "test_embeddings": {"test_images", "encoder"},
@@ -60,6 +61,7 @@ CHECKS = {
     ("batch_ot", "all_pairs_converged"),
     ("batch_plan", "plan_marginals"),
     ("point_values", "values_aligned"),
+    ("near_copies", "near_copies_told"),
     ("curated_dataset", "within_limits"),
 }
 

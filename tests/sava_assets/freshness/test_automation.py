@@ -35,6 +35,7 @@ FROM_PRUNED = ["pruned_dataset", "curation_report", "curated_dataset"]
 """The proof has its own time: by default probes are trained in the night, and whole networks when asked."""
 PROBED = ["test_embeddings", "probe_accuracy"]
 FROM_BATCH_OT = ["batch_ot", "batch_plan", "point_values", *FROM_PRUNED]
+FROM_POOL = [*FROM_BATCH_OT, "near_copies"]
 CLEAN = ["reference_images", "test_images", "encoder", "reference_embeddings", "reference_batches", "reference_values"]
 BATCHES = {"first": 3, "second": 2}
 SHARDED = ("raw_images", "embeddings", "batches")
@@ -111,7 +112,7 @@ def deployment(filled, tmp_path, monkeypatch):
 
 
 def test_first_fill_computes_everything_once(filled):
-    expected = CLEAN + shard_work("first", 3) + shard_work("second", 2) + ["label_distances", *FROM_BATCH_OT]
+    expected = CLEAN + shard_work("first", 3) + shard_work("second", 2) + ["label_distances", *FROM_POOL]
     assert filled[1] == sorted(expected)
 
 
@@ -204,15 +205,15 @@ ROWS = [
     (
         "one image's label changed, and with it its id",
         one_label_changed,
-        [*shard_work("second", 2), *FROM_BATCH_OT],
+        [*shard_work("second", 2), *FROM_POOL],
     ),
     (
         "one image's label changed in a table",
         one_label_changed_in_parquet,
-        [*shard_work("first", 3), *FROM_BATCH_OT],
+        [*shard_work("first", 3), *FROM_POOL],
     ),
-    ("new shard", new_shard, [*shard_work("third", 1), *FROM_BATCH_OT]),
-    ("removed shard", removed_shard, FROM_BATCH_OT),
+    ("new shard", new_shard, [*shard_work("third", 1), *FROM_POOL]),
+    ("removed shard", removed_shard, FROM_POOL),
     ("prune fraction changed", prune_fraction, FROM_PRUNED),
     ("proof wanted with every change", proof_wanted, [*PROBED, "classifier_accuracy"]),
     ("a person decided", person_decided, FROM_PRUNED),
@@ -226,7 +227,7 @@ ROWS = [
         "reference set changed",
         reference_set,
         ["reference_images", "reference_embeddings", "reference_batches", "reference_values", "label_distances"]
-        + ["batch_row[first]"] * 3 + ["batch_row[second]"] * 2 + FROM_BATCH_OT,
+        + ["batch_row[first]"] * 3 + ["batch_row[second]"] * 2 + FROM_POOL,
     ),
     (
         "encoder changed",
@@ -273,7 +274,7 @@ def test_a_bad_file_of_decisions_stops_what_reads_it_and_nothing_else(deployment
     deployment.settle()
     new_shard(deployment)
     decide(deployment, "too short", "decided.json")
-    expected = {*shard_work("third", 1), *FROM_BATCH_OT} - set(FROM_PRUNED)
+    expected = {*shard_work("third", 1), *FROM_POOL} - set(FROM_PRUNED)
     assert set(deployment.settle()) == expected
     state = Survey(deployment.workspace, deployment.shards).state("pruned_dataset")
     assert state.status == "failed"
@@ -297,7 +298,7 @@ def test_an_update_in_the_same_tick_as_a_completion_is_not_lost(deployment):
     new_shard(deployment)  # arrives while batch_ot is computed from the old ones
     deployment.run("batch_ot", None)
     work = deployment.settle()
-    assert work == sorted([*shard_work("third", 1), *FROM_BATCH_OT])
+    assert work == sorted([*shard_work("third", 1), *FROM_POOL])
 
 
 def test_a_failed_shard_is_tried_again_later_and_does_not_stop_the_others(deployment):

@@ -142,15 +142,24 @@ def test_distances_of_different_classes_are_counted_once_each(seed, block):
     points, labels = hashes(23, seed), np.random.default_rng(seed).choice(np.array(["a", "b", "c"], dtype=object), 23)
     pairs = [p for p in combinations(range(23), 2) if labels[p[0]] != labels[p[1]]]
     expected = np.bincount([plain(points[a], points[b]) for a, b in pairs], minlength=129)
-    assert distance_counts(points, labels, block=block).tolist() == expected.tolist()
+    counts, least = distance_counts(points, labels, block=block)
+    assert counts.tolist() == expected.tolist()
+    every = distances(points, points)
+    np.fill_diagonal(every, 128)
+    assert least.tolist() == np.bincount(every.min(1), minlength=129).tolist()
 
 
 def test_of_one_class_all_pairs_count_and_of_many_images_some(monkeypatch):
     points = hashes(9)
-    assert distance_counts(points, np.zeros(9)).sum() == 36
-    assert distance_counts(hashes(1), np.zeros(1)).sum() == distance_counts(hashes(0), np.zeros(0)).sum() == 0
+    assert [counts.sum() for counts in distance_counts(points, np.zeros(9))] == [36, 9]
+    assert distance_counts(hashes(1), np.zeros(1))[0].sum() == distance_counts(hashes(0), np.zeros(0))[0].sum() == 0
     monkeypatch.setattr(near_copies, "MOST_REFERENCES", 5)
-    assert distance_counts(points, np.zeros(9)).tolist() == distance_counts(points[::2], np.zeros(5)).tolist()
+    some, those = distance_counts(points, np.zeros(9)), distance_counts(points[::2], np.zeros(5))
+    assert [counts.tolist() for counts in some] == [counts.tolist() for counts in those]
+
+
+FAR = np.bincount([40] * 900 + [60] * 100, minlength=129)
+"""All reference images far from each other."""
 
 
 def counted(**at: int) -> np.ndarray:
@@ -165,23 +174,34 @@ def test_the_threshold_continues_the_line_through_the_smallest_distances():
     counts = counted(_20=10, _24=90, _60=999_900)
     # P(20) = 1e-5; where 1e-6, 1e-7, 1e-8 is allowed, 4, 8, 12 bits below.
     for among, expected in ((100, 23), (1_000, 16), (10_000, 12), (100_000, 8)):
-        assert difference_threshold(counts, among=among, rate=0.001 * 1.0001) == expected
-    assert difference_threshold(counts, among=10**12) == -1
+        assert difference_threshold(counts, FAR, among=among, rate=0.001 * 1.0001) == expected
+    assert difference_threshold(counts, FAR, among=10**12) == -1
     # Where more is allowed than the tenth pair, what was seen holds, and never more than the bound.
-    assert difference_threshold(counts, among=50, rate=0.01) == FARTHEST
-    assert difference_threshold(counted(_20=10, _25=90, _60=999_900), among=50, rate=0.004) == 24
+    assert difference_threshold(counts, FAR, among=50, rate=0.01) == FARTHEST
+    assert difference_threshold(counted(_20=10, _25=90, _60=999_900), FAR, among=50, rate=0.004) == 24
+
+
+def test_no_more_than_the_stated_share_of_the_reference_images_has_one_as_near_of_any_class():
+    counts = counted(_28=10, _34=90, _60=999_900)
+    for least, expected in (
+        (np.bincount([5, 5, 12, 12] + [40] * 996, minlength=129), 4),
+        (np.bincount([5, 12, 12] + [40] * 1_997, minlength=129), 11),
+        (np.bincount([0] + [40] * 998, minlength=129), -1),
+        (FAR, FARTHEST),
+    ):
+        assert difference_threshold(counts, least, among=100, rate=0.001) == expected
 
 
 def test_a_larger_pool_never_has_a_larger_threshold():
     counts = distance_counts(hashes(200), np.arange(200) % 5)
-    found = [difference_threshold(counts, among=among) for among in (1, 10, 100, 10_000, 10**6, 10**9)]
+    found = [difference_threshold(*counts, among=among) for among in (1, 10, 100, 10_000, 10**6, 10**9)]
     assert found == sorted(found, reverse=True)
     assert found[2] > 20
 
 
 def test_of_random_hashes_no_more_than_the_stated_share_has_one_as_near_as_the_threshold():
     counts = distance_counts(hashes(400), np.arange(400) % 4)
-    threshold = difference_threshold(counts, among=3_000, rate=0.05)
+    threshold = difference_threshold(*counts, among=3_000, rate=0.05)
     _, far = nearest(hashes(2_000, seed=1), hashes(3_000, seed=2))
     assert threshold > 15
     assert (far <= threshold).mean() <= 0.05
@@ -189,15 +209,15 @@ def test_of_random_hashes_no_more_than_the_stated_share_has_one_as_near_as_the_t
 
 @pytest.mark.parametrize("counts", [{}, {"_60": 9}, {"_60": 99}, {"_40": 10, "_60": 89}, {"_5": 100_000}])
 def test_too_few_images_known_to_be_different_tell_no_copy_from_chance(counts):
-    assert difference_threshold(counted(**counts), among=10) == -1
+    assert difference_threshold(counted(**counts), FAR, among=10) == -1
 
 
 @pytest.mark.parametrize("rate", [0.0, 1.0, -0.1, float("nan")])
 def test_a_rate_that_is_no_share_is_refused(rate):
     with pytest.raises(BadInput, match=f"`rate` is {rate}: it must be above 0 and below 1"):
-        difference_threshold(counted(_60=1_000), among=10, rate=rate)
+        difference_threshold(counted(_60=1_000), FAR, among=10, rate=rate)
 
 
 def test_an_image_is_compared_with_at_least_one():
     with pytest.raises(BadInput, match="`among` is 0: it must be at least 1"):
-        difference_threshold(counted(_60=1_000), among=0)
+        difference_threshold(counted(_60=1_000), FAR, among=0)
