@@ -1,7 +1,7 @@
 """Nearly equal images, by their perceptual hashes (`sava_ops.images.perceptual_hash`).
 
     d(x, y) = |e(x) ⊕ e(y)| + min(|o(x) ⊕ o(y)|, 64 − |o(x) ⊕ o(y)|)     bits; e, o: the halves of a hash
-    near copies:  d ≤ t,  t = the largest distance with N · P(d ≤ t) ≤ r and Q(d ≤ t) ≤ r
+    near copies:  d ≤ t,  t = the largest distance with N · P(d ≤ t) ≤ r and Q(d ≤ t) ≤ q
 
 An image mirrored left to right has the other half's complement, so d is that to the nearer of image and mirror image.
 P is the distribution of d between reference images of different classes, which show different things, and N the number
@@ -25,6 +25,8 @@ FARTHEST = 32
 """Bits: no distance above is near, whatever the reference set says; of random images one pair in a million."""
 RATE = 0.001
 """r: share of the images that may have a neighbour counted as a near copy and is none."""
+OWN = 0.01
+"""q: share of the reference images that may be near copies of each other; a trusted set has few."""
 SEEN = 10
 """The smallest distances that are passed over; ten times as many are looked at."""
 MOST_REFERENCES = 10_000
@@ -159,7 +161,7 @@ def difference_threshold(
         raise BadInput(f"`rate` is {rate}: it must be above 0 and below 1")
     if among < 1:
         raise BadInput(f"`among` is {among}: it must be at least 1")
-    own = int((nearest.cumsum() <= rate * nearest.sum()).sum()) - 1
+    own = int((nearest.cumsum() <= OWN * nearest.sum()).sum()) - 1
     return max(min(_between_classes(counts.cumsum(), rate / among), own, FARTHEST), -1)
 
 

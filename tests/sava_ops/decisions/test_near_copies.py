@@ -181,12 +181,12 @@ def test_the_threshold_continues_the_line_through_the_smallest_distances():
     assert difference_threshold(counted(_20=10, _25=90, _60=999_900), FAR, among=50, rate=0.004) == 24
 
 
-def test_no_more_than_the_stated_share_of_the_reference_images_has_one_as_near_of_any_class():
+def test_no_more_than_a_hundredth_of_the_reference_images_has_one_as_near_of_any_class():
     counts = counted(_28=10, _34=90, _60=999_900)
     for least, expected in (
-        (np.bincount([5, 5, 12, 12] + [40] * 996, minlength=129), 4),
-        (np.bincount([5, 12, 12] + [40] * 1_997, minlength=129), 11),
-        (np.bincount([0] + [40] * 998, minlength=129), -1),
+        (np.bincount([5] * 11 + [12] * 5 + [40] * 984, minlength=129), 4),
+        (np.bincount([5] * 10 + [12] * 5 + [40] * 985, minlength=129), 11),
+        (np.bincount([0] * 10 + [40] * 989, minlength=129), -1),
         (FAR, FARTHEST),
     ):
         assert difference_threshold(counts, least, among=100, rate=0.001) == expected
