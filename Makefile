@@ -6,7 +6,7 @@ FUZZ ?= 10000
 SOAK ?= 50
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo cifar10 benchmark sensitivity study incremental bench million million-images memory publication near-copies neighbour ui serve lineage page check quick test fuzz soak audit lint clean
+.PHONY: help setup demo cifar10 benchmark sensitivity study incremental bench million million-images cost-model memory publication near-copies neighbour workers ui serve lineage page check quick test fuzz soak audit lint clean
 
 help:            ## list the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## /make \1\t/' | expand -t 20
@@ -42,6 +42,9 @@ million: setup   ## a million points through the real assets: time and memory; 1
 million-images: setup  ## a million real images through every asset, resumed where it was stopped; hours
 	.venv/bin/python benchmarks/million_images.py $(CIFAR10) data/million-images
 
+cost-model: setup  ## what 1 M, 100 M and 1 B images cost, from what was measured and the demo's home: writes docs/scale.md
+	.venv/bin/python benchmarks/cost_model.py $(HOME_FOLDER)
+
 memory: setup    ## peak memory of every asset for 2,000 and 20,000 images of 224 px; 15 minutes
 	.venv/bin/python benchmarks/memory.py $(CIFAR10)
 
@@ -53,6 +56,9 @@ near-copies: setup  ## planted near copies: recall and precision, beside imagede
 
 neighbour: setup  ## the same valuation quiet, beside one and beside two busy processes; 5 minutes
 	.venv/bin/python benchmarks/neighbour.py
+
+workers: setup   ## what Ray adds to a grid of 200,000 points on the same processors; needs Ray; 5 minutes
+	.venv/bin/python benchmarks/workers.py
 
 ui: setup        ## Dagster UI on 127.0.0.1:3000; HOME_FOLDER=data/demo
 	.venv/bin/sava ui --home $(HOME_FOLDER)

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from sava_assets.definitions import ASSETS
 from sava_assets.home.publication import Publication
-from sava_assets.home.resources import CURATED, Workspace
+from sava_assets.home.resources import Workspace
 from sava_assets.home.result import Output, table_file
 
 SHARD = "large"
@@ -69,7 +69,7 @@ def publish(workspace: Workspace) -> None:
             run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
         )
     numbers = workspace.store.require("curated_dataset").numbers
-    Publication(workspace.folder(CURATED)).check(numbers["version"])
+    Publication(workspace.curated).check(numbers["version"])
     print(
         f"{numbers['kept']:,} images, {numbers['bytes'] / 1e9:.2f} GB published in {time.monotonic() - started:.1f} s; "
         f"peak of the process {peak():.2f} GB, {before:.2f} GB of it before (imports)"

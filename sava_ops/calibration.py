@@ -59,8 +59,13 @@ class Calibration:
             log_ratios=self.density_ratio.reference_log_ratios,
             left_out=self.discriminant.left_out,
         )
-        chosen = [torch.from_numpy(own).to(reference.labels.device) for own in rows]
-        return [known.take(own[reference.labels[own].argsort(stable=True)]) for own in chosen]
+        return [known.take(own) for own in by_class(reference.labels, rows)]
+
+
+def by_class(labels: Int64[Tensor, " M"], rows: Sequence[Int64[np.ndarray, " _"]]) -> list[Int64[Tensor, " _"]]:
+    """The rows of each reference batch in the order in which it holds them: that of their classes."""
+    chosen = [torch.from_numpy(own).to(labels.device) for own in rows]
+    return [own[labels[own].argsort(stable=True)] for own in chosen]
 
 
 def calibrate(train: Points, reference: Points, *, classes: int, config: ValuationConfig) -> Calibration:

@@ -10,6 +10,7 @@ the pairs and one product of (n, classes) with (classes, classes). At the given 
     feature_value   = min_c f_k(c)                          how foreign the image is under its best label
     label_value     = f_k(y_k) − min_{c ≠ y_k} f_k(c)       signed margin; above 0, another label fits better
     suggested_label = argmin_c f_k(c)
+    label_odds      = log Σ_{c ≠ y_k} e^{(f_k(y_k) − f_k(c))/η}   Bayes' rule, were f/η minus log-likelihoods
     value           = f_k(y_k) = feature_value + max(label_value, 0)
 
 Ours. Labels that the reference set lacks are never suggested.
@@ -44,6 +45,8 @@ class Scores:
     feature_values: Float[Tensor, " n"]
     label_values: Float[Tensor, " n"]
     """0 where no other label is known."""
+    label_odds: Float[Tensor, " n"]
+    """How much likelier than its own all other labels together are, nats; −∞ where no other label is known."""
     suggested_labels: Int64[Tensor, " n"]
     gaps: Float[Tensor, " n"]
     """How far the second-best label is behind the suggested one; 0 where no other label is known."""
@@ -101,19 +104,21 @@ def spared(found: LabelPotentials, judgeable: Bool[Tensor, " classes"]) -> Label
     return LabelPotentials(found.labels, torch.cat([own[:, :, None], found.potentials[:, :, 1:]], 2))
 
 
-def decompose(labels: Int64[Tensor, "n T"], potentials: Float[Tensor, "n T"]) -> Scores:
-    """Scores from the potentials of each point under its own label (first column) and others."""
+def decompose(labels: Int64[Tensor, "n T"], potentials: Float[Tensor, "n T"], *, nat: float) -> Scores:
+    """Scores from the potentials of each point under its own label (first column) and others. `nat` is the price of a
+    nat of the classifier's loss, units of cost."""
     value, place = potentials.min(1)
     own = potentials[:, 0]
     nothing = torch.zeros_like(own)
     if potentials.shape[1] == 1:
-        return Scores(own, own, nothing, labels[:, 0], nothing)
+        return Scores(own, own, nothing, nothing - torch.inf, labels[:, 0], nothing)
     other = potentials[:, 1:].amin(1)
     two = potentials.topk(2, 1, largest=False).values
     return Scores(
         values=own,
         feature_values=value,
         label_values=torch.where(other.isinf(), nothing, own - other),
+        label_odds=((own[:, None] - potentials[:, 1:]) / nat).logsumexp(1) if nat else nothing,
         suggested_labels=labels.gather(1, place[:, None])[:, 0],
         gaps=torch.where(other.isinf(), nothing, two[:, 1] - two[:, 0]),
     )

@@ -94,15 +94,20 @@ def transport_row(
     *,
     turn: int = 0,
     room: Room | None = None,
+    held_out_of: Sequence[Int64[Tensor, " _"]] | None = None,
 ) -> BatchRow:
     """Solve one training batch against every one of the `Calibration.batches` (Alg. 1, l. 2-5).
 
-    Different `turn`s take different reference points along, in turn all of them. Rows that are computed one after the
-    other can share `room`. Raises BadInput if the device has no memory for a pair.
+    Different `turn`s take different reference points along, in turn all of them; or, of each batch, those rows that are
+    in `held_out_of`: the others judge, and what clean points look like is not asked of them. Rows that are computed one
+    after the other can share `room`. Raises BadInput if the device has no memory for a pair.
     """
     room = room or Room()
     frame, sizes = Frame(batch, calibration, config), [len(b) for b in reference_batches]
-    company = [rows.to(batch.labels.device) for rows in held_out_rows(sizes, config, turn=turn)]
+    of = None if held_out_of is None else [len(rows) for rows in held_out_of]
+    company = [rows.to(batch.labels.device) for rows in held_out_rows(sizes, config, turn=turn, of=of)]
+    if held_out_of is not None:
+        company = [of_batch[rows] for of_batch, rows in zip(held_out_of, company, strict=True)]
     held_out = frame.side(_joined([b.take(rows) for b, rows in zip(reference_batches, company, strict=True)]))
     most_rows = max(len(batch), len(held_out.points))
     at_once = pairs_at_once(most_rows, max(sizes), batch.features, held=room.bytes) if frame.compact else 1
@@ -123,7 +128,11 @@ def transport_row(
         spared(keep(torch.stack(potentials, 1), labels), frame.judgeable)
         for potentials, labels in ((own, batch.labels), (others, held_out.points.labels))
     )
-    return _row(points, clean, frame, held_out.points, solved, _told_apart(frame, reference_batches))
+    asked = None
+    if held_out_of is not None:
+        labels = torch.cat([b.labels[rows] for b, rows in zip(reference_batches, held_out_of, strict=True)])
+        asked = torch.bincount(labels, minlength=len(frame.odds)).to(frame.odds)
+    return _row(points, clean, frame, held_out.points, solved, _told_apart(frame, reference_batches), asked)
 
 
 def pairs_at_once(rows: int, columns: int, like: Tensor, *, held: int = 0) -> int:
@@ -142,11 +151,15 @@ def pairs_at_once(rows: int, columns: int, like: Tensor, *, held: int = 0) -> in
     return free // needed
 
 
-def held_out_rows(sizes: Sequence[int], config: ValuationConfig, *, turn: int) -> list[Int64[Tensor, " _"]]:
-    """Rows of each reference batch that go along with a training batch; none if a batch would be left empty."""
-    share = min(1.0, config.held_out_sample / sum(sizes)) if min(sizes) > 1 else 0.0
+def held_out_rows(
+    sizes: Sequence[int], config: ValuationConfig, *, turn: int, of: Sequence[int] | None = None
+) -> list[Int64[Tensor, " _"]]:
+    """Rows of each reference batch that go along with a training batch, of so many as `of` says or of all; none if a
+    batch would be left empty."""
+    of = sizes if of is None else of
+    share = min(1.0, config.held_out_sample / max(sum(of), 1)) if min(sizes) > 1 else 0.0
     chosen = []
-    for number, size in enumerate(sizes):
+    for number, size in enumerate(of):
         order = np.random.default_rng([config.seed, number]).permutation(size)
         count = round(share * size)
         chosen.append(torch.from_numpy(np.roll(order, -turn * count)[:count].copy()))
@@ -173,14 +186,19 @@ def _row(
     held_out: Points,
     solved: Sequence[Transport],
     apart: Tensor,
+    asked: Float[Tensor, " classes"] | None,
 ) -> BatchRow:
-    like = points.potentials
-    weights = frame.odds[held_out.labels]
+    """`asked` = points of each class that may go along, where these are not all."""
+    like, odds, known = points.potentials, frame.odds, frame.calibration.discriminant
+    if asked is not None:  # a class of which fewer may go along than judge is seldom among them
+        odds = odds * torch.where(asked > 0, known.shares / (asked / asked.sum()).clamp(min=1e-300), 0.0)
+    weights = odds[held_out.labels]
     unit = len(points.labels) / weights.sum() if len(weights) else 1.0
-    given, known = points.labels[:, 0], frame.calibration.discriminant
-    size, counts = len(known.reference_losses), known.counts[given]
+    given = points.labels[:, 0]
+    size = len(known.reference_losses) if asked is None else int(asked.sum())
+    counts = (known.counts if asked is None else asked)[given]
     by_label = torch.bincount(given)[given] / counts.clamp(min=1) * size / max(len(weights), 1)
-    own = torch.maximum(frame.odds[given] * unit, by_label)
+    own = torch.maximum(odds[given] * unit, by_label)
     return BatchRow(
         labels=points.labels,
         potentials=points.potentials,

@@ -115,8 +115,19 @@ def value_points(
     )
 
 
-def assess(rows: Iterable[BatchRow], plan: BatchPlan, config: ValuationConfig) -> Assessment:
-    """Values of all points, batch after batch (Alg. 1, l. 7-10), held against those of the reference points."""
+def assess(
+    rows: Iterable[BatchRow],
+    plan: BatchPlan,
+    config: ValuationConfig,
+    *,
+    further: tuple[Float[np.ndarray, " N"], Float[np.ndarray, " H"]] | None = None,
+) -> Assessment:
+    """Values of all points, batch after batch (Alg. 1, l. 7-10), held against those of the reference points.
+
+    `further` is evidence of another kind against the images (`decisions.quality`), nats: of all points, and of the
+    reference points that went along, batch after batch. It counts where the configuration has a classifier, without
+    which evidence has another unit.
+    """
     points, clean, right, weights, own_weights, judged, ratios, clean_ratios = [], [], [], [], [], [], [], []
     nat, other_labels, reference_points = 0.0, 0, 1
     for i, row in enumerate(rows):
@@ -135,10 +146,12 @@ def assess(rows: Iterable[BatchRow], plan: BatchPlan, config: ValuationConfig) -
     evidence, usual_evidence = Evidence(found["values"], found["feature_values"]), usual["values"]
     if nat > 0 and len(clean_weights):
         pool, held_out = (
-            Side(side["feature_values"] + nat * np.concatenate(own), side["label_values"])
+            Side(side["feature_values"] + nat * np.concatenate(own), side["label_odds"])
             for side, own in ((found, ratios), (usual, clean_ratios))
         )
-        evidence, of_clean = weigh(pool, held_out, clean_weights, nat=nat, other_labels=other_labels)
+        evidence, of_clean = weigh(pool, held_out, clean_weights, other_labels=other_labels)
+        if further is not None:
+            evidence, of_clean = (own.with_further(f) for own, f in zip((evidence, of_clean), further, strict=True))
         usual_evidence = of_clean.total
     measured = usual_evidence, clean_weights
     # What nobody can judge is not doubted.
@@ -146,7 +159,7 @@ def assess(rows: Iterable[BatchRow], plan: BatchPlan, config: ValuationConfig) -
     # A reference point that went along with several batches is still one.
     own = np.concatenate(own_weights) * max(1.0, len(clean_weights) / reference_points)
     p_values = np.where(known, conformal_p_values(evidence.total, *measured, own=own), 1.0)
-    gaps = found.pop("gaps")
+    gaps, _ = found.pop("gaps"), found.pop("label_odds")
     return Assessment(
         **found,
         confidence=suggestion_confidence(gaps, usual["gaps"], np.concatenate(right)),
@@ -189,7 +202,7 @@ def batch_scores(row: BatchRow, plan: BatchPlan, batch: int, config: ValuationCo
     """s_k of the points of one training batch (Alg. 1, l. 7-10; Eq. 12-13), and of the reference points with it."""
     own = row.potentials[:, :, 0].double()
     scores = [
-        decompose(labels, potential_values(f.double(), own, plan, batch, config))
+        decompose(labels, potential_values(f.double(), own, plan, batch, config), nat=float(row.nat))
         for labels, f in ((row.labels, row.potentials), (row.held_out_labels, row.held_out_potentials))
     ]
     return scores[0], scores[1]

@@ -1,10 +1,14 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jaxtyping
 import pytest
 from hypothesis import settings
+
+if TYPE_CHECKING:
+    from tests.object_store import ObjectStore
 
 # The suite runs in as many processes as there are processors: threads of torch would only wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -15,20 +19,21 @@ settings.register_profile("exact", deadline=None, derandomize=True, max_examples
 settings.load_profile("exact")
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of a module run in one process, which then makes its homes once."""
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.split("::")[0]))
-
-
 @pytest.fixture
 def untyped() -> Iterator[None]:
     """Without the type checks of the tests, as users run the library: what is refused then, is refused by us."""
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="session")
+def object_store() -> Iterator["ObjectStore"]:
+    """One server for all tests of this process."""
+    from tests.object_store import running
+
+    with running() as store:
+        yield store
 
 
 @pytest.fixture(scope="session")

@@ -60,14 +60,14 @@ def batch_rows(split: Result) -> list[np.ndarray]:
     return [(numbers == number).nonzero()[0] for number in range(split.numbers["batches"])]
 
 
-def points_of(run: Run, embedded: Result, classes: list[str], *, side: str) -> Points:
+def points_of(run: Run, embedded: Result, classes: list[str], *, side: str, device: str) -> Points:
     features = embedded.tensors("features.safetensors")["features"]
     return as_points(
         features,
         class_ids(embedded, classes),
         side=side,
         unit_norm=run.knobs.valuation.unit_norm,
-        device=run.workspace.device,
+        device=device,
     )
 
 

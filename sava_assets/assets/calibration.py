@@ -58,9 +58,10 @@ def label_distances(run: Run) -> Output:
     """
     classes = class_names(run.workspace, run.shards)
     train = _calibration_sample(run, classes)
-    reference = points_of(run, run.read("reference_embeddings"), classes, side="reference")
+    device = run.workspace.device
+    reference = points_of(run, run.read("reference_embeddings"), classes, side="reference", device=device)
     takes = refuse_too_many_classes(
-        len(train), len(reference), classes=len(classes), width=train.features.shape[1], device=run.workspace.device
+        len(train), len(reference), classes=len(classes), width=train.features.shape[1], device=device
     )
     run.log.info(f"{len(classes):,} classes: about {takes.seconds:,.0f} s and {takes.bytes / 1e9:.1f} GB of memory")
     made = calibrate(train, reference, classes=len(classes), config=run.knobs.valuation)

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import torch
 
+from sava_assets.assets.judges import FEW, Judges
 from sava_assets.formats.landing import contents, count
 from sava_assets.formats.names import alike, some
 from sava_assets.freshness.computation import SHARDS, Home
@@ -20,8 +21,6 @@ from sava_assets.freshness.sources import shards_of
 from sava_assets.home.resources import Workspace
 from sava_assets.home.result import Result
 
-FEW = 20
-"""Reference points of a class, below which its values are little more than chance."""
 FEW_TOLD = 1 / 3
 """Share of the reference images whose class a classifier of the features tells, below which values mean little."""
 
@@ -95,22 +94,31 @@ def class_shares_kept(context: dg.AssetCheckExecutionContext, workspace: Home) -
 def classes_apart(workspace: Home) -> dg.AssetCheckResult:
     """No two classes of the reference set differ only in case, blanks or leading zeros."""
     groups = alike(workspace.store.require("reference_images").numbers["classes"])
+    told = "; ".join(some(group) for group in groups)
     return dg.AssetCheckResult(
         passed=not groups,
         severity=dg.AssetCheckSeverity.WARN,
-        metadata={"nearly_alike": "; ".join(some(group) for group in groups)},
+        description=f"these classes of the reference set are written nearly alike, and may be one: {told}; rename the "
+        "folders or labels of those that are"
+        if groups
+        else None,
+        metadata={"nearly_alike": told},
     )
 
 
 @dg.asset_check(asset="reference_embeddings")
 def enough_reference_points(workspace: Home) -> dg.AssetCheckResult:
-    """Every class of the reference set has enough points to judge by."""
-    labels = workspace.store.require("reference_embeddings").table("points.parquet", ["label"])["label"]
-    few = {row["values"]: row["counts"] for row in labels.value_counts().to_pylist() if row["counts"] < FEW}
+    """There are enough reference images to judge each class, and to flag images at the false-discovery rate."""
+    embedded = workspace.store.require("reference_embeddings")
+    labels = embedded.table("points.parquet", ["label"])["label"]
+    counts = {row["values"]: row["counts"] for row in labels.value_counts().to_pylist()}
+    judges = Judges(counts, workspace.knobs, promoted=embedded.numbers.get("promoted", 0))
     return dg.AssetCheckResult(
-        passed=not few,
+        passed=judges.enough,
         severity=dg.AssetCheckSeverity.WARN,
-        metadata={f"points of {name}": count for name, count in sorted(few.items())} | {"wanted_per_class": FEW},
+        description=judges.in_words(),
+        metadata={f"points of {name}": count for name, count in judges.few.items()}
+        | {"points": judges.total, "wanted_per_class": FEW, "least_bad_share": judges.least_bad_share},
     )
 
 
@@ -122,6 +130,9 @@ def reference_trusted(workspace: Home) -> dg.AssetCheckResult:
     return dg.AssetCheckResult(
         passed=share <= MOST_SUSPICIOUS,
         severity=dg.AssetCheckSeverity.WARN,
+        description=f"{numbers['suspicious']:,} of {numbers['points']:,} reference images look as if they should not "
+        "judge"
+        + ("" if share <= MOST_SUSPICIOUS else ": look at them in `reference_values`, and remove or relabel the wrong"),
         metadata={"suspicious": numbers["suspicious"], "share": share},
     )
 
@@ -143,10 +154,14 @@ def features_tell_classes(workspace: Home) -> dg.AssetCheckResult:
 def all_pairs_converged(workspace: Home) -> dg.AssetCheckResult:
     """Every batch pair met its tolerance."""
     pairs = workspace.store.require("batch_ot").tensors("pairs.safetensors")
-    missed = int((~pairs["converged"]).sum())
+    missed, total = int((~pairs["converged"]).sum()), pairs["converged"].numel()
     return dg.AssetCheckResult(
         passed=missed == 0,
         severity=dg.AssetCheckSeverity.WARN,
+        description=f"{missed:,} of {total:,} batch pairs missed their tolerance, so their values are less exact: "
+        "raise `valuation.max_sweeps`, or `valuation.epsilon`"
+        if missed
+        else None,
         metadata={"not_converged": missed, "largest_marginal_error": float(pairs["marginal_errors"].max())},
     )
 
@@ -164,28 +179,52 @@ def like_the_reference(workspace: Home) -> dg.AssetCheckResult:
     )
 
 
-@dg.asset_check(asset="batch_plan")
+@dg.asset_check(asset="batch_plan", blocking=True)
 def plan_marginals(workspace: Home) -> dg.AssetCheckResult:
-    """The plan moves exactly the mass of each training batch."""
+    """The plan moves exactly the mass of each training batch; else nothing is made of it."""
     sizes = workspace.store.require("batch_ot").table("rows.parquet", ["size"])["size"].to_numpy()
-    plan = workspace.store.require("batch_plan").tensors("plan.safetensors")["plan"].numpy()
+    made = workspace.store.require("batch_plan")
+    plan = made.tensors("plan.safetensors")["plan"].numpy()
     error = float(np.abs(plan.sum(1) - sizes / sizes.sum()).sum())
-    return dg.AssetCheckResult(passed=error < 1e-9, metadata={"l1_error": error})
+    told = f"the plan is {error:.2g} away from moving the mass of each batch"
+    return _guarded(workspace, made, fault="" if error < 1e-9 else told, metadata={"l1_error": error})
 
 
-@dg.asset_check(asset="point_values")
+@dg.asset_check(asset="point_values", blocking=True)
 def values_aligned(workspace: Home) -> dg.AssetCheckResult:
-    """Every point of every valued shard that is not set aside has one finite value, under its own id and label."""
-    points = workspace.store.require("point_values").table("points.parquet")
-    wrong = 0
-    for shard in points["shard"].unique().to_pylist():
-        own = points.filter(pc.field("shard") == shard)
-        raw = workspace.store.require("raw_images", shard).table("points.parquet")
+    """Every point of every valued shard that is not set aside has one finite value, under its own id and label; else
+    nothing is decided by them."""
+    made = workspace.store.require("point_values")
+    points, wrong = made.table("points.parquet"), []
+    for shard, images in _read_by(workspace, made):
+        if not len(own := points.filter(pc.field("shard") == shard)):
+            continue
+        raw = images.table("points.parquet")
         raw = raw.filter(~pc.field("id").isin(pa.array(list(set_aside(workspace, shard)), pa.string())))
-        wrong += own.select(["id", "label"]) != raw.select(["id", "label"])
+        wrong += [shard] * (own.select(["id", "label"]) != raw.select(["id", "label"]))
     broken = int((~np.isfinite(points["value"].to_numpy())).sum())
-    return dg.AssetCheckResult(
-        passed=not wrong and not broken, metadata={"shards_not_aligned": int(wrong), "values_not_finite": broken}
+    told = f"values are not those of the images that lie in the shards {some(wrong)}" if wrong else ""
+    told = told or (f"{broken:,} values are not finite" if broken else "")
+    return _guarded(
+        workspace, made, fault=told, metadata={"shards_not_aligned": len(wrong), "values_not_finite": broken}
+    )
+
+
+@dg.asset_check(asset="pruned_dataset", blocking=True)
+def all_decided(workspace: Home) -> dg.AssetCheckResult:
+    """Every image of every shard has one decision, and whatever is kept a label; else nothing is published of them."""
+    made = workspace.store.require("pruned_dataset")
+    points = made.table("points.parquet", ["id", "shard", "keep", "curated_label"])
+    wrong = [
+        shard
+        for shard, images in _read_by(workspace, made)
+        if points.filter(pc.field("shard") == shard)["id"] != images.table("points.parquet", ["id"])["id"]
+    ]
+    unlabelled = len(points.filter(pc.field("keep") & pc.field("curated_label").is_null()))
+    told = f"decisions are not those of the images that lie in the shards {some(wrong)}" if wrong else ""
+    told = told or (f"{unlabelled:,} images are kept without a label" if unlabelled else "")
+    return _guarded(
+        workspace, made, fault=told, metadata={"shards_not_accounted": len(wrong), "kept_unlabelled": unlabelled}
     )
 
 
@@ -212,6 +251,24 @@ def within_limits(workspace: Home) -> dg.AssetCheckResult:
         severity=dg.AssetCheckSeverity.ERROR if held else dg.AssetCheckSeverity.WARN,
         description=held or (f"waits for {waits} of this curation" if waits else None),
     )
+
+
+def _read_by(workspace: Workspace, made: Result) -> Iterator[tuple[str, Result]]:
+    """The images of the shards that a result was made of; one that was replaced meanwhile makes another one due."""
+    for shard, version in made.inputs["raw_images"].items():
+        images = workspace.store.require("raw_images", shard)
+        if images.data_version == version:
+            yield shard, images
+
+
+def _guarded(workspace: Workspace, made: Result, *, fault: str, metadata: dict[str, float]) -> dg.AssetCheckResult:
+    """The outcome of a blocking check. Dagster lets nothing of the same run follow what failed; that nothing of a later
+    run does, whoever asks for it, takes the result away: it counts as failed, and is tried again as such."""
+    told = f"{fault}: run it again, and if it stays, report it"
+    if fault:
+        workspace.store.forget(made)
+        workspace.store.set_failure(made.asset, None, made.key, told)
+    return dg.AssetCheckResult(passed=not fault, description=told if fault else None, metadata=metadata)
 
 
 def _shards(context: dg.AssetCheckExecutionContext, workspace: Workspace, asset: str) -> Iterator[tuple[str, Result]]:

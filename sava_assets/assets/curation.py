@@ -7,10 +7,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sava_assets.assets import plots
+from sava_assets.assets.batches import class_ids
 from sava_assets.assets.copies import with_copies
 from sava_assets.assets.decisions import decided_by_people
 from sava_assets.assets.findings import findings, with_findings
 from sava_assets.assets.pixels import chosen_images
+from sava_assets.assets.quality import in_company, quality_numbers, quality_of, with_quality
 from sava_assets.assets.set_aside import with_set_aside
 from sava_assets.assets.transport import read_row
 from sava_assets.formats.columns import codes_of, places_of
@@ -20,6 +22,7 @@ from sava_assets.home.result import DamagedResult, Output, Result, table_file
 from sava_ops.decisions.assessment import Assessment
 from sava_ops.decisions.conformal import bad_share
 from sava_ops.decisions.pruning import Decision, decide
+from sava_ops.errors import BadInput
 from sava_ops.transport import BatchRow
 from sava_ops.valuation import BatchPlan, assess
 
@@ -32,7 +35,6 @@ def point_values(run: Run) -> Output:
     """What each training image is worth, and why: how far it pulls the training data away from the reference, how much
     of that is the image and how much its label, which label fits best. High = prune first."""
     index, members = run.read("batch_ot").table("rows.parquet"), run.read_shards("batches")
-    found = assess(_rows(run, index["row"].to_pylist()), _plan(run.read("batch_plan")), run.knobs.valuation)
     shards = list(dict.fromkeys(index["shard"].to_pylist()))
     # What is in no batch is set aside.
     tables = [members[shard].table("points.parquet").filter(pc.field("batch").is_valid()) for shard in shards]
@@ -41,10 +43,16 @@ def point_values(run: Run) -> Output:
     # Rows are batch by batch, the table is shard by shard.
     first = np.cumsum([0, *(members[shard].numbers["batches"] for shard in shards[:-1])])
     place = np.concatenate([start + table["batch"].to_numpy() for start, table in zip(first, tables, strict=True)])
-    order = np.argsort(np.argsort(place, kind="stable"), kind="stable")
+    by_batch = np.argsort(place, kind="stable")
+    judges = class_ids(run.read("reference_embeddings"), run.read("label_distances").numbers["classes"])
+    quality, company = quality_of(run, points), in_company(run, index["batch"].to_pylist(), judges)
+    further = quality.pool[by_batch], quality.trusted[np.concatenate(company)]
+    rows = _rows(run, index["row"].to_pylist(), [judges[own] for own in company])
+    found = assess(rows, _plan(run.read("batch_plan")), run.knobs.valuation, further=further)
+    order = np.argsort(by_batch, kind="stable")
     found = Assessment(**{name: array[order] for name, array in vars(found).items()})
     classes, known = (run.read(name).numbers["classes"] for name in ("label_distances", "reference_embeddings"))
-    points = with_findings(points, found, classes, known=set(known))
+    points = with_quality(with_findings(points, found, classes, known=set(known)), quality)
     return Output(
         files={"points.parquet": table_file(points)},
         numbers={"points": len(points), "bad_share": bad_share(found.p_values)}
@@ -58,12 +66,15 @@ def point_values(run: Run) -> Output:
     )
 
 
-def _rows(run: Run, keys: list[str]) -> Iterator[BatchRow]:
-    for done, key in enumerate(keys, start=1):
+def _rows(run: Run, keys: list[str], company: list[np.ndarray]) -> Iterator[BatchRow]:
+    """Rows of the batch matrix, each with reference points of these classes in its company."""
+    for done, (key, classes) in enumerate(zip(keys, company, strict=True), start=1):
         row = read_row(run, key)
         if row is None:
             told = f"a row of batch_ot is gone from the store ({key}): materialize batch_ot again"
             raise DamagedResult(told, run.read("batch_ot"))
+        if not np.array_equal(row.held_out_labels[:, 0].numpy(), classes):
+            raise BadInput("batch_ot is of other reference batches or settings: materialize batch_ot first")
         yield row
         run.progress(done, len(keys))
 
@@ -97,6 +108,7 @@ def pruned_dataset(run: Run) -> Output:
         | copies.numbers
         | ruling.numbers
         | aside
+        | quality_numbers(points, made.flagged)
         | group_numbers(table, cut=int((~made.keep).sum())),
         pictures={
             "evidence": plots.histogram(evidence, "evidence (nats)", made.threshold),

@@ -8,6 +8,7 @@ import dagster as dg
 import numpy as np
 import pyarrow as pa
 
+from sava_assets.assets.set_aside import judges
 from sava_assets.formats.columns import places_of
 from sava_assets.formats.decision_files import decisions_version, read_decisions
 from sava_assets.freshness.computation import Home, Run
@@ -44,11 +45,12 @@ def decided_by_people(run: Run, points: pa.Table, actions: Sequence[str], curate
     verdicts = resolved(read_decisions(run.workspace.folder(run.knobs.decisions)))
     own = points["label"].to_pylist()
     hashes = images_of(run, points["id"])["pixel_hash"].to_pylist() if verdicts.standing else own
-    present = set(hashes)
+    judging = judges(run)
+    present = set(hashes) | judging
     known = {*run.read("reference_images").numbers["classes"], *own}
     refuse_unknown_labels(verdicts, present, known)
     columns, decided = ruled(actions, curated, own, hashes, verdicts)
-    if not decided.any():
+    if not decided.any() and not judging:
         columns = {name: columns[name] for name in ("keep", "action", "curated_label")}
     if not verdicts.standing:
         return Ruling(columns)

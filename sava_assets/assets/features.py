@@ -1,9 +1,7 @@
 """From images to features."""
 
-from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
-from itertools import islice
-from math import gcd
 
 import numpy as np
 import pyarrow as pa
@@ -11,14 +9,16 @@ import torch
 from jaxtyping import Float16, Int64
 from torch import Tensor
 
-from sava_assets.assets.pixels import DECODED_AT_ONCE, decoded, pixel_file
+from sava_assets.assets.embedding import Embedder, embedded
+from sava_assets.assets.pixels import pixel_file
 from sava_assets.formats.columns import codes_of, places_of
 from sava_assets.freshness.computation import Run, computed, log_work, sound_tensors
+from sava_assets.freshness.promotion import PROMOTED
 from sava_assets.home.resources import EncoderKnobs
 from sava_assets.home.result import Output, Result, digest, table_file, tensor_file
 from sava_assets.home.store import EMBEDDING_BLOCKS
 from sava_ops.errors import BadInput
-from sava_ops.images.encoder import FEATURES, Encoder, embed, load_encoder, save_encoder, train_encoder
+from sava_ops.images.encoder import FEATURES, Encoder, load_encoder, save_encoder, train_encoder
 from sava_ops.ot.cost import moments
 
 IMAGES_AT_ONCE = 4_096
@@ -45,7 +45,10 @@ def embeddings(run: Run) -> Output:
 @computed(group="reference", kinds={"pytorch"})
 def reference_embeddings(run: Run) -> Output:
     """Features of the reference images that judge."""
-    return embed_set(run, run.read("reference_images"), role="valuation")
+    images = run.read("reference_images")
+    found = embed_set(run, images, "valuation", PROMOTED)
+    count = images.numbers.get("promoted")  # the last ones
+    return replace(found, numbers={**found.numbers, "promoted": count}) if count else found
 
 
 @computed(group="test", kinds={"pytorch"})
@@ -71,22 +74,9 @@ def _make_encoder(run: Run, knobs: EncoderKnobs) -> Encoder:
     )
 
 
-_encoders: dict[str, Encoder] = {}
-
-
-def stored_encoder(result: Result) -> Encoder:
-    """The encoder of a result; many shards in one process load it once."""
-    stored = result.files["encoder.safetensors"]
-    if stored.sha256 not in _encoders:
-        result.check()
-        _encoders.clear()
-        _encoders[stored.sha256] = load_encoder(str(stored.path))
-    return _encoders[stored.sha256]
-
-
-def embed_set(run: Run, images: Result, role: str | None = None) -> Output:
-    """Features (n, 512) in half precision, and the ids and labels that belong to them."""
-    points, rows = _of_role(images, role)
+def embed_set(run: Run, images: Result, *roles: str) -> Output:
+    """Features (n, 512) in half precision, and the ids and labels that belong to them; of these roles, or of all."""
+    points, rows = _of_role(images, *roles)
     features = _features(run, images, rows)
     broken = int((~torch.isfinite(features)).any(1).sum())
     if broken:
@@ -112,10 +102,9 @@ def _features(run: Run, images: Result, rows: Int64[np.ndarray, " n"]) -> Float1
         if stored := sound_tensors(run, EMBEDDING_BLOCKS, key):
             features[start : start + IMAGES_AT_ONCE] = stored["features"]
             del blocks[start]
-    made = _embedded(run, images, list(blocks.values()))
+    embedder = Embedder(images, run.read("encoder"), run.workers.device)
     done = len(rows) - sum(map(len, blocks.values()))
-    for start in blocks:
-        block = next(made)
+    for start, block in zip(blocks, run.workers.map(embedded, embedder, blocks.values()), strict=True):
         features[start : start + IMAGES_AT_ONCE] = block
         if start in keys:
             output = Output({"tensors.safetensors": tensor_file({"features": block})})
@@ -126,18 +115,8 @@ def _features(run: Run, images: Result, rows: Int64[np.ndarray, " n"]) -> Float1
     return features
 
 
-def _embedded(run: Run, images: Result, blocks: Sequence[np.ndarray]) -> Iterator[Tensor]:
-    """Features of each block of rows."""
-    made = stored_encoder(run.read("encoder"))
-    size, at_once = made.input_format.image_size, gcd(DECODED_AT_ONCE, IMAGES_AT_ONCE)
-    pieces = decoded(images, size=size, rows=np.concatenate(blocks), at_once=at_once)
-    for block in blocks:
-        own = islice(pieces, -(-len(block) // at_once))
-        yield torch.cat([embed(made, pixels, device=run.workspace.device).half() for pixels in own])
-
-
-def _of_role(images: Result, role: str | None) -> tuple[pa.Table, np.ndarray]:
-    """Points of a set, of one role where the set has roles, and their rows in it."""
+def _of_role(images: Result, *roles: str) -> tuple[pa.Table, np.ndarray]:
+    """Points of a set, of these roles where the set has roles, and their rows in it."""
     points = images.table("points.parquet")
-    chosen = np.ones(len(points), dtype=bool) if role is None else places_of(points["role"], [role]) == 0
+    chosen = np.ones(len(points), dtype=bool) if not roles else places_of(points["role"], [*roles]) >= 0
     return points.filter(pa.array(chosen)), chosen.nonzero()[0]

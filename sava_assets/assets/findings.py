@@ -10,6 +10,7 @@ from sava_ops.decisions.assessment import Assessment
 
 DOUBTFUL = 0.05
 """A reason is given where a clean point would rarely be as high: p-value at most this."""
+FOREIGN = "unlike anything in the reference set"
 COLUMNS = {
     "values": "value",
     "feature_values": "feature_value",
@@ -56,7 +57,7 @@ def _reasons(found: Assessment, labels: pa.ChunkedArray, classes: Sequence[str],
         if label not in known:
             reasons[k] = f"the reference set has no class {label}: looks like {suggested}"
         elif foreign[k] or label == suggested:
-            reasons[k] = "unlike anything in the reference set"
+            reasons[k] = FOREIGN
         else:
             reasons[k] = f"label disagrees with its neighbours: {label} → {suggested}"
     return reasons

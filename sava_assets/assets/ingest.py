@@ -3,13 +3,14 @@
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from upath import UPath
 
+from sava_assets.assets.promoting import promote
 from sava_assets.formats.columns import codes_of
 from sava_assets.formats.further_columns import further_columns
 from sava_assets.formats.landing import EncodedImage, contents, read_images
@@ -27,15 +28,13 @@ from sava_ops.images.perceptual_hash import HASH_BYTES
 
 BYTES_AT_ONCE = 2**26
 """Of encoded images that are decoded at once, and stored as one row group: one image more at most."""
+MEASURED = {"brightness": pa.float32(), "information": pa.float32(), "sharpness": pa.float32()}
+"""Of the quality of each image (`sava_ops.images.quality`)."""
+FROM_PIXELS = MEASURED | {LOOKS: pa.binary(HASH_BYTES)}
+"""What follows from the pixels, and is no part of their identity."""
 POINTS = pa.schema(
-    {
-        "id": pa.string(),
-        "label": pa.string(),
-        "width": pa.int32(),
-        "height": pa.int32(),
-        "pixel_hash": pa.string(),
-        LOOKS: pa.binary(HASH_BYTES),
-    }
+    {"id": pa.string(), "label": pa.string(), "width": pa.int32(), "height": pa.int32(), "pixel_hash": pa.string()}
+    | FROM_PIXELS
 )
 QUARANTINE = pa.schema({"id": pa.string(), "reason": pa.string()})
 FURTHER = "columns.parquet"
@@ -61,29 +60,35 @@ def reference_images(run: Run) -> Output:
     """The clean images. `role` says which ones train the encoder and which ones judge: never the same."""
     knobs = run.knobs
     with _images(run) as images:
-        found = _ingest(run, images, run.workspace.folder(knobs.reference), prefix="reference/")
+        found = _ingest(run, images, run.pinned.folder(knobs.reference), prefix="reference/")
         trains = np.zeros(len(found.points), dtype=bool)
         if knobs.clean_train:
-            other = _ingest(run, images, run.workspace.folder(knobs.clean_train), prefix="clean_train/")
+            other = _ingest(run, images, run.pinned.folder(knobs.clean_train), prefix="clean_train/")
             found = _joined([found, other])
             trains = np.append(trains, np.ones(len(found.points) - len(trains), dtype=bool))
         elif knobs.encoder.source == "train":
             trains[_half(found.points["label"], seed=knobs.encoder.seed)] = True
-    roles = pa.array(np.where(trains, "encoder", "valuation"))
-    return _output(run, ImageSet(found.points.append_column("role", roles), found.quarantine))
+        roles = pa.array(np.where(trains, "encoder", "valuation"))
+        given = ImageSet(found.points.append_column("role", roles), found.quarantine)
+        joining = promote(run, given.points, images)
+    if not len(joining):
+        return _output(run, given)
+    made = _output(run, ImageSet(pa.concat_tables([given.points, joining]), given.quarantine))
+    further = {"promoted": len(joining), "version_without_promoted": _version(given)}
+    return replace(made, numbers={**made.numbers, **further})
 
 
 @computed(group="test", kinds={"parquet"})
 def test_images(run: Run) -> Output:
     """The images on which accuracy is reported, and nothing else."""
     with _images(run) as images:
-        found = _ingest(run, images, run.workspace.folder(run.knobs.test or ""), prefix="test/")
+        found = _ingest(run, images, run.pinned.folder(run.knobs.test or ""), prefix="test/")
     return _output(run, found)
 
 
 def ingest_shard(run: Run) -> Output:
     """Images and further columns of the run's shard."""
-    path, prefix = shards_of(run.workspace)[run.shard or ""], f"{run.shard}/"
+    path, prefix = shards_of(run.pinned)[run.shard or ""], f"{run.shard}/"
     with _images(run) as images:
         found = _ingest(run, images, path, prefix=prefix)
     names = [name.removeprefix(prefix) for name in found.points["id"].to_pylist()]
@@ -156,11 +161,6 @@ def _half(labels: pa.ChunkedArray, *, seed: int) -> np.ndarray:
 
 def _output(run: Run, found: ImageSet, further: pa.Table | None = None) -> Output:
     """`further` columns do not belong to the identity of images: no image is embedded anew because of them."""
-    content = hashlib.sha256()
-    # The pixels say what an image looks like: another way to hash that makes no other images of them.
-    for table in (found.points.drop_columns([LOOKS]), found.quarantine):
-        for piece in _as_json(table):
-            content.update(piece.encode())
     files = {
         "points.parquet": table_file(found.points),
         IMAGES_FILE: moved_file(run.scratch / IMAGES_FILE),
@@ -179,9 +179,18 @@ def _output(run: Run, found: ImageSet, further: pa.Table | None = None) -> Outpu
     return Output(
         files=files,
         numbers=numbers,
-        # Of pixels and labels, not of bytes: the same pixels in other files change nothing downstream.
-        data_version=content.hexdigest()[:32],
+        data_version=_version(found),
     )
+
+
+def _version(found: ImageSet) -> str:
+    """Of pixels and labels, not of bytes: the same pixels in other files change nothing downstream. What is measured of
+    the pixels belongs to them."""
+    content = hashlib.sha256()
+    for table in (found.points.drop_columns([*FROM_PIXELS]), found.quarantine):
+        for piece in _as_json(table):
+            content.update(piece.encode())
+    return content.hexdigest()[:32]
 
 
 def _as_json(table: pa.Table) -> Iterator[str]:

@@ -4,13 +4,15 @@ import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from jaxtyping import Int64, UInt8
 from torch import Tensor
+from upath import UPath
 
 from sava_assets.formats.stored_images import IMAGES_FILE, blobs, encoded_images
-from sava_assets.freshness.computation import Run
 from sava_assets.home.result import Result
 from sava_ops.errors import BadInput
 from sava_ops.images.decode import decode_all
@@ -21,16 +23,22 @@ DECODED_AT_ONCE = 512
 
 
 def encoded(
-    images: Result, *, rows: Int64[np.ndarray, " chosen"] | None = None, at_once: int = DECODED_AT_ONCE
+    images: Result | UPath, *, rows: Int64[np.ndarray, " chosen"] | None = None, at_once: int = DECODED_AT_ONCE
 ) -> Iterator[list[bytes]]:
-    """All images of a set, or these rows (ascending), so many at a time."""
-    each = blobs(encoded_images(images.verified(IMAGES_FILE), rows))
+    """All images of a set, or these rows (ascending), so many at a time. Of a set whose table of images was verified
+    already, where that lies."""
+    place = images.verified(IMAGES_FILE) if isinstance(images, Result) else images
+    each = blobs(encoded_images(place, rows))
     while piece := list(islice(each, at_once)):
         yield piece
 
 
 def decoded(
-    images: Result, *, size: int, rows: Int64[np.ndarray, " chosen"] | None = None, at_once: int = DECODED_AT_ONCE
+    images: Result | UPath,
+    *,
+    size: int,
+    rows: Int64[np.ndarray, " chosen"] | None = None,
+    at_once: int = DECODED_AT_ONCE,
 ) -> Iterator[UInt8[Tensor, "_ 3 s s"]]:
     """Pixels of what `encoded` gives. While one piece is used, the next is decoded."""
     with ThreadPoolExecutor(1) as ahead:
@@ -44,7 +52,18 @@ def decoded(
             yield waiting.result()
 
 
-def pixel_file(run: Run, sets: Sequence[tuple[Result, Int64[np.ndarray, " chosen"] | None]], *, size: int) -> PixelFile:
+class Scratched(Protocol):
+    """A run, or part of one."""
+
+    @property
+    def title(self) -> str: ...
+    @property
+    def scratch(self) -> Path: ...
+
+
+def pixel_file(
+    run: Scratched, sets: Sequence[tuple[Result, Int64[np.ndarray, " chosen"] | None]], *, size: int
+) -> PixelFile:
     """The pixels of sets, or of these rows of them, one after the other in a file of the run. Raises BadInput where
     there is no room for it."""
     count = sum(images.numbers["images"] if rows is None else len(rows) for images, rows in sets)

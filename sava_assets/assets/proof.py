@@ -1,6 +1,8 @@
 """The proof that a curation trains a better classifier: by linear probes in seconds, by whole networks when asked."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import count
 
 import numpy as np
 import pyarrow as pa
@@ -8,18 +10,21 @@ import torch
 from torch import Tensor
 
 from sava_assets.assets import plots
-from sava_assets.assets.pixels import pixel_file
 from sava_assets.assets.report import write_page
+from sava_assets.assets.trainings import Trainings, trained
 from sava_assets.formats.columns import places_of
-from sava_assets.freshness.computation import Run, computed
+from sava_assets.freshness.computation import Run, computed, log_work, sound_tensors
 from sava_assets.freshness.history import join_accuracy
 from sava_assets.freshness.overlap import SET_ASIDE, refuse_near_images, refuse_shared_images
+from sava_assets.freshness.promotion import PROMOTED
 from sava_assets.freshness.proof import is_of
-from sava_assets.home.result import Output, Result, table_file
+from sava_assets.home.result import Output, Result, table_file, tensor_file
+from sava_assets.home.store import TRAININGS
 from sava_ops.decisions.pruning import keep_random
 from sava_ops.errors import BadInput
-from sava_ops.images.classifier import Comparison, LabelledImages, TrainingSet, compare_training_sets
+from sava_ops.images.classifier import Comparison, TrainingSet
 from sava_ops.images.probe import LabelledFeatures, probe_training_sets
+from sava_ops.images.training import TrainingConfig
 
 PROBE_SEEDS = (0, 1, 2)
 
@@ -67,15 +72,42 @@ def classifier_accuracy(run: Run) -> Output:
     training, test = run.read_shards("raw_images"), run.read("test_images")
     points, classes = _points(run, training), _classes(run, test)
     knobs = run.knobs.classifier
-    accuracies = compare_training_sets(
-        _labelled(training, classes, run),
+    trainings = Trainings(
+        run.title,
+        tuple(training.values()),
+        test,
+        classes,
         _training_sets(points, classes),
-        _labelled({"test": test}, classes, run),
-        comparison=Comparison(len(classes), knobs.training, tuple(range(knobs.seeds))),
-        device=run.workspace.device,
-        progress=run.progress,
+        Comparison(len(classes), TrainingConfig(**vars(knobs.training)), tuple(range(knobs.seeds))),
+        run.knobs.encoder.image_size,
+        run.workers.device,
+        scratch=run.scratch if run.workers.here else None,
     )
-    return _output(run, accuracies, {"seeds": knobs.seeds, "test_images": test.numbers["images"]})
+    accuracies, parts = _trained(run, trainings)
+    return _output(run, accuracies, {"seeds": knobs.seeds, "test_images": test.numbers["images"]}, parts)
+
+
+def _trained(run: Run, trainings: Trainings) -> tuple[dict[str, list[float]], list[tuple[str, str]]]:
+    """Accuracies of each set, one per seed, and where they are kept: each is stored when it is there, so that a crash
+    loses one training, and sets that another cut leaves as they were are not trained on again."""
+    seeds, steps = trainings.comparison.seeds, trainings.comparison.config.steps
+    keys = {(name, seed): trainings.key(name, seed) for seed in seeds for name in trainings.sets}
+    stored = {key: sound_tensors(run, TRAININGS, key) for key in keys.values()}
+    found = {key: float(tensors["accuracy"]) for key, tensors in stored.items() if tensors}
+    missing = {key: training for training, key in keys.items() if key not in found}
+    if run.workers.here:
+        step, total = count(1), len(missing) * steps
+        trainings = replace(trainings, progress=lambda *_: run.progress(next(step), total))
+    made = run.workers.map(trained, trainings, missing.values())
+    for done, (key, accuracy) in enumerate(zip(missing, made, strict=True), start=1):
+        found[key] = accuracy
+        output = Output({"tensors.safetensors": tensor_file({"accuracy": torch.tensor(accuracy, dtype=torch.float64)})})
+        run.workspace.store.save(TRAININGS, key, output)
+        log_work("training")
+        if not run.workers.here:
+            run.progress(done * steps, len(missing) * steps)
+    accuracies = {name: [found[keys[name, seed]] for seed in seeds] for name in trainings.sets}
+    return accuracies, [(TRAININGS, key) for key in found]
 
 
 def _refuse_shared(run: Run) -> None:
@@ -100,7 +132,12 @@ def _classes(run: Run, test: Result) -> list[str]:
     return sorted({*labels.unique().to_pylist(), *test.numbers["classes"]})
 
 
-def _output(run: Run, accuracies: Mapping[str, list[float]], numbers: Mapping[str, object]) -> Output:
+def _output(
+    run: Run,
+    accuracies: Mapping[str, list[float]],
+    numbers: Mapping[str, object],
+    parts: Sequence[tuple[str, str]] = (),
+) -> Output:
     rows = [{"set": n, "seed": s, "accuracy": a} for n, per_seed in accuracies.items() for s, a in enumerate(per_seed)]
     return Output(
         files={"accuracies.parquet": table_file(pa.Table.from_pylist(rows))},
@@ -109,6 +146,7 @@ def _output(run: Run, accuracies: Mapping[str, list[float]], numbers: Mapping[st
         | {"curation": run.read("pruned_dataset").key},
         pictures={"accuracy": plots.bars(accuracies, "test accuracy")},
         data_version=run.content_version,
+        parts=parts,
     )
 
 
@@ -140,7 +178,7 @@ def _training_sets(points: pa.Table, classes: list[str]) -> dict[str, TrainingSe
     # A suggested label is one of the reference set, which the test set may lack; that of a person goes before.
     pairs = zip(points["curated_label"].to_pylist(), points["suggested_label"].to_pylist(), strict=True)
     suggested = np.array([number.get(curated or offered, -1) for curated, offered in pairs])
-    relabel = np.equal(points["action"].to_pylist(), "relabel") & (suggested >= 0)
+    relabel = np.isin(points["action"].to_pylist(), ["relabel", PROMOTED]) & (suggested >= 0)
     mended = torch.from_numpy(np.where(relabel, suggested, label))
     rows = {
         name: torch.from_numpy(mask.nonzero()[0]) for name, mask in {"pruned": keep, "either": keep | relabel}.items()
@@ -153,12 +191,3 @@ def _training_sets(points: pa.Table, classes: list[str]) -> dict[str, TrainingSe
         "relabelled": TrainingSet(rows["either"], labels=mended[rows["either"]]),
         "reweighted": TrainingSet(everything, weights=torch.from_numpy(weights)),
     }
-
-
-def _labelled(shards: dict[str, Result], classes: list[str], run: Run) -> LabelledImages:
-    """Pixels and class ids of whole sets, in order."""
-    columns = [result.table("points.parquet", ["label"])["label"] for result in shards.values()]
-    labels = np.concatenate([places_of(column, classes) for column in columns])
-    sets = [(result, None) for result in shards.values()]
-    pixels = pixel_file(run, sets, size=run.knobs.encoder.image_size)
-    return LabelledImages(pixels, torch.from_numpy(labels))

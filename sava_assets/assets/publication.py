@@ -17,7 +17,6 @@ from sava_assets.freshness.history import record
 from sava_assets.freshness.limits import HELD, WAITS
 from sava_assets.home.failures import in_words
 from sava_assets.home.publication import Publication
-from sava_assets.home.resources import CURATED
 from sava_assets.home.result import Output, Result, Writer, digest
 from sava_assets.home.store import file_name
 from sava_ops.errors import BadInput
@@ -67,7 +66,7 @@ def curated_dataset(run: Run) -> Output:
         about = _publication(run).write(run.key, _files(run, own, shards, further, classes), facts)
     except OSError as error:
         raise BadInput(
-            f"{run.workspace.folder(CURATED)} cannot be written ({in_words(error)}): make room, or allow it; what was "
+            f"{_publication(run).root} cannot be written ({in_words(error)}): make room, or allow it; what was "
             "published before stays"
         ) from error
     files = about["files"]
@@ -144,4 +143,4 @@ def _beside(points: pa.Table, further: pa.Table | None) -> pa.Table:
 
 
 def _publication(run: Run) -> Publication:
-    return Publication(run.workspace.folder(CURATED))
+    return Publication(run.workspace.folder(run.knobs.curated))

@@ -1,13 +1,13 @@
 """The page of a curation: every flagged image beside the reference images that it was judged by."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import numpy as np
 import pyarrow as pa
 import torch
+from upath import UPath
 
 from sava_assets.assets.pixels import encoded
 from sava_assets.formats.columns import places_of
@@ -16,12 +16,13 @@ from sava_assets.freshness.limits import HELD, judged
 from sava_assets.freshness.overlap import valued
 from sava_assets.freshness.proof import ACCURACIES, SETS, is_of
 from sava_assets.freshness.snapshots import snapshots
+from sava_assets.home.places import content
 from sava_assets.home.resources import Workspace
 from sava_assets.home.result import Output, Result, bytes_file, table_file
 from sava_assets.home.store import put_file
 from sava_assets.review.page import PAGE, page
 from sava_assets.review.shown import as_json, changes, realised, tables, to_show, with_people
-from sava_ops.decisions.audit import drawn
+from sava_ops.decisions.audit import drawn, is_audited
 from sava_ops.decisions.nearest import nearest_of_class
 from sava_ops.errors import BadInput
 from sava_ops.images.thumbnails import thumbnails
@@ -62,7 +63,10 @@ def curation_report(run: Run) -> Output:
     threshold = pruned.numbers["threshold"]
     suspects = flagged & (shown["evidence"].to_numpy() >= (np.inf if threshold is None else threshold))
     hashes = np.array(shown["pixel_hash"].to_pylist(), dtype=object)
-    chosen = drawn(hashes[suspects].tolist(), size=knobs.sample, seed=knobs.seed)
+    asked = hashes[suspects].tolist()
+    if pruned.numbers.get("promoted"):  # of the others, those that people found clean are gone
+        asked = [each for each in asked if is_audited(each, seed=knobs.seed)]
+    chosen = drawn(asked, size=knobs.sample, seed=knobs.seed)
     lot = [bool(suspect) and each in chosen for suspect, each in zip(suspects, hashes, strict=True)]
     shown = shown.append_column("sample", pa.array(lot, pa.bool_()))
     prune = run.knobs.prune
@@ -79,13 +83,17 @@ def curation_report(run: Run) -> Output:
     )
 
 
-def write_page(workspace: Workspace, result: Result) -> Path:
+def write_page(workspace: Workspace, result: Result) -> UPath:
     """Write the page of this result, with the history as it is now, into the home; returns where it is."""
     target = workspace.root / PAGE
-    content = page_of(workspace, result, served=False)
-    if not target.exists() or target.read_bytes() != content:
-        put_file(target, content)
-    return Path(str(target))
+    made = page_of(workspace, result, served=False)
+    try:
+        known = content(target)
+    except FileNotFoundError:
+        known = None
+    if known != made:
+        put_file(target, made)
+    return target
 
 
 def page_of(workspace: Workspace, result: Result, *, served: bool) -> bytes:

@@ -9,8 +9,8 @@ from upath import UPath
 
 from sava_assets.formats.contents import PassedOver, contents
 from sava_assets.formats.names import shown
-from sava_assets.freshness import copies
-from sava_assets.freshness.overlap import in_words
+from sava_assets.freshness import copies, quality
+from sava_assets.freshness.overlap import in_words, without_judges
 from sava_assets.freshness.rules import set_aside
 from sava_assets.freshness.sources import landing_of
 from sava_assets.freshness.survey import Survey
@@ -39,13 +39,19 @@ class Accounts:
 
     @property
     def line(self) -> str:
-        read, aside, passed = self.total("images"), self.total("quarantined"), len(self.passed_over)
+        read, aside = self.total("images") - self.promoted, self.total("quarantined")
+        passed = len(self.passed_over)
         apart = sum(map(len, self.set_aside.values()))
         by_rule = sum(not each.reason for each in self.passed_over)
         said = f"{read + aside + passed:,} files and rows: {read - apart:,} used"
         said += (f" + {apart:,} set aside" if apart else "") + f" + {aside:,} quarantined + {passed:,} passed over"
         said += f" ({by_rule:,} by rule, being no data by name)" if by_rule else ""
         return said + (f"; not read yet or refused: {', '.join(self.unread)}" if self.unread else "")
+
+    @property
+    def promoted(self) -> int:
+        """Images of the pool that are in the reference set, too, as people confirmed them."""
+        return sum(result.numbers.get("promoted", 0) for result in self.read)
 
     def quarantine(self) -> list[str]:
         tables = [result.table("quarantine.parquet") for result in self.read if result.numbers["quarantined"]]
@@ -61,7 +67,7 @@ def accounts(survey: Survey) -> Accounts:
     read = [result for result in results.values() if result]
     unread = [s.title for s in states if not results.get(s.title)]
     shards = [s.shard for s in states if s.shard is not None and results.get(s.title)]
-    aside = {shard: found for shard in shards if (found := set_aside(survey, shard))}
+    aside = {shard: found for shard in shards if (found := without_judges(set_aside(survey, shard)))}
     return Accounts(read, unread, list(_passed_over(survey)), aside)
 
 
@@ -78,9 +84,12 @@ def say_accounts(survey: Survey, console: Console, *, quarantine: bool) -> None:
         lines = [f"{name}: {reason}" for own in found.set_aside.values() for name, reason in own.items()]
         if quarantine:
             _say_some(console, lines, "in the table of decisions")
+    if found.promoted:
+        _say(console, f"promoted: {found.promoted:,} images of the pool judge others, as people confirmed them")
     pruned = survey.store.current("pruned_dataset")
-    for words in copies.in_words(pruned.numbers) if pruned else []:
-        _say(console, words)
+    for words in [*copies.in_words(pruned.numbers), quality.in_words(pruned.numbers)] if pruned else []:
+        if words:
+            _say(console, words)
     if passed := found.named():
         _say(console, "passed over:")
         _say_some(console, passed, "in the logs of the sets")

@@ -9,7 +9,6 @@ import typer
 
 from sava_assets.cli.exchanging import Tool
 from sava_assets.cli.sentences import App, in_sentences
-from sava_ops.errors import BadInput
 
 # What a command needs is imported by that command: torch and Dagster take seconds, `--help` must not.
 if TYPE_CHECKING:
@@ -21,11 +20,12 @@ app = App(
     pretty_exceptions_enable=False,
     help="Find the images that pull a noisy training set away from a small clean reference set, and prune them.",
 )
-HOME_HELP = "Folder for settings, results and the Dagster database."
-Home = Annotated[Path, typer.Option(help=HOME_HELP, envvar="SAVA_HOME")]
-OwnHome = Annotated[Path, typer.Option(help=HOME_HELP)]
+HOME_HELP = "Folder for settings, results and the Dagster database; or a place on an object store (s3://BUCKET/FOLDER)."
+OWN_HELP = "Folder for settings, results and the Dagster database."
+Home = Annotated[str, typer.Option(help=HOME_HELP, envvar="SAVA_HOME")]
+OwnHome = Annotated[str, typer.Option(help=OWN_HELP)]
 """Of commands that bring data of their own."""
-HOME = Path("data")
+HOME = "data"
 Port = Annotated[int, typer.Option(min=1, max=65_535, help="Port on 127.0.0.1.")]
 
 
@@ -34,28 +34,28 @@ def _command(function: Callable[..., None]) -> Callable[..., None]:
 
 
 @_command
-def demo(home: OwnHome = Path("data/demo")) -> None:
+def demo(home: OwnHome = "data/demo") -> None:
     """Try it: 1,000 handwritten digits with 25 % wrong labels, the whole chain, in about three minutes."""
     from sava_assets.cli.known_sets import run_digits
 
-    run_digits(home)
+    run_digits(_here(home, "the home"))
 
 
 @_command
 def cifar10(
     source: Annotated[Path, typer.Argument(help="Folder that holds cifar10/ and cifar10_encoder/.")],
-    home: OwnHome = Path("data/cifar10"),
+    home: OwnHome = "data/cifar10",
 ) -> None:
     """The same on 20,000 CIFAR-10 images with 30 % wrong labels."""
     from sava_assets.cli.known_sets import run_cifar10
 
-    run_cifar10(home, source)
+    run_cifar10(_here(home, "the home"), _here(source, "the source"))
 
 
 @_command
 def study(
     source: Annotated[Path | None, typer.Argument(help="Folder that holds cifar10/ and cifar10_encoder/.")] = None,
-    home: OwnHome = Path("data/study"),
+    home: OwnHome = "data/study",
     full: Annotated[bool, typer.Option(help="All 20,000 images, five seeds, long trainings: for a GPU.")] = False,
     report: Annotated[Path | None, typer.Option(help="Markdown page to write; pictures go beside it.")] = None,
 ) -> None:
@@ -66,24 +66,25 @@ def study(
     from sava_assets.study.report import write_report
 
     if source is not None:
-        prepare_study(home, source, full=full)
+        prepare_study(_here(home, "the home"), _here(source, "the source"), full=full)
+    page = None if report is None else _here(report, "the report")
     workspace = _existing(home)
     run_study(workspace, console)
-    if report is not None:
-        write_report(workspace, report)
-        say(f"the tables and pictures {report}")
+    if page is not None:
+        write_report(workspace, page)
+        say(f"the tables and pictures {page}")
     say(f"every asset in the UI {own_command()} ui --home {home}")
 
 
 @_command
 def clothing1m(
     source: Annotated[Path, typer.Argument(help="Folder that holds Clothing1M's text files and images/.")],
-    home: OwnHome = Path("data/clothing1m"),
+    home: OwnHome = "data/clothing1m",
 ) -> None:
     """Prepare a home for Clothing1M: a million noisy images in shards, the clean sets, the published training."""
     from sava_assets.cli.known_sets import prepare_clothing1m
 
-    prepare_clothing1m(source, home)
+    prepare_clothing1m(_here(source, "the source"), _here(home, "the home"))
 
 
 @_command
@@ -135,7 +136,9 @@ def value(
     from sava_assets.cli.outcome import say
     from sava_assets.cli.valuing import value_tables
 
-    for line in value_tables(train, reference, output, paper=paper, device=device):
+    named = {"the training table": train, "the reference table": reference, "the output": output}
+    files = [_here(path, what) for what, path in named.items()]
+    for line in value_tables(*files, paper=paper, device=device):
         say(line)
 
 
@@ -184,7 +187,9 @@ def export(
     from sava_assets.cli.exchanging import exported
     from sava_assets.cli.outcome import say
 
-    for line in exported(_existing(home), tool, target, everything=everything, images_at=images_at):
+    for line in exported(
+        _existing(home), tool, _here(target, "the target"), everything=everything, images_at=images_at
+    ):
         say(line)
 
 
@@ -200,7 +205,7 @@ def import_(
     from sava_assets.cli.exchanging import imported
     from sava_assets.cli.outcome import say
 
-    for line in imported(_existing(home), tool, source, who=who):
+    for line in imported(_existing(home), tool, _here(source, "the source"), who=who):
         say(line)
 
 
@@ -239,7 +244,6 @@ def gc(
     from sava_assets.cli.outcome import say
     from sava_assets.freshness.history import collect_garbage, collect_versions
     from sava_assets.freshness.sources import shards_of
-    from sava_assets.home.resources import CURATED
 
     workspace = _existing(home)
     shards = list(shards_of(workspace))
@@ -247,7 +251,7 @@ def gc(
     say(f"{count:,} results deleted, {size / 1e6:,.1f} MB")
     count, size = collect_versions(workspace, grace=grace * 3600)
     if count:
-        say(f"{count:,} old versions in {workspace.folder(CURATED)} deleted, {size / 1e6:,.1f} MB")
+        say(f"{count:,} old versions in {workspace.curated} deleted, {size / 1e6:,.1f} MB")
 
 
 @_command
@@ -288,14 +292,16 @@ def serve(home: Home = HOME, port: Port = 3000) -> None:
     become_dagster(_existing(home), port, {AUTOMATION: "1"})
 
 
-def _existing(home: Path) -> "Workspace":
-    from sava_assets.cli.preparation import check_home
-    from sava_assets.home.resources import Workspace
+def _existing(home: str) -> "Workspace":
+    from sava_assets.cli.preparation import existing_home
 
-    check_home(home)
-    if not home.is_dir():
-        raise BadInput(f"the home folder {home} does not exist: run `sava demo` or `sava curate` first")
-    return Workspace(home=str(home))
+    return existing_home(home)
+
+
+def _here(path: str | Path, what: str) -> Path:
+    from sava_assets.cli.preparation import local_path
+
+    return local_path(path, what)
 
 
 def _absolute(path: str) -> str:

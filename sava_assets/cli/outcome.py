@@ -18,7 +18,7 @@ from sava_assets.freshness.source_shift import far_from_reference, said_of_refer
 from sava_assets.freshness.sources import Home
 from sava_assets.freshness.survey import Survey
 from sava_assets.home.publication import Publication
-from sava_assets.home.resources import CURATED, Workspace
+from sava_assets.home.resources import Workspace
 from sava_assets.home.result import Result
 from sava_ops.errors import BadInput
 
@@ -65,11 +65,10 @@ def print_outcome(workspace: Workspace) -> None:
         say(said_of_reference(told_apart))
     for name, other in published.numbers.get("renamed", {}).items():
         say(f"the column {name!r} of the shards is published as {other!r}: the name is ours")
-    home = Path(workspace.home)
     places: dict[str, object] = {
         **_places(workspace, pruned, published.numbers.get("version")),
         "every flagged image": page_in_home(workspace),
-        "every asset in the UI": f"{own_command()} ui --home {home}",
+        "every asset in the UI": f"{own_command()} ui --home {workspace.home}",
     }
     for what, where in places.items():
         say(f"{what:<22} {where}")
@@ -77,7 +76,7 @@ def print_outcome(workspace: Workspace) -> None:
 
 def _places(workspace: Workspace, pruned: Result, version: str | None) -> dict[str, UPath]:
     """Where the outcome lies; what is published is looked at before it is named."""
-    curated = Publication(workspace.folder(CURATED))
+    curated = Publication(workspace.curated)
     if version is None:
         measured = workspace.store.require("curated_dataset").numbers.get(WAITS)
         why = f"{measured} of this curation is not there yet" if measured else "prune.dry_run is set"

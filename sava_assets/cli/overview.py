@@ -26,7 +26,7 @@ def say_status(workspace: Workspace) -> None:
         if state.status != "fresh":
             say(f"{state.status:<8} {state.title}: {state.reason}")
     say_accounts(survey, console, quarantine=False)
-    for line in (*decided(workspace), *untold(workspace), *filter(None, [unlimited()])):
+    for line in (*decided(survey.home), *untold(survey.home), *filter(None, [unlimited()])):
         say(line)
     fresh, held = (sum(state.status == kind for state in states) for kind in ("fresh", "held"))
     say(f"{fresh:,} of {len(states) - held:,} results are fresh")

@@ -1,4 +1,4 @@
-"""A home folder is made ready: its settings, and the Dagster instance that its UI shows."""
+"""A home is made ready: its settings, and the Dagster instance that its UI shows."""
 
 import logging
 import os
@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 
 import yaml
 from pydantic import ValidationError
+from upath import UPath
 
 from sava_assets.home.failures import root_in_words
 from sava_assets.home.ownership import owned
+from sava_assets.home.places import as_pure, is_address, refuse_out_of_reach
 from sava_assets.home.resources import KNOB_FILE, Knobs, Workspace, knob_problems
+from sava_assets.home.store import put_file
 from sava_ops.errors import BadInput
 
 if TYPE_CHECKING:
@@ -24,6 +27,10 @@ FIRST_STUDIED = "corrupted_pool"
 NO_HOME = re.compile(r"[?%\n\r\ud800-\udfff]")
 """Not in the path of a home: Dagster names its database by a URL, and what is no UTF-8 cannot be written down."""
 FOLDERS = ("landing", "reference", "test", "clean_train")
+WRITTEN = {"store": "the store", "curated": "the published data set"}
+"""Settings of folders that are written, and what these are called."""
+NOT_WRITABLE = ("file", "local", "http", "https", "data", "github", "zip", "tar")
+"""Protocols of what is no home: other names of this machine's folders, and places that nobody writes in."""
 POSTGRES_EXTRA = "pip install 'sava-assets[postgres]'"
 DAGSTER_YAML = {
     "telemetry": {"enabled": False},
@@ -36,34 +43,81 @@ DAGSTER_YAML = {
 }
 
 
-def prepare_home(home: Path, settings: dict) -> Workspace:
-    """Create the home folder, with these settings in `sava.yaml`; refuse to change what an existing one says.
+def prepare_home(home: str | Path, settings: dict) -> Workspace:
+    """Create the home, with these settings in `sava.yaml`; refuse to change what an existing one says.
 
     Settings are written when all that can be checked without reading images holds.
     """
-    check_home(home)
-    workspace, asked = Workspace(home=str(home)), _asked(settings)
-    if not (home / KNOB_FILE).exists():
+    workspace, asked = home_at(home), _asked(settings)
+    _refuse_without_database(workspace)
+    file = workspace.root / KNOB_FILE
+    if not file.exists():
         _check(workspace, asked)
-        home.mkdir(parents=True, exist_ok=True)
         with owned(workspace.root, "setup"):
-            if not (home / KNOB_FILE).exists():  # another first command may have written it meanwhile
-                _write(home / KNOB_FILE, settings)
+            _write_first(file, settings)
     known = workspace.knobs
     for name in _leaves(settings):
         if not _same(workspace, name, known.value(name), asked.value(name)):
             raise BadInput(
-                f"{home / KNOB_FILE} says {name}: {known.value(name)}, not {asked.value(name)}: edit the file or "
+                f"{file} says {name}: {known.value(name)}, not {asked.value(name)}: edit the file or "
                 "choose another --home"
             )
     _check_folders(workspace, known)
     return workspace
 
 
+def home_at(home: str | Path) -> Workspace:
+    """The home at a path or an address, whether or not there is one yet. Raises BadInput where none can be, and for a
+    place of it on an object store that cannot be reached."""
+    workspace = _named(home)
+    _in_reach(workspace)
+    return workspace
+
+
+def _in_reach(workspace: Workspace) -> Knobs:
+    """The settings, read where they lie: a home out of reach says so here, and a place that they name."""
+    knobs = workspace.knobs
+    for name in WRITTEN:
+        if is_address(place := knobs.value(name)):
+            refuse_out_of_reach(workspace.folder(place))
+    return knobs
+
+
+def _named(home: str | Path) -> Workspace:
+    if not is_address(str(home)):
+        check_home(Path(home))
+        return Workspace(home=str(Path(home)))
+    protocol, _, where = str(home).partition("://")
+    if protocol in NOT_WRITABLE:
+        raise BadInput(
+            f"the home {home} is a URL: choose a folder of this machine, or a place on an object store "
+            "(s3://BUCKET/FOLDER), for --home"
+        )
+    if not where.strip("/"):
+        raise BadInput(f"the home {home} names no bucket: write it as {protocol}://BUCKET/FOLDER")
+    return Workspace(home=str(home).rstrip("/"))
+
+
+def existing_home(home: str | Path) -> Workspace:
+    """The home at a path or an address. Raises BadInput like `home_at`, and where there is none."""
+    workspace = _named(home)
+    if not _in_reach(workspace).model_fields_set and not workspace.root.is_dir():
+        raise BadInput(f"the home folder {home} does not exist: run `sava demo` or `sava curate` first")
+    return workspace
+
+
+def local_path(name: str | Path, what: str) -> Path:
+    """A path of this machine, for what is written or read there alone. Raises BadInput for an address, also for one
+    that was taken for a path before (`s3:/bucket`)."""
+    path = Path(name)
+    if re.match(r"[a-z][a-z0-9+.-]*:/", str(name)) and not path.exists():
+        raise BadInput(f"{what} {re.sub(':/+', '://', str(name), count=1)} is a URL: choose a path of this machine")
+    return path
+
+
 def check_home(home: Path) -> None:
     """Raise BadInput for a path where no home can be."""
-    if re.match(r"[a-z][a-z0-9+.-]*:/", str(home)) and not home.exists():
-        raise BadInput(f"the home {home} is a URL: choose a folder of this machine for --home")
+    local_path(home, "the home")
     if home.exists() and not home.is_dir():
         raise BadInput(f"the home {home} is a file: choose a folder for --home")
     path = str(home.absolute())
@@ -75,12 +129,14 @@ def check_home(home: Path) -> None:
 
 
 @contextmanager
-def dagster_instance(home: Path) -> "Iterator[DagsterInstance]":
-    """The Dagster instance of a home folder, which the UI of the same home shows: the one that DAGSTER_HOME names, else
-    one in the home. Raises BadInput for a DAGSTER_HOME that is no folder, or whose instance cannot be opened."""
+def dagster_instance(home: str | Path) -> "Iterator[DagsterInstance]":
+    """The Dagster instance of a home, which the UI of the same home shows: the one that DAGSTER_HOME names, else one in
+    the home, if that is a folder. Raises BadInput for a DAGSTER_HOME that is no folder, or whose instance cannot be
+    opened."""
     from dagster import DagsterInstance
 
-    check_home(home)
+    workspace = _named(home)
+    _refuse_without_database(workspace)
     if named := os.environ.get("DAGSTER_HOME"):
         if not (folder := Path(named).expanduser()).is_dir() or not folder.is_absolute():
             raise BadInput(f"DAGSTER_HOME is {named!r}: name an existing folder by its whole path, or unset it")
@@ -88,12 +144,12 @@ def dagster_instance(home: Path) -> "Iterator[DagsterInstance]":
         with shared as instance:
             yield instance
         return
-    folder = home.absolute() / ".dagster"
+    folder = Path(workspace.root.path) / ".dagster"
     # Two processes that create the database at once would leave one that nobody can open.
-    with owned(Workspace(home=str(home)).root, "setup"):
+    with owned(workspace.root, "setup"):
         folder.mkdir(parents=True, exist_ok=True)
         if not (folder / "dagster.yaml").exists():
-            _write(folder / "dagster.yaml", DAGSTER_YAML)
+            put_file(UPath(folder / "dagster.yaml"), _yaml(DAGSTER_YAML))
         opened = DagsterInstance.from_config(str(folder))
     with opened as instance:
         yield instance
@@ -142,11 +198,25 @@ def _asked(settings: dict) -> Knobs:
         raise BadInput(knob_problems(error)) from error
 
 
-def _write(file: Path, content: dict) -> None:
-    """In one step: whoever reads meanwhile sees all of it or nothing."""
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    partial.replace(file)
+def _refuse_without_database(workspace: Workspace) -> None:
+    """Raise BadInput for a home that cannot hold Dagster's database, where no other place is named for it."""
+    if is_address(workspace.home) and not os.environ.get("DAGSTER_HOME"):
+        raise BadInput(
+            f"the home {workspace.home} cannot hold Dagster's database: set DAGSTER_HOME to a folder of this machine "
+            "for it (`sava instance` prints a dagster.yaml for PostgreSQL)"
+        )
+
+
+def _write_first(file: UPath, settings: dict) -> None:
+    """Unless another first command has written it meanwhile."""
+    try:
+        put_file(file, _yaml(settings), new=True)
+    except FileExistsError:
+        return
+
+
+def _yaml(content: dict) -> bytes:
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode()
 
 
 def _check(workspace: Workspace, asked: Knobs) -> None:
@@ -160,7 +230,7 @@ def _check(workspace: Workspace, asked: Knobs) -> None:
     source = asked.encoder.source
     if source in ("imagenet", "train"):
         return
-    if "://" not in source and not (path := workspace.folder(source)).is_file():
+    if not is_address(source) and not (path := workspace.folder(source)).is_file():
         raise BadInput(f"the checkpoint {path} does not exist: name a file, or 'imagenet' or 'train'")
     from sava_ops.images.encoder import load_encoder
 
@@ -169,31 +239,28 @@ def _check(workspace: Workspace, asked: Knobs) -> None:
 
 
 def _check_folders(workspace: Workspace, knobs: Knobs) -> None:
-    """Raise BadInput for sets that lie in each other, or a home that lies in a set: it would be read as images."""
-    named = {name: knobs.value(name) for name in FOLDERS if knobs.value(name)}
-    places = {name: _resolved(workspace, path) for name, path in named.items() if "://" not in path}
-    if (landing := places.get("landing")) and landing.exists() and not landing.is_dir():
+    """Raise BadInput for folders that lie in each other, or a home that lies in a set: it would be read as images."""
+    sets = {f"the {name} set": knobs.value(name) for name in FOLDERS if knobs.value(name)}
+    written = {called: knobs.value(name) for name, called in WRITTEN.items()}
+    places = {called: workspace.folder(path) for called, path in (sets | written).items()}
+    if (landing := places["the landing set"]).is_file():
         raise BadInput(f"the landing folder {landing} is a file: name the folder that holds it")
-    home = Path(workspace.home).resolve()
-    for name, place in places.items():
+    home, pure = as_pure(workspace.root), {called: as_pure(place) for called, place in places.items()}
+    for called, place in pure.items():
         if home.is_relative_to(place):
-            raise BadInput(f"the home {home} lies in the {name} set {place}: choose another --home")
-    for name, place in places.items():
-        for other, inside in places.items():
-            if name != other and inside.is_relative_to(place):
-                raise BadInput(f"the {other} set {inside} lies in the {name} set {place}: keep them apart")
+            raise BadInput(f"the home {workspace.root} lies in {called} {places[called]}: choose another --home")
+    for called, place in pure.items():
+        for other, inside in pure.items():
+            if called != other and inside.is_relative_to(place):
+                raise BadInput(f"{other} {places[other]} lies in {called} {places[called]}: keep them apart")
 
 
 def _same(workspace: Workspace, name: str, known: object, asked: object) -> bool:
     """Folders and files are the same however they are written."""
-    paths = isinstance(known, str) and isinstance(asked, str) and name in (*FOLDERS, "encoder.source")
-    if known == asked or not paths or "://" in f"{known}{asked}":
+    paths = isinstance(known, str) and isinstance(asked, str) and name in (*FOLDERS, *WRITTEN, "encoder.source")
+    if known == asked or not paths:
         return known == asked
-    return _resolved(workspace, str(known)) == _resolved(workspace, str(asked))
-
-
-def _resolved(workspace: Workspace, path: str) -> Path:
-    return Path(workspace.folder(path).path).resolve()
+    return as_pure(workspace.folder(str(known))) == as_pure(workspace.folder(str(asked)))
 
 
 def _leaves(settings: dict, prefix: str = "") -> Iterator[str]:

@@ -1,10 +1,12 @@
 """`sava report` and `sava review`: the page of the last curation, and what people have decided."""
 
 from collections.abc import Iterator
-from pathlib import Path
+
+from upath import UPath
 
 from sava_assets.formats.decision_files import read_decisions
 from sava_assets.formats.names import some
+from sava_assets.freshness.sources import Home
 from sava_assets.home.resources import Workspace
 from sava_assets.home.result import Result
 from sava_assets.review.verdicts import resolved
@@ -19,7 +21,7 @@ def current_report(workspace: Workspace) -> Result:
     return result
 
 
-def page_in_home(workspace: Workspace) -> Path:
+def page_in_home(workspace: Workspace) -> UPath:
     """Write the page of the last curation, as it is to be now, and say where; raises BadInput where there is none."""
     from sava_assets.assets.report import write_page
 
@@ -38,17 +40,17 @@ def reported(workspace: Workspace) -> Iterator[str]:
     yield from decided(workspace)
 
 
-def decided(workspace: Workspace) -> Iterator[str]:
+def decided(home: Home) -> Iterator[str]:
     """What people have decided so far, with its contradictions; nothing where they have not."""
     try:
-        verdicts = resolved(read_decisions(workspace.folder(workspace.knobs.decisions)))
+        verdicts = resolved(read_decisions(home.folder(home.knobs.decisions)))
     except BadInput as fault:  # pruned_dataset fails for this reason; who only looks is told
         yield f"decisions: {fault}"
         return
     if not verdicts.standing:
         return
     who = {decision.who for decision in verdicts.standing.values()}
-    pruned = workspace.store.current("pruned_dataset")
+    pruned = home.store.current("pruned_dataset")
     elsewhere = pruned.numbers.get("decisions_not_in_pool", 0) if pruned else 0
     away = f"; {elsewhere:,} of them were not in the pool of the last curation" if elsewhere else ""
     yield f"decisions: on {len(verdicts.standing):,} images by {some(who)}{away}"
@@ -74,5 +76,5 @@ def serve_review(workspace: Workspace, port: int) -> Iterator[str]:
         raise BadInput(f"port {port} cannot be used ({error.strerror}): choose another --port, or 0 for any") from error
     with server:
         yield f"review at {server.address}"
-        yield f"decisions go to {Path(str(folder))}; Ctrl-C ends it"
+        yield f"decisions go to {folder}; Ctrl-C ends it"
         server.serve_forever()

@@ -5,7 +5,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -135,7 +134,7 @@ def _check_provable(workspace: Workspace) -> None:
 def _session(workspace: Workspace, console: Console) -> Iterator[tuple[dg.DagsterInstance, list[str]]]:
     """The home's Dagster instance with the landed shards registered, and progress on the console."""
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
-    with dagster_instance(Path(workspace.home)) as instance, bars(console):
+    with dagster_instance(workspace.home) as instance, bars(console):
         bury_dead_runs(instance)
         claim_shards(instance, workspace.root)
         try:
@@ -323,7 +322,7 @@ def _materialize(
     )
     return [
         f"{asset_of(check.asset_key)} {check.check_name}: "
-        + ", ".join(f"{name} {value.value}" for name, value in check.metadata.items())
+        + (check.description or ", ".join(f"{name} {value.value}" for name, value in check.metadata.items()))
         for check in done.get_asset_check_evaluations()
         if not check.passed
     ]

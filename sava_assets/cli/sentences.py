@@ -8,13 +8,17 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 import typer
 from click.exceptions import ClickException, Exit
 
 from sava_ops.errors import BadInput
+
+if TYPE_CHECKING:
+    from sava_assets.home.store import Store
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -59,9 +63,8 @@ def in_sentences(command: Callable[P, R]) -> Callable[P, R]:
             if _interrupted(error):
                 _stop()
             home = kwargs.get("home")
-            _complain(
-                "[red]error:[/red] ", _sentence(error, command.__name__, home if isinstance(home, Path) else None)
-            )
+            sentence = _sentence(error, command.__name__, home if isinstance(home, str) else None)
+            _complain("[red]error:[/red] ", sentence)
             raise typer.Exit(1) from None
 
     return run
@@ -88,16 +91,25 @@ def stop_at_once() -> NoReturn:
     os._exit(STOPPED_CODE)
 
 
-def _sentence(error: Exception, command: str, home: Path | None) -> str:
+def _sentence(error: Exception, command: str, home: str | None) -> str:
     if isinstance(error, BadInput):
         return str(error)
+    from sava_assets.home.failures import described
+
+    return described(error, _store_for_tracebacks(home), f"sava-{command}")
+
+
+def _store_for_tracebacks(home: str | None) -> "Store":
+    """That of a home in a folder; a folder of this machine for others, and where the settings cannot be read."""
     from upath import UPath
 
-    from sava_assets.home.failures import described
+    from sava_assets.home.resources import Workspace
     from sava_assets.home.store import Store
 
-    root = home / "store" if home is not None and home.is_dir() else tempfile.mkdtemp(prefix="sava-")
-    return described(error, Store(UPath(root)), f"sava-{command}")
+    if home is not None and Path(home).is_dir():
+        with suppress(BadInput, OSError):
+            return Workspace(home=home).store
+    return Store(UPath(tempfile.mkdtemp(prefix="sava-")))
 
 
 def _complain(mark: str, sentence: str) -> None:

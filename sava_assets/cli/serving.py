@@ -4,7 +4,6 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import NoReturn
 
 from sava_assets.cli.preparation import dagster_instance, study_prepared
@@ -15,9 +14,8 @@ def become_dagster(
     workspace: Workspace, port: int, extra: Mapping[str, str] | None = None, *, with_study: bool = False
 ) -> NoReturn:
     """Run `dagster dev`, so that whatever stops this process stops Dagster. `extra`: environment variables."""
-    home = Path(workspace.home)
-    with dagster_instance(home) as instance:
-        places = {"SAVA_HOME": str(home.absolute()), "DAGSTER_HOME": instance.root_directory}
+    with dagster_instance(workspace.home) as instance:
+        places = {"SAVA_HOME": str(workspace.root), "DAGSTER_HOME": instance.root_directory}
     locations = ["sava_assets.definitions"]
     if with_study or study_prepared(workspace):
         locations.append("sava_assets.study.definitions")

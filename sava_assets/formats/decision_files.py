@@ -98,6 +98,11 @@ def rows_of(name: str, data: bytes) -> Iterator[tuple[Mapping[str, Any], str]]:
         raise BadInput(f"{name} is not UTF-8 (byte {error.start}): save it as UTF-8") from error
 
 
+def standing(decisions: Iterable[PersonDecision]) -> dict[str, PersonDecision]:
+    """Pixel hash → the decision that holds: the latest; of equally late ones the one that is read last."""
+    return {decision.pixel_hash: decision for decision in sorted(decisions, key=lambda decision: decision.when)}
+
+
 def decisions_version(folder: UPath) -> str | None:
     """Hash of the contents of a folder's files; None where there is none."""
     files = _files(folder)

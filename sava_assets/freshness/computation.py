@@ -1,11 +1,13 @@
 """How every asset runs: name the result, look in the store, compute only if it is not there, report."""
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,11 @@ import dagster as dg
 from torch import Tensor
 
 from sava_assets.formats.names import shown
+from sava_assets.freshness.catalogue import catalogued
 from sava_assets.freshness.condition import automation_condition
 from sava_assets.freshness.rules import RULES, SHARDS_NAME, inputs, key, look, set_aside, upstream_results
 from sava_assets.freshness.sources import Pinned
+from sava_assets.freshness.workers import Workers, workers_of
 from sava_assets.home.failures import described
 from sava_assets.home.ownership import owned
 from sava_assets.home.reading import reading
@@ -33,7 +37,8 @@ COMPUTE = {
     *("encoder", "embeddings", "reference_embeddings", "label_distances", "batch_ot"),
     *("near_copies", "test_embeddings", "probe_accuracy", "classifier_accuracy"),
 }
-"""Assets that want the processor or GPU for themselves; Dagster runs one such run at a time."""
+"""Assets that want the processor or GPU for themselves: the pool "compute", whose limit is the number of GPUs. Without
+a limit of its own, Dagster runs one such run at a time."""
 SHARDS = dg.DynamicPartitionsDefinition(name=SHARDS_NAME)
 _LOG_SECONDS = 10
 _reporter: ContextVar[Reporter | None] = ContextVar("reporter", default=None)
@@ -71,10 +76,16 @@ class Run:
         """As logs and terminals may show it."""
         return self.asset if self.shard is None else f"{self.asset}[{shown(self.shard)}]"
 
+    @cached_property
+    def workers(self) -> Workers:
+        """Who works on the pieces of a large computation."""
+        return workers_of(self.knobs.workers, self.knobs.device, lambda: self.workspace.device)
+
     @property
     def content_version(self) -> str | None:
-        """Data version of what depends on rounding: on the CPU its bytes (None), on a GPU its inputs."""
-        return None if self.workspace.device == "cpu" else self.key
+        """Data version of what depends on rounding: its bytes (None), or its inputs where a GPU or a processor unlike
+        this one had a part in it."""
+        return self.key if self.workspace.device != "cpu" or self.workers.unlike else None
 
     @property
     def rule_and_knobs(self) -> dict[str, Any]:
@@ -130,6 +141,16 @@ def reporting(reporter: Reporter) -> Iterator[None]:
         _reporter.reset(token)
 
 
+def backfill_policy(shards_per_run: str | None) -> dg.BackfillPolicy:
+    """Of the shards that the UI is asked for: all in one run, or so many in each, for several workers. Raises BadInput
+    for what is no number."""
+    if not shards_per_run:
+        return dg.BackfillPolicy.single_run()
+    if not re.fullmatch(r"[1-9]\d{0,5}", shards_per_run, re.ASCII):
+        raise BadInput(f"SAVA_SHARDS_PER_RUN is {shards_per_run!r}: it must be a whole number from 1")
+    return dg.BackfillPolicy.multi_run(int(shards_per_run))
+
+
 def _check(run: Run, result: Result) -> None:
     run.workspace.store.check(result)
 
@@ -162,7 +183,7 @@ def computed(
             automation_condition=automation_condition(),
             pool="compute" if name in COMPUTE else None,
             owners=["team:curation"],
-            backfill_policy=dg.BackfillPolicy.single_run() if rule.sharded else None,
+            backfill_policy=backfill_policy(os.environ.get("SAVA_SHARDS_PER_RUN")) if rule.sharded else None,
         )
         def asset(context: dg.AssetExecutionContext, workspace: Home) -> dg.MaterializeResult:
             shards = list(context.instance.get_dynamic_partitions(SHARDS_NAME))
@@ -176,7 +197,7 @@ def computed(
                     if publish:
                         with owned(workspace.root, "publication", say=context.log.info):
                             notes |= publish(run, result) or {}
-                return result, metadata_of(result, notes)
+                return result, metadata_of(result, notes, workspace, partition=rule.sharded)
 
             if rule.sharded:
                 return _materialize_shards(context, materialize)
@@ -210,9 +231,10 @@ def _materialize_shards(
         raise BadInput(
             f"{len(failed)} of {total} shards failed, the others are done (first: {first}: {error})"
         ) from error
-    report = {name: value for _, own in done.values() for name, value in own.items()}
+    for shard, (_, report) in done.items():
+        context.add_asset_metadata(report, partition_key=shard)
     versions = "+".join(result.data_version for result, _ in done.values())
-    return dg.MaterializeResult(metadata=report, data_version=dg.DataVersion(versions))
+    return dg.MaterializeResult(data_version=dg.DataVersion(versions))
 
 
 @dataclass
@@ -240,8 +262,8 @@ def _failures_recorded(workspace: Workspace, name: str) -> Iterator[_Attempt]:
 
 
 def _run(name: str, shard: str | None, shards: list[str], workspace: Workspace, log: Any) -> Run:
-    seen = look(name, workspace, shard)
     pinned = Pinned.of(workspace)
+    seen = look(name, pinned, shard)
     named = inputs(name, pinned, shards, shard)
     for upstream in RULES[name].pinned:  # what does not name the result is read as it was then, too
         upstream_results(name, upstream, pinned, shards, shard)
@@ -287,7 +309,7 @@ def _computed(run: Run, compute: Callable[[Any], Output]) -> Output:
 
 
 def _refuse_changed(run: Run, error: Exception | None = None) -> None:
-    if run.seen and look(run.asset, run.workspace, run.shard) != run.seen:
+    if run.seen and look(run.asset, Pinned.of(run.workspace), run.shard) != run.seen:
         raise BadInput(f"{run.title} changed while it was read: run it again when its writer has finished") from error
 
 
@@ -312,7 +334,10 @@ def sound_tensors(run: Run, kind: str, key: str) -> dict[str, Tensor] | None:
         return None
 
 
-def metadata_of(result: Result, notes: dict[str, Any]) -> dict[str, Any]:
-    """What Dagster shows of a result."""
+def metadata_of(
+    result: Result, notes: dict[str, Any], workspace: Workspace, *, partition: bool = False
+) -> dict[str, Any]:
+    """What Dagster shows of a result, which may be one `partition` of its asset."""
     pictures = {title: dg.MetadataValue.md(text) for title, text in result.pictures.items()}
-    return {**result.numbers, **notes, **pictures, "stored_as": result.key}
+    catalogue = catalogued(result, workspace, partition=partition)
+    return {**result.numbers, **notes, **pictures, "stored_as": result.key, **catalogue}

@@ -29,8 +29,7 @@ def _drift(home: Home, shards: Sequence[str]) -> str | None:
     embedded = {s: result for s in shards if (result := store.current("embeddings", s))}
     if not calibrated or not reference or not embedded:
         return None
-    manifest = store.root / "results" / "label_distances" / calibrated.key / "manifest.json"
-    days = (time.time() - manifest.stat().st_mtime) / 86_400
+    days = (time.time() - store.written(calibrated)) / 86_400
     seen = calibrated.numbers["shards"]
     total = sum(result.numbers["points"] for result in embedded.values())
     later = sum(r.numbers["points"] for s, r in embedded.items() if seen.get(s) != r.data_version)

@@ -12,10 +12,11 @@ import pyarrow as pa
 from sava_assets.freshness.overlap import valued
 from sava_assets.freshness.proof import ACCURACIES, TRAINED, is_of
 from sava_assets.freshness.rules import PROOF, RULES
-from sava_assets.freshness.snapshots import SNAPSHOTS, Snapshot, published, snapshots
+from sava_assets.freshness.snapshots import SNAPSHOTS, Snapshot, names, published, snapshots
 from sava_assets.home.ownership import owned
+from sava_assets.home.places import remove
 from sava_assets.home.publication import GRACE_SECONDS, Publication
-from sava_assets.home.resources import CURATED, Workspace
+from sava_assets.home.resources import Workspace
 from sava_assets.home.result import DamagedResult, Result
 from sava_assets.home.store import BATCH_ROWS, STARTING_POTENTIALS, Store, place
 from sava_assets.home.tree import Entry, tree
@@ -84,8 +85,7 @@ def join_accuracy(workspace: Workspace, accuracy: Result) -> None:
 
 def _next_number(store: Store) -> int:
     """After all that are there, also those that cannot be read any more."""
-    folder = store.root / SNAPSHOTS
-    there = [path.stem for path in folder.iterdir()] if folder.exists() else []
+    there = [name.removesuffix(".json") for name in names(store)]
     return max((int(name) for name in there if name.isdecimal()), default=0) + 1
 
 
@@ -117,7 +117,7 @@ def collect_versions(workspace: Workspace, *, grace: float = GRACE_SECONDS) -> t
     Raises BadInput while somebody publishes here.
     """
     with owned(workspace.root, "publication", wait=False):
-        return Publication(workspace.folder(CURATED)).remove_superseded(grace=grace)
+        return Publication(workspace.curated).remove_superseded(grace=grace)
 
 
 def _collect(store: Store, shards: Sequence[str], keep: int | None, grace: float) -> tuple[int, int]:
@@ -126,7 +126,7 @@ def _collect(store: Store, shards: Sequence[str], keep: int | None, grace: float
         for old in known[: max(0, len(known) - keep)]:
             if keep and last and old.number == last.number:  # what people train on, if later ones were held back
                 continue
-            (store.root / f"{SNAPSHOTS}/{old.number:06}.json").unlink()
+            remove(store.root / f"{SNAPSHOTS}/{old.number:06}.json")
     oldest = time.time() - grace
     _forget_shards(store, shards, oldest)
     # The present first: what is current becomes part of a snapshot, and never the other way round.
@@ -146,7 +146,7 @@ def _collect(store: Store, shards: Sequence[str], keep: int | None, grace: float
     for asset, key in removed:
         folder = store.root / "results" / asset / key
         # The manifest first: without it the rest does not count as a result.
-        (folder / "manifest.json").unlink(missing_ok=True)
+        remove(folder / "manifest.json")
         with suppress(FileNotFoundError):  # it was all there was, or another one collects at the same time
             folder.fs.rm(folder.path, recursive=True)
     store.remove_dead_scratch()
@@ -171,15 +171,16 @@ def _forget_shards(store: Store, shards: Sequence[str], oldest: float) -> None:
         asset = pointer.split("/")[0]
         sharded = asset in RULES and RULES[asset].sharded
         if sharded and pointer.removesuffix(".json") not in kept and entry.written <= oldest:
-            (store.root / "current" / pointer).unlink(missing_ok=True)
+            remove(store.root / "current" / pointer)
 
 
 def _parts(result: Result | None) -> set[tuple[str, str]]:
-    """What a result keeps beside itself: near copies their pairs, a batch matrix its rows and their starts."""
+    """What a result keeps beside itself: a batch matrix its rows, and what they started from; near copies their pairs;
+    a comparison its trainings."""
     if result is None:
         return set()
     if result.asset != "batch_ot":
-        return {*result.parts}
+        return set(result.parts)
     started = {(STARTING_POTENTIALS, result.numbers["calibration"])}
     if result.parts:
         return {*result.parts} | started

@@ -14,6 +14,7 @@ import pyarrow.compute as pc
 
 from sava_assets.formats.names import shown
 from sava_assets.freshness.near import near_images
+from sava_assets.freshness.promotion import JUDGES, PREFIX, PROMOTED
 from sava_assets.home.result import Result
 from sava_assets.home.store import Store, file_name
 from sava_ops.errors import BadInput
@@ -45,7 +46,7 @@ def overlap(store: Store, shard: str, clean: Sequence[str]) -> dict[str, str]:
         for name, result in results.items():
             title = name.removesuffix("_images")
             shared, near = shared_images(training, result), near_images(store, training, result)
-            exactly = {one: f"also in the {title} set ({other})" for one, other in shared} | exactly
+            exactly = {one: _reason(name, other) for one, other in shared} | exactly
             nearly = {one: f"{NEARLY}{title} set ({other})" for one, other in near} | nearly
         found = nearly | exactly
         known = {"compared": compared, "found": found}
@@ -53,9 +54,15 @@ def overlap(store: Store, shard: str, clean: Sequence[str]) -> dict[str, str]:
     return known["found"]
 
 
+def _reason(clean: str, other: str) -> str:
+    if clean == "reference_images" and other.startswith(PREFIX):
+        return JUDGES
+    return f"also in the {clean.removesuffix('_images')} set ({other})"
+
+
 def valued(points: pa.Table) -> pa.Table:
-    """Without the points that are set aside."""
-    return points.filter(pc.field("action") != SET_ASIDE)
+    """Without the points that are set aside, or judge themselves."""
+    return points.filter(~pc.field("action").isin(pa.array([SET_ASIDE, PROMOTED])))
 
 
 def shared_images(one: Result, other: Result) -> list[tuple[str, str]]:
@@ -88,6 +95,7 @@ def refuse_shared_images(ones: Mapping[str, Result], other_name: str, other: Res
 
 def in_words(aside: Mapping[str, Mapping[str, str]]) -> str:
     """How many images are set aside, and of which shards; empty if none is. `aside`: shard → id → reason."""
+    aside = {shard: without_judges(found) for shard, found in aside.items()}
     counts = {shard: len(found) for shard, found in aside.items() if found}
     if not counts:
         return ""
@@ -97,6 +105,11 @@ def in_words(aside: Mapping[str, Mapping[str, str]]) -> str:
     return (
         f"{sum(counts.values()):,} training images are set aside, being in the reference or test set too{also}: {parts}"
     )
+
+
+def without_judges(aside: Mapping[str, str]) -> dict[str, str]:
+    """Those that are lost to the training data: promoted ones are not."""
+    return {name: reason for name, reason in aside.items() if reason != JUDGES}
 
 
 def _most_first(entry: tuple[str, int]) -> tuple[int, str]:

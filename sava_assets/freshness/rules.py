@@ -18,6 +18,7 @@ from sava_assets.formats.names import misnamed, shown, some
 from sava_assets.freshness.copies import has_copies
 from sava_assets.freshness.limits import judged
 from sava_assets.freshness.overlap import CLEAN_SETS, overlap
+from sava_assets.freshness.promotion import confirmed
 from sava_assets.freshness.proof import PROBED, TRAINED
 from sava_assets.freshness.sources import Home, checkpoint_version, listing_of, looked_into, observed_version, source_of
 from sava_assets.home.resources import Knobs
@@ -56,6 +57,8 @@ class Rule:
     apart_from: tuple[str, ...] = ()
     """Sets that its training images must not stand in. Those that do are set aside, and only they may name the result:
     not the rest of these sets."""
+    promoted_from: tuple[str, ...] = ()
+    """Of which `review.promote` takes images: only those name the result."""
     sharded: bool = False
     published: bool = False
     """Its result stands for files outside the store, in `curated/`: where they are missing or damaged it is due."""
@@ -67,7 +70,8 @@ class Rule:
     @property
     def dependencies(self) -> tuple[str, ...]:
         """What it stands below of in the lineage."""
-        return self.reads + self.observed + tuple(name for name in self.apart_from if name not in self.reads)
+        further = self.observed + self.apart_from + self.promoted_from
+        return self.reads + tuple(name for name in further if name not in self.reads)
 
 
 _LABELS = ("valuation.label_metric", "valuation.class_sample", "valuation.calibration_sample")
@@ -79,8 +83,13 @@ _BRAKE = ("brake", "confirm")
 _WEIGHTS = ("label_weight", "classifier_weight", "shift_weight")
 
 RULES = {
-    "raw_images": Rule("3", knobs=("classes",), sources=("landing",), sharded=True),
-    "reference_images": Rule("3", knobs=("classes", "encoder.seed"), sources=("reference", "clean_train")),
+    "raw_images": Rule("4", knobs=("classes",), sources=("landing",), sharded=True),
+    "reference_images": Rule(
+        "4",
+        knobs=("classes", "encoder.seed"),
+        sources=("reference", "clean_train"),
+        promoted_from=("raw_images", "decisions"),
+    ),
     "test_images": Rule("3", knobs=("classes",), sources=("test",)),
     "encoder": Rule("1", upstream=("reference_images",), knobs=("encoder",)),
     "embeddings": Rule("2", upstream=("raw_images", "encoder"), sharded=True),
@@ -89,7 +98,7 @@ RULES = {
     "reference_batches": Rule("1", upstream=("reference_embeddings",), knobs=_BATCHING),
     "reference_values": Rule("8", upstream=("reference_embeddings",), knobs=("valuation",)),
     "label_distances": Rule(
-        "10",
+        "11",
         upstream=("reference_embeddings",),
         pinned=("embeddings",),
         knobs=(*_LABELS, "valuation.unit_norm", "valuation.seed"),
@@ -107,9 +116,9 @@ RULES = {
         knobs=("valuation.plan_epsilon", "valuation.rho", "valuation.batch_weights", "valuation.hierarchical"),
     ),
     "point_values": Rule(
-        "4",
+        "5",
         upstream=("raw_images", "batches", "batch_ot", "batch_plan"),
-        pinned=("label_distances", "reference_embeddings"),
+        pinned=("label_distances", "reference_embeddings", "reference_images", "reference_batches"),
         knobs=("valuation.gradient",),
     ),
     "near_copies": Rule("1", upstream=("raw_images", "reference_images")),
@@ -152,7 +161,8 @@ PROOF = ("test_images", *PROBED, TRAINED)
 
 def wanted(home: Home) -> list[str]:
     """The assets of a home, in the order data flows."""
-    return [asset for asset in RULES if asset not in PROOF or has_test_set(home)]
+    tested = has_test_set(home)
+    return [asset for asset in RULES if tested or asset not in PROOF]
 
 
 def has_test_set(home: Home) -> bool:
@@ -180,11 +190,14 @@ def inputs(asset: str, home: Home, shards: Sequence[str], shard: str | None = No
         # Ids begin with it. The fingerprint of a file holds its name, that of a folder does not.
         named["shard"] = shard
     for name in named_upstream(asset, knobs):
-        named[name] = {s or "": r.data_version for s, r in upstream_results(asset, name, home, shards, shard).items()}
+        found_upstream = upstream_results(asset, name, home, shards, shard)
+        named[name] = {s or "": _version(asset, result) for s, result in found_upstream.items()}
     if HEIC and RULES[asset].sources and _has_heic(home.store.current(asset, shard)):
         named["extras"] = ["heic"]  # by which more of it is read than was without
     if asset == "reference_images":
         named["split"] = knobs.encoder.source == "train"
+        if joining := promoted(home, shards):
+            named["promoted_images"] = digest(joining)
     if asset == "encoder" and knobs.encoder.source not in ("train", "imagenet"):
         named["checkpoint"] = checkpoint_version(home, knobs.encoder.source)
     named_alike = {"embeddings": "raw_images", "test_embeddings": "test_images", TRAINED: "test_images"}.get(asset)
@@ -204,6 +217,11 @@ def inputs(asset: str, home: Home, shards: Sequence[str], shard: str | None = No
     if asset == "label_distances":
         named["classes"] = class_names(home, shards)
     return named
+
+
+def promoted(home: Home, shards: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Shard → id → label of the images that people confirmed, and that may judge if the reference has their class."""
+    return confirmed(home, shards, proven=has_test_set(home))
 
 
 def set_aside(home: Home, shard: str) -> dict[str, str]:
@@ -283,6 +301,11 @@ def refusal(home: Home, asset: str, shard: str | None = None) -> str:
         return ""
     who = f"the shard {shown(shard)}" if shard else f"the {asset.removesuffix('_images')} set"
     return misnamed(who, found.numbers["classes"], reference.numbers["classes"])
+
+
+def _version(asset: str, read: Result) -> str:
+    """What names a result of what it reads: an encoder learns nothing of promoted images."""
+    return read.numbers.get("version_without_promoted", read.data_version) if asset == "encoder" else read.data_version
 
 
 def _has_heic(result: Result | None) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sava_assets.home.store import Store
+from sava_assets.home.tree import tree
 
 SNAPSHOTS = "snapshots"
 
@@ -33,9 +34,13 @@ def snapshots(store: Store) -> list[Snapshot]:
 
 def latest_first(store: Store) -> Iterator[Snapshot]:
     """Each is read when it is asked for."""
-    folder = store.root / SNAPSHOTS
-    names = sorted((path.name for path in folder.iterdir()), reverse=True) if folder.exists() else []
-    return (Snapshot(**stored) for name in names if (stored := store.read_json(f"{SNAPSHOTS}/{name}")))
+    latest = sorted(names(store), reverse=True)
+    return (Snapshot(**stored) for name in latest if (stored := store.read_json(f"{SNAPSHOTS}/{name}")))
+
+
+def names(store: Store) -> list[str]:
+    """Of the files that snapshots are in."""
+    return [name for name in tree(store.root / SNAPSHOTS) if "/" not in name]
 
 
 def published(store: Store) -> Iterator[Snapshot]:

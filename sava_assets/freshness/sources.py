@@ -38,18 +38,23 @@ class Home(Protocol):
 
 @dataclass(frozen=True)
 class Pinned:
-    """A home as one run sees it: settings and upstream results read once, so what is read is what names the result."""
+    """A home as one run sees it: settings and upstream results read once, so what is read is what names the result; on
+    object stores every place is listed once."""
 
     home: Home
     knobs: Knobs
     store: Store
+    _places: dict[str, UPath] = field(default_factory=dict)
 
     @classmethod
     def of(cls, home: Home) -> "Pinned":
-        return cls(home, home.knobs, RememberingStore(home.store.root))
+        knobs = home.knobs
+        return cls(home, knobs, RememberingStore(home.folder(knobs.store)))
 
     def folder(self, path: str) -> UPath:
-        return self.home.folder(path)
+        if path not in self._places:
+            self._places[path] = listed(self.home.folder(path))
+        return self._places[path]
 
     @cached_property
     def landed(self) -> Landed:
@@ -58,19 +63,14 @@ class Pinned:
 
 @dataclass(frozen=True)
 class Look(Pinned):
-    """A home as one look sees it: every place, and every folder of the store, is listed once."""
+    """A home as one look sees it: every folder of the store is listed once, too."""
 
     store: LookStore
-    _places: dict[str, UPath] = field(default_factory=dict)
 
     @classmethod
     def of(cls, home: Home) -> "Look":
-        return cls(home, home.knobs, LookStore(home.store.root))
-
-    def folder(self, path: str) -> UPath:
-        if path not in self._places:
-            self._places[path] = listed(self.home.folder(path))
-        return self._places[path]
+        knobs = home.knobs
+        return cls(home, knobs, LookStore(home.folder(knobs.store)))
 
 
 def landing_of(home: Home) -> Landed:

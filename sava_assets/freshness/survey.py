@@ -20,7 +20,7 @@ from sava_assets.home.failures import described
 from sava_assets.home.look import LookStore
 from sava_assets.home.publication import Publication
 from sava_assets.home.reading import given_up
-from sava_assets.home.resources import CURATED, Knobs, Workspace
+from sava_assets.home.resources import Knobs, Workspace
 from sava_assets.home.result import Failure, Result
 from sava_assets.home.store import place
 from sava_ops.errors import BadInput
@@ -166,7 +166,7 @@ class Survey:
         if gone := self.store.missing(result):
             return gone
         version = result.numbers.get("version") if RULES[result.asset].published else None
-        return Publication(self.workspace.folder(CURATED)).fault(version) if version else ""
+        return Publication(self.workspace.folder(self.knobs.curated)).fault(version) if version else ""
 
     def _without_inputs(self, asset: str, shard: str | None, problem: BadInput) -> State:
         """Something it reads is not there: because it is still to come, because it failed, or for good."""

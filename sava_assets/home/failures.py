@@ -2,6 +2,7 @@
 
 import traceback
 
+from sava_assets.home.places import causes, unreachable
 from sava_assets.home.result import DamagedResult, bytes_file
 from sava_assets.home.store import Store
 from sava_ops.errors import BadInput
@@ -16,6 +17,8 @@ def described(error: Exception, store: Store, title: str) -> str:
     """
     if isinstance(error, FORESEEN):
         return str(error)
+    if told := unreachable(error):
+        return told
     file, text = f"failures/{title}.txt", "".join(traceback.format_exception(error))
     try:
         store.put(file, bytes_file(text.encode("utf-8", "backslashreplace")))
@@ -26,10 +29,8 @@ def described(error: Exception, store: Store, title: str) -> str:
 
 def root_in_words(error: BaseException) -> str:
     """The first cause of an error, as whoever met it told it."""
-    causes = [error]
-    while (cause := causes[-1].__cause__ or causes[-1].__context__) and cause not in causes:
-        causes.append(cause)
-    return in_words(causes[-1])
+    *_, first = causes(error)
+    return in_words(first)
 
 
 def in_words(error: BaseException) -> str:

@@ -8,7 +8,9 @@ from typing import Any
 from fsspec import AbstractFileSystem
 from upath import UPath
 
-UNLISTED = ("", "file", "local", "http", "https")
+from sava_assets.home.places import LOCAL, in_reach
+
+UNLISTED = (*LOCAL, "http", "https")
 """Protocols of places that are looked at themselves: local ones, and those that cannot be listed."""
 
 
@@ -19,7 +21,7 @@ class Listed(AbstractFileSystem):
 
     def __init__(self, root: UPath) -> None:
         super().__init__()
-        self.protocol, self.beneath, self._root = root.protocol, root.fs, root.path
+        self.protocol, self.beneath, self._root = root.protocol, root.fs, root
         self._found: dict[str, dict[str, Any]] | None = None
 
     def info(self, path: str, **_: Any) -> dict[str, Any]:
@@ -52,8 +54,9 @@ class Listed(AbstractFileSystem):
         return self._found
 
     def _listing(self) -> dict[str, dict[str, Any]]:
-        root = self._key(self._root)
-        found: Any = self.beneath.find(self._root, detail=True)
+        root = self._key(self._root.path)
+        with in_reach(self._root):
+            found: Any = self.beneath.find(self._root.path, detail=True)
         files = {self._key(name): info or self.beneath.info(name) for name, info in found.items()}
         entries: dict[str, dict[str, Any]] = {}
         for name, info in files.items():

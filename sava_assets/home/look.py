@@ -55,6 +55,9 @@ class LookStore(RememberingStore):
             plain = {name: (at, _plain(name, read)) for name, (at, read) in self._came_across.items()}
             super().put_json(KEPT, plain)
 
+    def written(self, result: Result) -> float:
+        return self._tree("results")[f"{result.asset}/{result.key}/manifest.json"].written
+
     def missing(self, result: Result) -> str:
         """What is gone of a result, in words: one of its files, or a part; empty if all is there."""
         there, own = self._tree("results"), f"{result.asset}/{result.key}"

@@ -14,6 +14,7 @@ from typing import IO, Literal
 
 from upath import UPath
 
+from sava_assets.home.places import is_local
 from sava_ops.errors import BadInput
 
 LOCKS = ".locks"
@@ -33,7 +34,7 @@ def owned(
 ) -> Iterator[None]:
     """Own a part of a home, or share it with others who share it. While somebody else owns it: wait, after `say` was
     told for whom, or raise BadInput with the same words."""
-    if home.protocol not in ("", "file", "local"):
+    if not is_local(home):
         yield
         return
     file = Path(home.path).absolute() / LOCKS / part

@@ -21,8 +21,10 @@ from typing import Any
 from upath import UPath
 
 from sava_assets.home.links import ABOUT, IMAGES, POINTS, SUPERSEDED, VERSIONS, Links, leads, targets
+from sava_assets.home.places import remove
 from sava_assets.home.result import DamagedResult, Writer, sha256_of
 from sava_assets.home.store import Store
+from sava_assets.home.tree import tree
 
 POINTER = "current.json"
 GRACE_SECONDS = 86_400.0
@@ -92,7 +94,7 @@ class Publication:
         pointer = {"version": version, "folder": f"{VERSIONS}/{version}", "links": links}
         if pointer != self._pointer:
             self._store.put_json(POINTER, pointer)
-        (self.root / VERSIONS / version / SUPERSEDED).unlink(missing_ok=True)
+        remove(self.root / VERSIONS / version / SUPERSEDED)
         return told
 
     def remove_superseded(self, *, grace: float = GRACE_SECONDS) -> tuple[int, int]:
@@ -126,8 +128,7 @@ class Publication:
         folder, about = self.root / VERSIONS / version, self.about(version)
         if about is None:
             return f"{folder / ABOUT} is not there"
-        found: dict[str, Any] = folder.fs.find(folder.path, detail=True)  # pyright: ignore[reportAssignmentType]
-        sizes = {path.rpartition(f"/{version}/")[2]: info["size"] for path, info in found.items()}
+        sizes = {name: entry.size for name, entry in tree(folder).items()}
         for name, file in about["files"].items():
             if name not in sizes:
                 return f"{folder / name} is not there"
@@ -154,18 +155,19 @@ class Publication:
 
     def _left(self, version: str) -> float:
         """When a version ceased to be the published one; of one that never was, its last change."""
-        folder = self.root / VERSIONS / version
-        written = [stamp.path] if (stamp := folder / SUPERSEDED).exists() else folder.fs.find(folder.path)
-        return max((folder.fs.modified(path).timestamp() for path in written), default=0.0)
+        found = tree(self.root / VERSIONS / version)
+        written = [found[SUPERSEDED]] if SUPERSEDED in found else found.values()
+        return max((entry.written for entry in written), default=0.0)
 
     def _remove(self, version: str) -> int:
         """Delete what was written of a version, its description first; returns the bytes."""
-        folder, size = self.root / VERSIONS / version, 0
-        unfinished = [POINTS, *(f"{IMAGES}/{path.name}" for path in folder.glob(f"{IMAGES}/*.parquet"))]
+        folder = self.root / VERSIONS / version
+        found, size = tree(folder), 0
+        unfinished = [POINTS, *(name for name in found if re.fullmatch(rf"{IMAGES}/[^/]+\.parquet", name))]
         for name in (ABOUT, *(list(self._files(version)) or unfinished), SUPERSEDED):
-            if (path := folder / name).exists():
-                size += path.stat().st_size
-                path.unlink()
+            if name in found:
+                size += found[name].size
+                remove(folder / name)
         for path in (folder / IMAGES, folder) if self._store.is_local else ():
             if path.exists() and not any(path.iterdir()):
                 path.rmdir()

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from sava_assets.home.places import remove
 from sava_assets.home.processes import this_process
 from sava_assets.home.result import Failure
 from sava_assets.home.store import Store
@@ -40,7 +41,7 @@ def reading(store: Store, asset: str, shard: str, key: str) -> Iterator[None]:
         if before:
             store.put_failure(asset, shard, before)
         else:
-            store.failure_file(asset, shard).unlink(missing_ok=True)
+            remove(store.failure_file(asset, shard))
         raise
 
 

@@ -6,6 +6,7 @@ import os
 import re
 import reprlib
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,13 +16,15 @@ from pydantic.dataclasses import dataclass as validated
 from upath import UPath
 
 from sava_assets.home.outgoing import STRICT, GateKnobs, NotifyKnobs
+from sava_assets.home.places import content, is_address, opened
 from sava_assets.home.store import Store
+from sava_assets.home.worker_knobs import WorkerKnobs
 from sava_ops.config import ValuationConfig
 from sava_ops.decisions.pruning import PruneRule
 from sava_ops.errors import BadInput
 from sava_ops.images.training import TrainingConfig
 
-KNOB_FILE, CURATED = "sava.yaml", "curated"
+KNOB_FILE = "sava.yaml"
 _SHORT = reprlib.Repr()
 """Of a value in a sentence: a few lines of YAML that refer to each other can stand for a billion."""
 _SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxdict, _SHORT.maxstring, _SHORT.maxother = 2, 4, 4, 100, 100
@@ -104,6 +107,9 @@ class ReviewKnobs(BaseModel):
     """Nearest reference images shown under the given and under the suggested label."""
     thumbnail: Annotated[int, Field(ge=8, le=256)] = 96
     """Pixels of the longer side."""
+    promote: Annotated[bool, Field(exclude=True)] = False
+    """Let images that a person confirmed judge, too (`sava_assets.freshness.promotion`). Results are named by which
+    these are, not by this."""
 
 
 class StudyKnobs(BaseModel):
@@ -134,6 +140,10 @@ class Knobs(BaseModel):
     """Clean images on which accuracy is reported. A home needs none: null, or not set and no folder of that name."""
     decisions: str = "decisions"
     """What people decided about images (`sava_assets.formats.decision_files`)."""
+    store: str = "store"
+    """Results; they name no place, so a copied or moved store is the same one."""
+    curated: str = "curated"
+    """What is published."""
     overlap: Literal["set_aside", "refuse"] = "set_aside"
     """What becomes of a training image that also stands in the reference or test set: it is left out and counted, or
     the run refuses the sets."""
@@ -157,6 +167,7 @@ class Knobs(BaseModel):
     notify: NotifyKnobs = NotifyKnobs()
     review: ReviewKnobs = ReviewKnobs()
     study: StudyKnobs = StudyKnobs()
+    workers: WorkerKnobs = WorkerKnobs()
 
     def value(self, dotted: str) -> Any:
         """The knob of this dotted name, as JSON: what the store gives back of a result's inputs is equal to it."""
@@ -168,18 +179,28 @@ class Knobs(BaseModel):
 
 @dataclass(frozen=True)
 class Workspace:
-    """A home folder: `sava.yaml`, `landing/`, `reference/`, `test/`, `store/`, `curated/`."""
+    """A home, in a folder or on an object store."""
 
     home: str
 
     @property
     def root(self) -> UPath:
         # Absolute: of a relative path with a colon, libraries take the first part for a protocol.
-        return _remote(self.home) if "://" in self.home else UPath(Path(self.home).absolute())
+        return opened(self.home) if is_address(self.home) else UPath(Path(self.home).absolute())
 
     @property
     def store(self) -> Store:
-        return Store(self.root / "store")
+        """Where it was when it was first asked for: a process that runs on keeps it."""
+        return self._store
+
+    @cached_property
+    def _store(self) -> Store:
+        return Store(self.folder(self.knobs.store))
+
+    @property
+    def curated(self) -> UPath:
+        """Where the data set is published."""
+        return self.folder(self.knobs.curated)
 
     @property
     def knobs(self) -> Knobs:
@@ -189,14 +210,11 @@ class Workspace:
         """A knob's folder: absolute and remote paths as they are, others below the home folder."""
         if "\0" in path or any("\ud800" <= letter <= "\udbff" for letter in path):
             raise BadInput(f"{path!a} is no path: name a folder or file")
-        if "://" not in path:
-            # Below a local home no name is an address (`s3:`, `data:`), however it begins.
-            place = path if "://" in self.home else f"./{path}"
-            return UPath(Path(path)) if Path(path).is_absolute() else self.root / place
-        try:
-            return _remote(path)
-        except (ValueError, ImportError) as error:
-            raise BadInput(f"{path} cannot be read ({error}): name a folder or file") from error
+        if is_address(path):
+            return opened(path)
+        # Below a local home no name is an address (`s3:`, `data:`), however it begins.
+        place = path if is_address(self.home) else f"./{path}"
+        return UPath(Path(path)) if Path(path).is_absolute() else self.root / place
 
     @property
     def device(self) -> str:
@@ -218,11 +236,6 @@ class Workspace:
         if ":" in device and int(device.split(":")[1]) >= (count := torch.cuda.device_count()):
             raise BadInput(f"`device` is {device!r} and there are {count} CUDA devices: count them from 0")
         return device
-
-
-def _remote(path: str) -> UPath:
-    """Without fsspec's cache of listings, which never expires: what others put there must be seen."""
-    return UPath(path, use_listings_cache=False)
 
 
 def _known_device(device: str) -> str:
@@ -256,12 +269,20 @@ _UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _map
 
 def read_knobs(path: UPath) -> Knobs:
     """The knobs of a home folder; defaults where the file is silent. Raises BadInput naming key and allowed range."""
-    if not path.exists():
-        return Knobs()
-    if not path.is_file():
-        raise BadInput(f"{path} is a folder: write the settings into a file of that name")
     try:
-        content = yaml.load(path.read_text(encoding="utf-8-sig"), _UniqueKeys) or {}
+        written = content(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return Knobs()
+    except IsADirectoryError:
+        raise BadInput(f"{path} is a folder: write the settings into a file of that name") from None
+    return _knobs(path, written)
+
+
+@lru_cache(maxsize=16)
+def _knobs(path: UPath, written: bytes) -> Knobs:
+    """Of settings that are read again and again, and change rarely."""
+    try:
+        settings = yaml.load(written.decode("utf-8-sig"), _UniqueKeys) or {}
     except UnicodeDecodeError as error:
         raise BadInput(f"{path} is not UTF-8 (byte {error.start}): save it as UTF-8") from error
     except RecursionError as error:
@@ -272,10 +293,10 @@ def read_knobs(path: UPath) -> Knobs:
         Exception
     ) as error:  # a date or number that there is not, a tag on the wrong value: PyYAML raises what it hits
         raise BadInput(f"{path} holds a value that YAML cannot read ({error}): put it in quotes") from error
-    if not isinstance(content, dict):
-        raise BadInput(f"{path} holds a {type(content).__name__}: write `key: value` lines")
+    if not isinstance(settings, dict):
+        raise BadInput(f"{path} holds a {type(settings).__name__}: write `key: value` lines")
     try:
-        return Knobs.model_validate(content)
+        return Knobs.model_validate(settings)
     except ValidationError as error:
         raise BadInput(f"{path}: {knob_problems(error)}") from error
 

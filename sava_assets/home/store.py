@@ -22,6 +22,7 @@ from typing import Any
 
 from upath import UPath
 
+from sava_assets.home.places import content, is_local, put_object, remove
 from sava_assets.home.result import (
     DamagedResult,
     Failure,
@@ -47,6 +48,8 @@ STARTING_POTENTIALS = "starting_potentials"
 """One per reference batch, named by the calibration that all rows share."""
 NEAR_PAIRS = "near_pairs"
 """Nearly equal images of two shards, or of one, named by what these look like."""
+TRAININGS = "trainings"
+"""Accuracies of single trainings, each named by what it was trained and tested on."""
 EMBEDDING_BLOCKS = "embedding_blocks"
 """The finished part of a set that is being embedded; `sava gc` removes it."""
 
@@ -102,7 +105,11 @@ class Store:
 
     def forget(self, result: Result) -> None:
         """Without its manifest a result does not exist: what is damaged is due, and is written anew."""
-        (self.root / "results" / result.asset / result.key / "manifest.json").unlink(missing_ok=True)
+        remove(self.root / "results" / result.asset / result.key / "manifest.json")
+
+    def written(self, result: Result) -> float:
+        """When a result was finished, in seconds since the epoch."""
+        return (self.root / "results" / result.asset / result.key / "manifest.json").stat().st_mtime
 
     def current(self, asset: str, shard: str | None = None) -> Result | None:
         """What the asset produced last."""
@@ -129,7 +136,7 @@ class Store:
         self.put(_pointer("current", result.asset, shard), json_file({"key": result.key}))
         failure = self.root / _pointer("failures", result.asset, shard)
         for file in (failure, failure.with_name(f"{failure.stem}.txt")):
-            file.unlink(missing_ok=True)
+            remove(file)
 
     def failure(self, asset: str, shard: str | None = None) -> Failure | None:
         """The last attempt, if it failed."""
@@ -191,23 +198,14 @@ class Store:
 
     def _move(self, local: Path, target: UPath, *, new: bool = False) -> None:
         if not self.is_local:
-            target.fs.put_file(str(local), target.path, mode="create" if new else "overwrite")
+            put_object(target, local, new=new)
             return
         target.parent.mkdir(parents=True, exist_ok=True)
-        if not new:
-            local.replace(str(target))
-            return
-        try:
-            os.link(local, str(target))
-        except FileExistsError:
-            raise
-        except OSError:  # a file system without links
-            with Path(str(target)).open("xb") as out:
-                out.write(local.read_bytes())
+        _moved(local, target, new=new)
 
     @property
     def is_local(self) -> bool:
-        return self.root.protocol in ("", "file", "local")
+        return is_local(self.root)
 
 
 class RememberingStore(Store):
@@ -223,18 +221,37 @@ class RememberingStore(Store):
         return self._seen[asset, shard]
 
 
-def put_file(target: UPath, data: bytes) -> None:
-    """Write a file outside the store in one step: whoever reads meanwhile sees the old one or the new one."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if target.protocol not in ("", "file", "local"):
-        target.write_bytes(data)
+def put_file(target: UPath, data: bytes, *, new: bool = False) -> None:
+    """Write a file outside the store in one step: whoever reads meanwhile sees the old one or the new one.
+
+    A `new` one replaces nothing: raises FileExistsError.
+    """
+    if not is_local(target):
+        with tempfile.TemporaryDirectory() as scratch:
+            (local := Path(scratch) / "file").write_bytes(data)
+            put_object(target, local, new=new)
         return
+    target.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(target.path).with_name(f".{target.name}.{os.getpid()}.partial")
     try:
         partial.write_bytes(data)
-        partial.replace(target.path)
+        _moved(partial, target, new=new)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _moved(local: Path, target: UPath, *, new: bool) -> None:
+    """To its name on the same file system."""
+    if not new:
+        local.replace(str(target))
+        return
+    try:
+        os.link(local, str(target))
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        with Path(str(target)).open("xb") as out:
+            out.write(local.read_bytes())
 
 
 def file_name(shard: str) -> str:
@@ -255,12 +272,14 @@ def _pointer(kind: str, asset: str, shard: str | None) -> str:
 
 def _read_json(path: UPath) -> dict[str, Any] | None:
     try:
-        content = json.loads(path.read_bytes())
+        written = content(path)
     except FileNotFoundError:
         return None
+    try:
+        found = json.loads(written)
     except ValueError:  # what a power cut leaves of a file that was renamed and never reached the disk
-        content = None
-    if not isinstance(content, dict):
+        found = None
+    if not isinstance(found, dict):
         _log.warning("%s is damaged and counts as not there: what it stood for is computed anew", path)
         return None
-    return content
+    return found

@@ -9,6 +9,8 @@ from typing import Any
 
 from upath import UPath
 
+from sava_assets.home.places import S3, in_reach, is_local
+
 WRITTEN = ("mtime", "LastModified", "last_modified", "updated", "created")
 """What file systems call the time of the last change."""
 CONTENT = ("ETag", "etag", "md5Hash")
@@ -28,11 +30,19 @@ class Entry:
 
 def tree(root: UPath) -> dict[str, Entry]:
     """Name below the root → entry of each file; empty where there is nothing."""
-    if root.protocol in ("", "file", "local"):
+    if is_local(root):
         return dict(_local(Path(root.path), ""))
-    found: dict[str, Any] = root.fs.find(root.path, detail=True)  # pyright: ignore[reportAssignmentType]
+    with in_reach(root):
+        found = _found(root)
     below = len(str(root.fs._strip_protocol(root.path)).rstrip("/")) + 1
     return {name[below:]: _entry(root, info) for name, info in found.items()}
+
+
+def _found(root: UPath) -> dict[str, Any]:
+    above, _, name = root.path.rstrip("/").rpartition("/")
+    if root.protocol in S3 and above:  # asked for a folder, its driver looks twice more where there is nothing
+        return root.fs.find(above, prefix=f"{name}/", detail=True)  # pyright: ignore[reportReturnType]
+    return root.fs.find(root.path, detail=True)  # pyright: ignore[reportReturnType]
 
 
 def _local(folder: Path, prefix: str) -> Iterator[tuple[str, Entry]]:

@@ -329,6 +329,7 @@ function overview() {
     ...(numbers.near_copied_images ? [["with near copies in the pool", numbers.near_copied_images],
       ["near copies under another label", numbers.near_copies_under_two_labels],
       ["near copies left out", numbers.near_copies_left_out]] : []),
+    ...Object.entries(numbers.quality ?? {}).map(([kind, n]) => [`flagged, and ${kind} beside the reference`, n]),
     ...Object.entries(numbers.set_aside ?? {}).map(([shard, n]) => [`set aside of ${shard}: also in a clean set`, n])]);
   const rates = table(["", "share"], [["estimated bad", percent(numbers.bad_share)],
     ["false discoveries, nominal", rate.nominal_false_discovery_rate === null ? "a fixed share is cut"

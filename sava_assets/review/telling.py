@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from sava_assets.freshness.snapshots import snapshots
+from sava_assets.freshness.sources import Home
 from sava_assets.freshness.survey import State
 from sava_assets.home.failures import in_words
 from sava_assets.home.ownership import owned
@@ -45,10 +46,10 @@ def tell(workspace: Workspace, failed: Mapping[str, str]) -> list[str]:
     return list(faults.values())
 
 
-def untold(workspace: Workspace) -> list[str]:
+def untold(home: Home) -> list[str]:
     """Why the last notice could not be sent; nothing if it was."""
-    faults = (workspace.store.read_json(LAST) or {}).get("faults", {})
-    return [fault for channel, fault in faults.items() if getattr(workspace.knobs.notify, channel) is not None]
+    faults = (home.store.read_json(LAST) or {}).get("faults", {})
+    return [fault for channel, fault in faults.items() if getattr(home.knobs.notify, channel) is not None]
 
 
 def failures(states: Iterable[State]) -> dict[str, str]:

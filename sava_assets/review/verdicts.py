@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from sava_assets.formats.decision_files import PersonDecision
+from sava_assets.formats.decision_files import PersonDecision, standing
 from sava_assets.formats.names import near_misses, shown, some
 from sava_ops.errors import BadInput
 
@@ -41,9 +41,9 @@ class Verdicts:
 def resolved(decisions: Iterable[PersonDecision]) -> Verdicts:
     """Which decisions hold."""
     ordered = sorted(decisions, key=lambda decision: decision.when)  # stable
-    standing = {decision.pixel_hash: decision for decision in ordered}
-    pairs = [(decision, standing[decision.pixel_hash]) for decision in ordered]
-    return Verdicts(standing, [(one, other) for one, other in pairs if one.outcome != other.outcome])
+    holding = standing(ordered)
+    pairs = [(decision, holding[decision.pixel_hash]) for decision in ordered]
+    return Verdicts(holding, [(one, other) for one, other in pairs if one.outcome != other.outcome])
 
 
 def ruled(

@@ -183,9 +183,8 @@ def studied(*, kinds: set[str]) -> Callable[[Callable[[StudyRun], Output]], dg.A
             named = study_inputs(name, pinned, shards, cell)
             run = StudyRun(name, cell, shards, workspace, pinned, named, context.log)
             result, notes = result_of(run, compute)
-            return dg.MaterializeResult(
-                metadata=metadata_of(result, notes), data_version=dg.DataVersion(result.data_version)
-            )
+            report = metadata_of(result, notes, workspace, partition=cell is not None)
+            return dg.MaterializeResult(metadata=report, data_version=dg.DataVersion(result.data_version))
 
         return asset
 

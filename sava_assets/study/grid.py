@@ -8,7 +8,7 @@ import pyarrow as pa
 import torch
 
 from sava_assets.assets import plots
-from sava_assets.assets.features import stored_encoder
+from sava_assets.assets.embedding import stored_encoder
 from sava_assets.home.result import Output, Result, table_file, tensor_file
 from sava_assets.study.cells import StudyRun, cells_of, pixels_of, studied
 from sava_assets.study.corruptions import CORRUPTIONS, TARGET, Clean, mistakes_of

@@ -10,6 +10,10 @@ from collections.abc import Iterable
 
 from sava_ops.errors import BadInput
 
+AUDITED = 0.25
+"""Share of all points that stay in the pool whatever people say of them, where others leave it once they are confirmed:
+a sample of those that are left would hold too few clean ones."""
+
 
 def clopper_pearson(count: int, total: int, *, level: float = 0.95) -> tuple[float, float]:
     """Interval, within 0..1, for a share of which `count` in `total` draws were seen; (0, 1) without draws.
@@ -33,5 +37,14 @@ def drawn(names: Iterable[str], *, size: int, seed: int) -> set[str]:
 
     Who stays in a pool that grows or shrinks keeps its place in the draw, so that what was looked at is not lost.
     """
-    lot = {name: hashlib.sha256(f"{seed}\0{name}".encode()).digest() for name in names}
+    lot = {name: _lot(name, seed) for name in names}
     return set(sorted(lot, key=lot.__getitem__)[:size])
+
+
+def is_audited(name: str, *, seed: int) -> bool:
+    """Whether a name is among the share `AUDITED` of all, which `drawn` draws before any other."""
+    return _lot(name, seed)[0] < AUDITED * 256
+
+
+def _lot(name: str, seed: int) -> bytes:
+    return hashlib.sha256(f"{seed}\0{name}".encode()).digest()

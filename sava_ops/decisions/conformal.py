@@ -59,17 +59,25 @@ def clean_probability(
     values: Float[np.ndarray, " N"], clean: Float[np.ndarray, " H"], weights: Float[np.ndarray, " H"], *, bad: float
 ) -> Float[np.ndarray, " N"]:
     """P(clean | value), falling in the value, for a pool of which the share `bad` is bad; 1 without held-out points."""
+    return clean_probabilities(values, clean, weights, bad=bad)[0]
+
+
+def clean_probabilities(
+    values: Float[np.ndarray, " N"], clean: Float[np.ndarray, " H"], weights: Float[np.ndarray, " H"], *, bad: float
+) -> tuple[Float[np.ndarray, " N"], Float[np.ndarray, " H"]]:
+    """The same of the pool's points, and of points of the pool that had the values of the held-out ones."""
     if not len(clean):
-        return np.ones_like(values)
+        return np.ones_like(values), np.ones_like(clean)
     from sklearn.isotonic import IsotonicRegression
 
     both = np.concatenate([values, clean])
     is_clean = np.concatenate([np.zeros(len(values)), np.ones(len(clean))])
     mass = np.concatenate([np.full(len(values), 1 / len(values)), weights / weights.sum()])
     # With equal mass on either side, P(held out | v) = f_clean / (f_clean + f).
-    held_out = IsotonicRegression(increasing=False).fit_transform(both, is_clean, sample_weight=mass)[: len(values)]
+    held_out = IsotonicRegression(increasing=False).fit_transform(both, is_clean, sample_weight=mass)
     ratio = held_out / np.maximum(1 - held_out, np.finfo(float).tiny)
-    return np.minimum(1.0, (1 - bad) * ratio)
+    probability = np.minimum(1.0, (1 - bad) * ratio)
+    return probability[: len(values)], probability[len(values) :]
 
 
 def suggestion_confidence(

@@ -4,11 +4,13 @@
     o_image = (1 − λ) a (e^{(1 − a) s} − 1) / π₀   excess of the pool over clean images, from the mixture
                                                    p ~ λ U(0, 1) + (1 − λ) Beta(a, 1), π₀ = λ + (1 − λ) a
                                                    (Pounds & Morris 2003)
-    o_label = e^{margin in nats} ω / ((C − 1)(1 − ω))       ω = share of wrong labels among good images, by EM
-                                                           (Saerens et al. 2002)
+    o_label = o_other ω / ((C − 1)(1 − ω))                 o_other = odds of all other labels together
+                                                           (`sava_ops.decomposition`)
+    ω         = share of wrong labels among good images: by how much they are held for wrong more often than clean
+                reference points under the same ω (as by Saerens et al. 2002, were those never held for wrong)
     evidence = log(1 + o_image) + log(1 + o_label)
 
-Ours. Where the pool's images are like the reference's, o_image is near 0 and the evidence ranks as the margin does;
+Ours. Where the pool's images are like the reference's, o_image is near 0 and the evidence ranks as o_other does;
 where its labels are right, o_label is; what is odd in both adds up. What the images of a pool have in common is not
 held against them: their lower quartile is brought to that of the clean ones first, if it lies above.
 """
@@ -17,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from scipy.special import expit
 
 TAIL = 0.9
 """Quantile of the clean points from which on their tail is exponential."""
@@ -37,35 +40,45 @@ class Evidence(NamedTuple):
     image: Float[np.ndarray, " n"]
     """What is left under the best label."""
 
+    def with_further(self, evidence: Float[np.ndarray, " n"]) -> "Evidence":
+        """With evidence of another kind against the same images."""
+        return Evidence(self.total + evidence, self.image + evidence)
+
 
 class Side(NamedTuple):
-    """What is said of n points, units of cost."""
+    """What is said of n points."""
 
     foreign: Float[np.ndarray, " n"]
-    """How foreign the image is to transport under its best label, and to a classifier that tells the sides apart."""
-    label_values: Float[np.ndarray, " n"]
-    """How much less another label costs."""
+    """How foreign the image is to transport under its best label, and to a classifier that tells the sides apart, units
+    of cost."""
+    label_odds: Float[np.ndarray, " n"]
+    """How much likelier another label is, all others together, nats."""
 
 
-def weigh(
-    pool: Side, clean: Side, weights: Float[np.ndarray, " h"], *, nat: float, other_labels: int
-) -> tuple[Evidence, Evidence]:
+def weigh(pool: Side, clean: Side, weights: Float[np.ndarray, " h"], *, other_labels: int) -> tuple[Evidence, Evidence]:
     """Evidence against the points of the pool, and against clean ones; `weights` say how many points of the pool each
     clean one stands for.
 
-    `nat` is the price of a nat of a classifier's loss, units of cost > 0; `other_labels` = C − 1.
+    `other_labels` = C − 1.
     """
     seen = _without_the_common_shift(pool.foreign, clean.foreign, weights)
     surprises = [_surprise(side, clean.foreign, weights) for side in (seen, clean.foreign)]
-    fitted = _excess(surprises[0][_representatives(surprises[0])])
-    odds = [_odds(s, *fitted) for s in surprises]
-    margins = [side.label_values / nat - np.log(max(other_labels, 1)) for side in (pool, clean)]
-    some = _representatives(margins[0])
-    prior = _log_odds_of_a_wrong_label(margins[0][some], 1 / (1 + odds[0][some]))
+    odds = excess_odds(*surprises)
+    others = [side.label_odds - np.log(max(other_labels, 1)) for side in (pool, clean)]
+    some = _representatives(others[0])
+    prior = _log_odds_of_a_wrong_label(others[0][some], 1 / (1 + odds[0][some]), others[1], weights)
     images = [np.log1p(own) for own in odds]
-    totals = [image + np.logaddexp(0.0, margin + prior) for image, margin in zip(images, margins, strict=True)]
+    totals = [image + np.logaddexp(0.0, other + prior) for image, other in zip(images, others, strict=True)]
     of_pool, of_clean = (Evidence(total, image) for total, image in zip(totals, images, strict=True))
     return of_pool, of_clean
+
+
+def excess_odds(
+    pool: Float[np.ndarray, " n"], clean: Float[np.ndarray, " h"]
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " h"]]:
+    """o of both sides: how much likelier a surprise (nats) is of the pool's bad points than of good ones."""
+    fitted = _excess(pool[_representatives(pool)])
+    return _odds(pool, *fitted), _odds(clean, *fitted)
 
 
 def _without_the_common_shift(values: np.ndarray, clean: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -113,14 +126,17 @@ def _odds(surprise: np.ndarray, even: float, a: float) -> np.ndarray:
     return (1 - even) * a * np.expm1((1 - a) * surprise) / (even + (1 - even) * a)
 
 
-def _log_odds_of_a_wrong_label(margins: np.ndarray, good: np.ndarray) -> float:
+def _log_odds_of_a_wrong_label(
+    others: np.ndarray, good: np.ndarray, of_clean: np.ndarray, weights: np.ndarray
+) -> float:
     """log(ω / (1 − ω)); `good` is the probability that an image is: what a damaged one shows is not what its label
     says."""
     share = 0.1
     for _ in range(STEPS):
-        odds = margins + np.log(share / (1 - share))
-        wrong = 1 / (1 + np.exp(-np.clip(odds, -700, 700)))
-        share = float(np.clip(np.average(wrong, weights=good), LEAST_SHARE, MOST_SHARE))
+        prior = np.log(share / (1 - share))
+        found = np.average(expit(others + prior), weights=good)
+        usual = np.average(expit(of_clean + prior), weights=weights)
+        share = float(np.clip((found - usual) / max(1 - usual, 1e-12), LEAST_SHARE, MOST_SHARE))
     return float(np.log(share / (1 - share)))
 
 

@@ -187,26 +187,41 @@ def compare_training_sets(
 
     All sets of a seed start from the same weights. `progress` counts the steps of all trainings. Raises BadInput.
     """
-    _check_labels(test.labels, classes=comparison.classes)
-    stem, config = stem_for(pool.images.shape[-1]), comparison.config
-    total, done = len(comparison.seeds) * len(sets) * config.steps, 0
+    total, done = len(comparison.seeds) * len(sets) * comparison.config.steps, 0
     accuracies: dict[str, list[float]] = {name: [] for name in sets}
     for seed in comparison.seeds:
         for name, chosen in sets.items():
-            images, labels = _part(pool.images, chosen.rows), pool.labels[chosen.rows]
-            train(
-                model := resnet18(comparison.classes, stem=stem, seed=seed),
-                images,
-                labels if chosen.labels is None else chosen.labels,
-                config=config,
-                seed=seed,
-                weights=chosen.weights,
-                device=device,
-                progress=_shifted(progress, done, total),
-            )
-            accuracies[name].append(accuracy(model, test.images, test.labels, device=device))
-            done += config.steps
+            told = _shifted(progress, done, total)
+            found = trained_accuracy(pool, chosen, test, comparison=comparison, seed=seed, device=device, progress=told)
+            accuracies[name].append(found)
+            done += comparison.config.steps
     return accuracies
+
+
+def trained_accuracy(
+    pool: LabelledImages,
+    chosen: TrainingSet,
+    test: LabelledImages,
+    *,
+    comparison: Comparison,
+    seed: int,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> float:
+    """One training of a comparison: test accuracy (0..1) of a classifier trained on this set. Raises BadInput."""
+    _check_labels(test.labels, classes=comparison.classes)
+    model = resnet18(comparison.classes, stem=stem_for(pool.images.shape[-1]), seed=seed)
+    train(
+        model,
+        _part(pool.images, chosen.rows),
+        pool.labels[chosen.rows] if chosen.labels is None else chosen.labels,
+        config=comparison.config,
+        seed=seed,
+        weights=chosen.weights,
+        device=device,
+        progress=progress,
+    )
+    return accuracy(model, test.images, test.labels, device=device)
 
 
 def _part(images: Tensor | PixelFile, rows: Tensor) -> Tensor | PixelFile:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from sava_ops.images.kinds import HEIC, OPENED, why_not_opened
 from sava_ops.images.perceptual_hash import perceptual_hash
+from sava_ops.images.quality import quality
 
 if HEIC:
     from pillow_heif import register_heif_opener  # pyright: ignore[reportMissingImports]
@@ -72,6 +73,10 @@ class ImageFacts:
     width: int
     height: int
     pixel_hash: str
+    brightness: float
+    """This and the following two: see `sava_ops.images.quality`."""
+    information: float
+    sharpness: float
     perceptual_hash: bytes | None
     """None of an image without structure."""
 
@@ -137,7 +142,7 @@ def _inspect(data: bytes) -> ImageFacts | str:
     except Undecodable as reason:
         return str(reason)
     height, width = pixels.shape[:2]
-    return ImageFacts(width, height, pixel_hash(pixels), perceptual_hash(pixels))
+    return ImageFacts(width, height, pixel_hash(pixels), *quality(pixels), perceptual_hash(pixels))
 
 
 def _upright(image: Image.Image) -> Image.Image:

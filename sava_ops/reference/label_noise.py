@@ -16,11 +16,13 @@ and p has the class shares that the images alone tell (`label_shift`). Where one
 with one mark, say, U takes it for a frequent class and p̃ would learn the mark. Reference points held out decide, whose
 labels nobody made wrong: D goes on if p̃ has less log loss under it, by more than chance explains. Then T and p̃ are
 found by turns, each from the other, for as long as L rises, `ROUNDS` times at most; in the first turn T from p as well,
-and the better one by L goes on.
+and the better one by L goes on. At last p̃ takes the place of p in r, as EM has it, for as long as L rises and reference
+points held out do not cost more than chance explains: who knows a class by few images learns it from the pool, and a
+mark that stands beside a label is not learnt. Each fold asks its own p̃, which has seen nothing of what it will judge.
 
 A small reference set, or one of other cameras, knows its classes by few images; the pool has many, most of them
-labelled right. A step of semi-supervised learning under label noise (Nigam et al. 2000; Sukhbaatar et al. 2015; with
-trusted data, Hendrycks et al. 2018) gets both. What an image shows, the soft labels have from the reference set alone;
+labelled right. Semi-supervised learning under label noise (Nigam et al. 2000; Sukhbaatar et al. 2015; with trusted
+data, Hendrycks et al. 2018) gets both. What an image shows, the soft labels first have from the reference set alone;
 they follow a given label only as far as p and T leave room for it. T comes from p̃: a weak classifier's own confusions
 would look like those of the people who labelled, and p̃ has learned better; where it has not, a T that is the
 classifier's own predicts the labels of images held out no better than U does.
@@ -50,7 +52,7 @@ from sava_ops.reference.logistic import Regressions, losses
 PRIOR_LABELS = 100.0
 """Strength of the Dirichlet prior: so many images with a label say as much of it as the prior."""
 ROUNDS = 2
-"""Of T and p̃ by turns: each fits the regressions on both sides again."""
+"""Of T and p̃ by turns, and then of p̃ by itself: each fits the regressions on both sides again."""
 INVERSE_PENALTY = 2.0
 """C of the regression on both sides: a quarter and four times of it ranked worse by the mean over the sets of
 `make benchmark`."""
@@ -121,6 +123,11 @@ class _Joint(NamedTuple):
     """p̃ of the pool points, each held out."""
     reference_losses: Float[Tensor, "M classes"]
     """−log p̃ of the reference points, each held out."""
+
+    def of_all(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "folds n classes"]:
+        """p̃ of every fold, whether it has seen them or not."""
+        pairs = zip(self.weights, self.biases, strict=True)
+        return torch.stack([(features @ own.T + bias).softmax(1).clamp(min=SMALLEST) for own, bias in pairs])
 
     def own_losses(self, sides: BothSides) -> Float[Tensor, " M"]:
         """Of the reference points under their own labels."""
@@ -198,6 +205,7 @@ def fit_label_noise(sides: BothSides, shares: Float[Tensor, " classes"]) -> Labe
             break
         before = max(likelihoods)
         noise, found = refitted[likelihoods.index(before)]
+    found = _by_itself(found, noise, sides, regressions)
     excess = noise.excess
     return LabelNoise(
         joint_weights=found.weights,
@@ -209,6 +217,17 @@ def fit_label_noise(sides: BothSides, shares: Float[Tensor, " classes"]) -> Labe
         joint_reference_losses=found.reference_losses
         + excess[sides.reference_folds, :, reference.labels].to(found.reference_losses),
     )
+
+
+def _by_itself(found: _Joint, noise: _Confusions, sides: BothSides, regressions: _Regressions) -> _Joint:
+    """p̃ with p̃ in the place of p, for as long as L rises and the reference set does not clearly lose."""
+    for _ in range(ROUNDS if len(sides.pool) else 0):
+        tried = regressions.fit(found.of_all(sides.pool.features), noise.confusions)
+        rises = tried.likelihood(noise, sides) > found.likelihood(noise, sides)
+        if not rises or found.clearly_beats(tried, sides):
+            break
+        found = tried
+    return found
 
 
 def _by_folds(

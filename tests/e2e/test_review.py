@@ -19,10 +19,7 @@ from tests.sava_assets.homes import copy_of
 from tests.sava_assets.review.shown import shown_table, told
 
 CHROMIUM = shutil.which("chromium")
-pytestmark = [
-    pytest.mark.xdist_group("review"),
-    pytest.mark.skipif(CHROMIUM is None, reason="needs chromium (Debian: apt-get install chromium)"),
-]
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium (Debian: apt-get install chromium)")
 
 
 @pytest.fixture(scope="module")

@@ -13,13 +13,12 @@ import yaml
 from sava_assets.freshness.rules import RULES
 from sava_assets.study.cells import STUDIES
 from tests.e2e.server import serving, wait_for, wait_until_gone
-from tests.sava_assets.freshness.test_automation import FROM_BATCH_OT, PROBED, filled, shard_work
+from tests.sava_assets.freshness.test_automation import FROM_BATCH_OT, PROBED, TRAININGS, filled, shard_work
 from tests.sava_assets.homes import noisy, pictures, write_set
 from tests.sava_assets.review.test_sending import server as webhook
 
 __all__ = ["filled"]
 LOOK_SECONDS = 3
-pytestmark = pytest.mark.xdist_group("serve")
 IN_PROGRESS = "{ runsOrError(filter: {statuses: [QUEUED, NOT_STARTED, STARTING, STARTED]}) { ... on Runs { count } } }"
 STARTED = """
 { runsOrError(filter: {statuses: [STARTED]}) { ... on Runs { results { assetSelection { path } } } } }
@@ -124,7 +123,7 @@ def test_killed_run_is_run_again(served):
     """The daemon's monitor finds a run whose process is gone, and its retries run the rest."""
     _, server, _ = served
     idle = set(server.processes())
-    expected = sorted([*prune(served, 0.4, proof={"when": "changed"}), *PROBED, "classifier_accuracy"])
+    expected = sorted([*prune(served, 0.4, proof={"when": "changed"}), *PROBED, "classifier_accuracy", *TRAININGS])
     wait_for(lambda: {"path": ["classifier_accuracy"]} in in_work(server), "the run that trains", server)
     for process in set(server.processes()) - idle:
         with contextlib.suppress(ProcessLookupError):

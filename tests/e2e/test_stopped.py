@@ -9,8 +9,6 @@ import pytest
 from tests.e2e.server import serving, wait_until_gone
 from tests.sava_assets.homes import untrained_checkpoint, write_home
 
-pytestmark = pytest.mark.xdist_group("serve")
-
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):

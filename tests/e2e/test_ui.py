@@ -17,7 +17,6 @@ query ($where: RepositorySelector!) {
   schedulesOrError(repositorySelector: $where) { ... on Schedules { results { name scheduleState { status } } } }
 }
 """
-pytestmark = pytest.mark.xdist_group("ui")
 WHERE = {"repositoryName": "__repository__", "repositoryLocationName": "sava_assets.definitions"}
 RUNS = "{ runsOrError(limit: 1) { ... on Runs { results { status assetSelection { path } } } } }"
 GROUPS = ("reference", "test", "training", "valuation", "curation")
@@ -63,7 +62,7 @@ def page():
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM, args=["--no-sandbox", "--disable-background-networking"]
         )
-        yield browser.new_page(viewport={"width": 2_000, "height": 2_400})
+        yield browser.new_page(viewport={"width": 1_600, "height": 2_400})
         browser.close()
 
 

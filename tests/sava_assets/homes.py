@@ -74,13 +74,18 @@ def copy_of(home: Path, target: Path) -> Workspace:
 
 
 def materialize(
-    workspace: Workspace, instance: dg.DagsterInstance, *assets: str, shard: str | None = None
+    workspace: Workspace,
+    instance: dg.DagsterInstance,
+    *assets: str,
+    shard: str | None = None,
+    tags: dict[str, str] | None = None,
 ) -> dg.ExecuteInProcessResult:
     return dg.materialize(
         [*ASSETS, *CHECKS],
         selection=dg.AssetSelection.assets(*assets),
         instance=instance,
         partition_key=shard,
+        tags=tags,
         resources={"workspace": workspace},
         run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
     )

@@ -9,7 +9,7 @@ from sava_assets.freshness.rules import RULES
 
 EDGES = {
     "raw_images": set(),
-    "reference_images": set(),
+    "reference_images": {"raw_images", "decisions"},
     "test_images": set(),
     "encoder": {"reference_images"},
     "embeddings": {"raw_images", "encoder"},
@@ -28,7 +28,16 @@ EDGES = {
         "reference_images",
     },
     "batch_plan": {"batch_ot", "reference_batches"},
-    "point_values": {"raw_images", "batches", "batch_ot", "batch_plan", "label_distances", "reference_embeddings"},
+    "point_values": {
+        "raw_images",
+        "batches",
+        "batch_ot",
+        "batch_plan",
+        "label_distances",
+        "reference_embeddings",
+        "reference_images",
+        "reference_batches",
+    },
     "decisions": set(),
     "near_copies": {"raw_images", "reference_images"},
     "pruned_dataset": {"point_values", "raw_images", "near_copies", "reference_images", "test_images", "decisions"},
@@ -62,8 +71,11 @@ CHECKS = {
     ("batch_plan", "plan_marginals"),
     ("point_values", "values_aligned"),
     ("near_copies", "near_copies_told"),
+    ("pruned_dataset", "all_decided"),
     ("curated_dataset", "within_limits"),
 }
+BLOCKING = {"plan_marginals", "values_aligned", "all_decided", "within_limits"}
+"""Of results over all shards alone: in a run over several shards, a check of one would stop the others."""
 
 
 def test_assets_edges_and_partitions_are_exactly_these():
@@ -86,6 +98,13 @@ def test_automation_and_night_touch_every_asset():
 def test_checks_are_exactly_these():
     keys = defs.resolve_asset_graph().asset_check_keys
     assert {(key.asset_key.to_user_string(), key.name) for key in keys} == CHECKS
+
+
+def test_what_blocks_is_exactly_this_and_never_a_shard():
+    graph = defs.resolve_asset_graph()
+    blocking = {key for key in graph.asset_check_keys if graph.get_check_spec(key).blocking}
+    assert {key.name for key in blocking} == BLOCKING
+    assert not {key.asset_key.to_user_string() for key in blocking} & SHARDED
 
 
 def test_every_asset_says_what_it_is():

@@ -142,12 +142,27 @@ def test_only_the_best_labels_are_kept_and_the_given_one_first():
     assert kept.labels.shape == (5, 16)
     assert torch.equal(kept.labels[:, 0], given)
     mean = torch.einsum("nlc,l->nc", potentials, masses)
-    scores = decompose(kept.labels, torch.einsum("nlt,l->nt", kept.potentials, masses))
+    scores = decompose(kept.labels, torch.einsum("nlt,l->nt", kept.potentials, masses), nat=1.0)
     for k in range(5):
         choices = [c for c in range(40) if c in (given[k], *known.nonzero()[:, 0].tolist())]
         assert int(scores.suggested_labels[k]) == min(choices, key=lambda c: mean[k, c])
         others = [float(mean[k, c]) for c in choices if c != given[k]]
         assert float(scores.label_values[k]) == pytest.approx(float(mean[k, given[k]]) - min(others), rel=1e-12)
+
+
+@pytest.mark.parametrize("nat", [0.3, 1.0])
+def test_the_odds_of_another_label_are_those_of_all_others_together(nat):
+    likelihood = torch.tensor([[0.5, 0.3, 0.1, 0.1], [0.01, 0.02, 0.9, 0.07], [0.7, 0.3, 0.0, 0.0]]).double()
+    scores = decompose(torch.arange(4).expand(3, -1), -nat * likelihood.log() + 5, nat=nat)
+    right = likelihood[:, 0]
+    torch.testing.assert_close(scores.label_odds.exp(), (1 - right) / right)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_where_no_other_label_is_known_none_is_likelier(count):
+    potentials = torch.full((2, count), torch.inf).double()
+    potentials[:, 0] = 1.0
+    assert (decompose(torch.zeros(2, count).long(), potentials, nat=1.0).label_odds == -torch.inf).all()
 
 
 def test_reference_measures_weigh_classes_as_told():

@@ -13,7 +13,7 @@ from sava_ops.decisions.conformal import benjamini_hochberg
 from sava_ops.decisions.detection import auroc
 from sava_ops.ot.cost import Points
 from sava_ops.transport import KERNELS, pairs_at_once, starting_potentials, transport_row
-from sava_ops.valuation import calibrated_gradient, plan_batches
+from sava_ops.valuation import assess, calibrated_gradient, plan_batches
 from tests.toy import clouds, mislabelled
 
 DEFAULT = ValuationConfig(tolerance=1e-8)
@@ -363,3 +363,27 @@ def test_one_reference_point_a_class_still_gives_values():
     reference, reference_labels = clouds(3, seed=5)
     values = value_points(train, labels, reference, reference_labels).values
     assert len(np.unique(values)) == 60
+
+
+@BOTH
+def test_further_evidence_adds_to_that_of_images_where_it_has_their_unit(config):
+    train, reference = (Points(*map(torch.from_numpy, side)) for side in (TRAIN, REFERENCE))
+    calibration = calibrate(train, reference, classes=3, config=config)
+    batches = calibration.batches(reference, [np.arange(40)])
+    row = transport_row(train, batches, starting_potentials(batches, calibration, config), calibration, config)
+    plan = plan_batches(row.costs[None].double().numpy(), [60], [40], config)
+    plain = assess([row], plan, config)
+    further, of_clean = np.zeros(60), np.zeros(len(row.held_out_labels))
+    nothing = assess([row], plan, config, further=(further, of_clean))
+    further[7] = 3.0
+    of_clean[:] = 0.5
+    found = assess([row], plan, config, further=(further, of_clean))
+    for name, values in vars(plain).items():
+        np.testing.assert_array_equal(getattr(nothing, name), values)
+    if config is PAPER:
+        np.testing.assert_array_equal(found.evidence, plain.evidence)
+        return
+    np.testing.assert_allclose(found.evidence - plain.evidence, further, atol=1e-12)
+    np.testing.assert_allclose(found.image_evidence - plain.image_evidence, further, atol=1e-12)
+    assert found.p_values[7] <= plain.p_values[7]
+    assert (np.delete(found.p_values, 7) >= np.delete(plain.p_values, 7)).all()

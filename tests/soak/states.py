@@ -8,7 +8,7 @@ from sava_assets.formats.landing import find_shards
 from sava_assets.freshness.rules import RULES
 from sava_assets.freshness.survey import Survey
 from sava_assets.home.publication import Publication
-from sava_assets.home.resources import CURATED, Workspace
+from sava_assets.home.resources import Workspace
 
 PINNED = "label_distances"
 """Of the shards that were there when it was computed: the one input that depends on what happened before."""
@@ -47,7 +47,7 @@ def state(home: Path) -> dict[str, Any]:
             result = workspace.store.require(asset, shard)
             result.check()
             found[f"{asset}[{shard}]" if shard else asset] = result.key, result.data_version, dict(result.numbers)
-    publication = Publication(workspace.folder(CURATED))
+    publication = Publication(workspace.curated)
     assert publication.current is not None
     publication.check(publication.current)
     about = publication.about(publication.current) or {}

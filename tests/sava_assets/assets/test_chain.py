@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 from upath import UPath
 
-from sava_assets.assets import features
+from sava_assets.assets import embedding, features
 from sava_assets.cli import runner
 from sava_assets.cli.runner import curate, dagster_instance
 from sava_assets.formats.demo_sets import Labelled
@@ -92,8 +92,8 @@ def test_values_find_the_wrong_labels_and_pruning_removes_them(curated):
     points = pq.read_table(home / "curated" / "points.parquet").to_pandas()
     assert points.columns.tolist() == [
         "id", "label", "batch", "shard", "value", "feature_value", "label_value", "confidence", "p_value",
-        "clean_probability", "evidence", "image_evidence", "suggested_label", "reason", "keep", "action",
-        "curated_label",
+        "clean_probability", "evidence", "image_evidence", "suggested_label", "reason", "quality_evidence",
+        "quality_reason", "keep", "action", "curated_label",
     ]  # fmt: skip
     np.testing.assert_allclose(
         points["value"], points["feature_value"] + np.maximum(points["label_value"], 0), rtol=1e-12
@@ -140,14 +140,9 @@ def test_every_check_passed_and_results_say_they_were_computed(curated):
     assert {e.check_name for e in evaluations} == {
         "images_disjoint", "embeddings_finite", "class_shares_kept", "all_pairs_converged", "plan_marginals",
         "values_aligned", "enough_reference_points", "reference_trusted", "all_accounted", "classes_apart",
-        "features_tell_classes", "like_the_reference", "within_limits",
+        "features_tell_classes", "like_the_reference", "all_decided", "within_limits",
     }  # fmt: skip
-    # Six reference points a class are few, and the check says so.
-    assert {e.check_name for e in evaluations if not e.passed} <= {
-        "enough_reference_points",
-        "reference_trusted",
-        "features_tell_classes",
-    }
+    assert {e.check_name for e in evaluations if not e.passed} <= {"reference_trusted", "features_tell_classes"}
     assert not any(entry["reused"] for entries in materializations(home).values() for entry in entries)
 
 
@@ -516,7 +511,7 @@ def test_an_interrupted_embedding_goes_on_from_its_last_block(curated, tmp_path,
     undisturbed = workspace.store.current("embeddings", "first")
     shutil.rmtree(str(workspace.store.root / "results" / "embeddings" / undisturbed.key))
     embedded: list[int] = []
-    embed = features.embed
+    embed = embedding.embed
 
     def failing(encoder, images, *, device):
         if len(embedded) == 2:
@@ -526,7 +521,7 @@ def test_an_interrupted_embedding_goes_on_from_its_last_block(curated, tmp_path,
         return embed(encoder, images, device=device)
 
     monkeypatch.setattr(features, "IMAGES_AT_ONCE", 16)
-    monkeypatch.setattr(features, "embed", failing)
+    monkeypatch.setattr(embedding, "embed", failing)
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions("shards", ["first", "second"])
         with pytest.raises(RuntimeError, match="power cut"):

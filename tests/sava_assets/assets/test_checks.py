@@ -6,12 +6,17 @@ from types import SimpleNamespace
 import dagster as dg
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import torch
+from rich.console import Console
 
-from sava_assets.assets import checks
+from sava_assets.assets import checks, judges
+from sava_assets.cli.runner import curate
+from sava_assets.freshness.survey import Survey
 from sava_assets.home.resources import Workspace
 from sava_assets.home.result import Output, table_file, tensor_file
+from sava_ops.errors import BadInput
 from tests.sava_assets.homes import copy_of, materialize
 
 
@@ -31,7 +36,9 @@ def replaced(workspace: Workspace, asset: str, shard: str | None, file: str, wri
     store = workspace.store
     old = store.current(asset, shard)
     files = {name: (lambda data: lambda path: path.write_bytes(data))(old.read(name)) for name in old.files}
-    store.set_current(store.save(asset, f"{old.key}-broken", Output(files | {file: writer}, old.numbers)), shard)
+    store.set_current(
+        store.save(asset, f"{old.key}-broken", Output(files | {file: writer}, old.numbers), old.inputs), shard
+    )
 
 
 def one_nan(old):
@@ -71,6 +78,19 @@ def value_missing(old):
     return table_file(points.set_column(points.column_names.index("value"), "value", pa.array(values)))
 
 
+def shard_of_all_values(old):
+    points = old.table("points.parquet")
+    return table_file(points.filter(pc.field("shard") != "second"))
+
+
+def kept_without_a_label(old):
+    points = old.table("points.parquet")
+    names = points["curated_label"].to_pylist()
+    names[points["keep"].to_pylist().index(True)] = None
+    place = points.column_names.index("curated_label")
+    return table_file(points.set_column(place, "curated_label", pa.array(names, pa.string())))
+
+
 def one_row_less(old):
     return table_file(old.table("points.parquet").slice(1))
 
@@ -90,32 +110,69 @@ CASES = [
     ("batch_plan", "plan_marginals", None, "plan.safetensors", mass_created, {}),
     ("point_values", "values_aligned", None, "points.parquet", values_of_other_points, {"shards_not_aligned": 1}),
     ("point_values", "values_aligned", None, "points.parquet", value_missing, {"values_not_finite": 1}),
+    ("pruned_dataset", "all_decided", None, "points.parquet", one_row_less, {"shards_not_accounted": 1}),
+    ("pruned_dataset", "all_decided", None, "points.parquet", values_of_other_points, {"shards_not_accounted": 1}),
+    ("pruned_dataset", "all_decided", None, "points.parquet", shard_of_all_values, {"shards_not_accounted": 1}),
+    ("pruned_dataset", "all_decided", None, "points.parquet", kept_without_a_label, {"kept_unlabelled": 1}),
 ]
+BLOCKING = {"plan_marginals", "values_aligned", "all_decided"}
 
 
 @pytest.mark.parametrize(("asset", "check", "shard", "file", "harm", "metadata"), CASES, ids=lambda v: str(v)[:20])
 def test_check_fails_on_what_it_guards_against(workspace, asset, check, shard, file, harm, metadata):
-    sound = workspace.store.current(asset, shard)
+    store, sound = workspace.store, workspace.store.current(asset, shard)
     assert evaluate(workspace, check, shard).passed
     replaced(workspace, asset, shard, file, harm(sound))
     try:
         evaluation = evaluate(workspace, check, shard)
+        # What nothing may follow is taken away from whoever asks for it.
+        assert (store.current(asset, shard) is None) == (check in BLOCKING)
+        assert (store.failure(asset, shard) is not None) == (check in BLOCKING)
     finally:
-        workspace.store.set_current(sound, shard)
+        store.set_current(sound, shard)
     assert not evaluation.passed
     assert {name: evaluation.metadata[name].value for name in metadata} == metadata
 
 
-def test_too_few_reference_points_are_named_with_their_number(workspace):
-    evaluation = evaluate(workspace, "enough_reference_points", None)
-    assert not evaluation.passed
-    assert evaluation.metadata["points of east"].value == 6
-    assert evaluation.metadata["wanted_per_class"].value == checks.FEW
+def test_what_was_replaced_meanwhile_is_no_fault_of_what_was_made_of_it(workspace):
+    store, sound = workspace.store, workspace.store.current("raw_images", "first")
+    replaced(workspace, "raw_images", "first", "points.parquet", one_row_less(sound))
+    try:
+        assert evaluate(workspace, "values_aligned", None).passed
+        assert evaluate(workspace, "all_decided", None).passed
+    finally:
+        store.set_current(sound, "first")
+
+
+def test_what_fails_a_blocking_check_is_followed_by_nothing_until_it_is_mended(curated, tmp_path, monkeypatch):
+    copy, quiet = copy_of(curated[0], tmp_path / "home"), Console(quiet=True)
+    copy.store.forget(copy.store.require("point_values"))
+    monkeypatch.setenv("SAVA_WORK_LOG", str(tmp_path / "work"))
+    monkeypatch.setattr(checks, "set_aside", lambda *_: {"first/0": "said so"})
+    with pytest.raises(BadInput, match=r"^point_values: values are not those of the images that lie in the shards fi"):
+        curate(copy, quiet)
+    assert (tmp_path / "work").read_text().split() == ["point_values"]
+    states = {state.title: state.status for state in Survey.landed(copy).all() if state.status != "fresh"}
+    assert states.pop("point_values") == "failed"
+    assert set(states.values()) == {"blocked"}
+    monkeypatch.undo()
+    curate(copy, quiet)
+    assert all(state.status in ("fresh", "held") for state in Survey.landed(copy).all())
+
+
+def test_too_few_reference_points_are_named_with_what_to_do(workspace):
     sound = workspace.store.current("reference_embeddings")
     points = sound.table("points.parquet")
-    replaced(workspace, "reference_embeddings", None, "points.parquet", table_file(pa.concat_tables([points] * 4)))
     assert evaluate(workspace, "enough_reference_points", None).passed
+    east = pc.field("label") == "east"
+    few = pa.concat_tables([points.filter(~east), points.filter(east)[:3]])
+    replaced(workspace, "reference_embeddings", None, "points.parquet", table_file(few))
+    evaluation = evaluate(workspace, "enough_reference_points", None)
     workspace.store.set_current(sound)
+    assert not evaluation.passed
+    assert evaluation.metadata["points of east"].value == 3
+    assert evaluation.metadata["wanted_per_class"].value == judges.FEW
+    assert "fewer than 5 judge, east (3): add images of them" in evaluation.description
 
 
 @pytest.mark.parametrize(("told", "passed"), [(0.12, False), (0.9, True)])
@@ -154,6 +211,7 @@ def test_classes_of_the_reference_set_that_are_nearly_alike_are_named(workspace,
     store.set_current(sound)
     assert evaluation.passed == (not told)
     assert evaluation.metadata["nearly_alike"].value == told
+    assert (evaluation.description or "").count(told or "nearly alike") == bool(told)
 
 
 @pytest.mark.parametrize(("suspicious", "passed"), [(0, True), (12, False)])
@@ -161,8 +219,11 @@ def test_reference_trusted_fails_when_many_points_are_suspicious(workspace, susp
     store, sound = workspace.store, workspace.store.current("reference_values")
     changed = Output({}, sound.numbers | {"suspicious": suspicious})
     store.set_current(store.save("reference_values", f"{sound.key}-{suspicious}", changed))
-    assert evaluate(workspace, "reference_trusted", None).passed == passed
+    evaluation = evaluate(workspace, "reference_trusted", None)
     store.set_current(sound)
+    assert evaluation.passed == passed
+    assert evaluation.description.startswith(f"{suspicious} of 24 reference images look as if they should not judge")
+    assert ("remove or relabel" in evaluation.description) != passed
 
 
 @pytest.mark.parametrize("setting", ["refuse", "set_aside"])

@@ -3,6 +3,7 @@ import json
 import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -10,6 +11,7 @@ from sava_assets.assets import ingest
 from sava_assets.formats.landing import EncodedImage
 from sava_ops.images.decode import decode
 from sava_ops.images.perceptual_hash import perceptual_hash
+from sava_ops.images.quality import Quality, quality
 from tests.sava_assets.homes import copy_of, materialize
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=3)
@@ -71,3 +73,17 @@ def test_what_an_image_looks_like_is_kept_and_names_no_content(curated, tmp_path
         assert again.table("points.parquet")["perceptual_hash"].null_count == len(points)
         assert again.data_version == result.data_version
         monkeypatch.undo()
+def test_the_quality_of_every_image_is_measured_and_is_no_part_of_its_identity(curated, tmp_path, monkeypatch):
+    workspace = copy_of(curated[0], tmp_path / "home")
+    found = workspace.store.require("reference_images")
+    points, images = found.table("points.parquet"), found.table("images.parquet")
+    for row, image in zip(points.to_pylist(), images["image"].to_pylist(), strict=True):
+        measured = quality(decode(image))
+        assert [row[name] for name in Quality._fields] == pytest.approx(measured, rel=1e-6)
+    monkeypatch.setattr("sava_ops.images.decode.quality", lambda pixels: Quality(0.0, 0.0, float(len(pixels))))
+    workspace.store.forget(found)
+    with dg.DagsterInstance.ephemeral() as instance:
+        materialize(workspace, instance, "reference_images")
+    again = workspace.store.require("reference_images")
+    assert set(again.table("points.parquet")["brightness"].to_pylist()) == {0.0}
+    assert again.data_version == found.data_version

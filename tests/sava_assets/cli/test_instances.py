@@ -194,7 +194,6 @@ with dagster_instance(Path(first.home)) as instance:
 
 
 @needs_server
-@pytest.mark.xdist_group("serve")
 def test_homes_share_an_instance_on_a_real_server(server, tmp_path, monkeypatch):
     wrong = refused("instance", "--postgres", f"postgresql://me:wrong@{server}/postgres")
     assert wrong.startswith("the database of --postgres cannot be used: OperationalError: connection to server at ")

@@ -104,8 +104,11 @@ def test_a_home_that_dagster_cannot_name_is_refused_and_leaves_nothing_beside_it
 
 def test_a_home_that_is_a_url_is_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert "is a URL: choose a folder of this machine" in refused("curate", "--home", "file:///somewhere/home")
-    assert "is a URL" in refused("status", "--home", "s3://bucket/home")
+    for home in ("file:///somewhere/home", "http://somewhere/home"):
+        assert f"the home {home} is a URL: choose a folder of this machine, or a" in refused("curate", "--home", home)
+    # As a path library writes it.
+    assert "the home s3://bucket/home is a URL: choose a path of this" in refused("status", "--home", "s3:/bucket/home")
+    assert "the home s3:/// names no bucket: write it as s3://BUCKET/FOLDER" in refused("status", "--home", "s3:///")
     assert not list(tmp_path.iterdir())
 
 

@@ -112,7 +112,8 @@ def test_an_interrupted_copy_loses_one_file_and_goes_on(tmp_path, source, monkey
         return copy(path)
 
     def counted(path: Path) -> bytes:
-        read.append(path.relative_to(source).as_posix())
+        if path.is_relative_to(source):
+            read.append(path.relative_to(source).as_posix())
         return copy(path)
 
     with monkeypatch.context() as patched:

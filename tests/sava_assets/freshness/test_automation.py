@@ -21,6 +21,7 @@ from sava_assets.cli.runner import register
 from sava_assets.definitions import ASSETS, CHECKS, defs
 from sava_assets.formats.landing import find_shards
 from sava_assets.freshness import rules as freshness
+from sava_assets.freshness.proof import SETS
 from sava_assets.freshness.sensors import recurate
 from sava_assets.freshness.survey import RETRY_SECONDS, Survey
 from sava_assets.home.resources import Workspace
@@ -34,6 +35,8 @@ from tests.sava_assets.homes import materialize, noisy, pictures, untrained_chec
 FROM_PRUNED = ["pruned_dataset", "curation_report", "curated_dataset"]
 """The proof has its own time: by default probes are trained in the night, and whole networks when asked."""
 PROBED = ["test_embeddings", "probe_accuracy"]
+TRAININGS = ["training"] * len(SETS)
+"""With one seed."""
 FROM_BATCH_OT = ["batch_ot", "batch_plan", "point_values", *FROM_PRUNED]
 FROM_POOL = [*FROM_BATCH_OT, "near_copies"]
 CLEAN = ["reference_images", "test_images", "encoder", "reference_embeddings", "reference_batches", "reference_values"]
@@ -215,7 +218,7 @@ ROWS = [
     ("new shard", new_shard, [*shard_work("third", 1), *FROM_POOL]),
     ("removed shard", removed_shard, FROM_POOL),
     ("prune fraction changed", prune_fraction, FROM_PRUNED),
-    ("proof wanted with every change", proof_wanted, [*PROBED, "classifier_accuracy"]),
+    ("proof wanted with every change", proof_wanted, [*PROBED, "classifier_accuracy", *TRAININGS]),
     ("a person decided", person_decided, FROM_PRUNED),
     ("a decision on an image that is not there", decided_elsewhere, ["pruned_dataset"]),
     (

@@ -18,7 +18,7 @@ from sava_assets.freshness.survey import Survey
 from sava_assets.home import look
 from sava_assets.home.listed import listed
 from sava_assets.home.publication import Publication
-from sava_assets.home.resources import CURATED, Workspace
+from sava_assets.home.resources import Workspace
 from sava_assets.home.result import Output, bytes_file
 from tests.sava_assets.freshness.stored_home import unpack
 from tests.sava_assets.homes import copy_of
@@ -73,7 +73,7 @@ def whole_home(folder: Path, shards: int) -> Workspace:
         files.cp_file(f"/{folder.name}/landing/first.parquet", f"/{folder.name}/landing/{name}.parquet")
     files.rm(f"/{folder.name}/landing/first.parquet")
     workspace = Workspace(home=f"memory://{folder.name}")
-    publication = Publication(workspace.folder(CURATED))
+    publication = Publication(workspace.curated)
     publication.write(VERSION, [("points.parquet", bytes_file(b"points"))], {})
     publication.release(VERSION)
     for asset in wanted(workspace):
@@ -168,7 +168,9 @@ def test_what_another_process_stored_is_in_the_next_look(homes):
     points = {"points.parquet": bytes_file(fresh.read("points.parquet"))}
     other = workspace.store.save("raw_images", "another", Output(points), {"code_version": "0"})
     workspace.store.set_current(other, "s002")
-    assert "due raw_images[s002]: code version 0 → 3" in " ".join(whole_look(workspace)[1])
+    assert f"due raw_images[s002]: code version 0 → {RULES['raw_images'].code_version}" in " ".join(
+        whole_look(workspace)[1]
+    )
     workspace.store.set_failure("raw_images", "s002", fresh.key, "no luck")
     assert "failed raw_images[s002]: no luck" in whole_look(workspace)[1]
     workspace.store.set_current(fresh, "s002")

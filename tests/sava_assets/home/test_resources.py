@@ -4,6 +4,7 @@ import pytest
 import torch
 from upath import UPath
 
+from sava_assets.freshness.sources import Look, Pinned
 from sava_assets.home.resources import Knobs, Workspace, read_knobs
 from sava_ops import BadInput, ValuationConfig
 from sava_ops.decisions.pruning import PruneRule
@@ -78,6 +79,16 @@ def test_lists_of_lists_are_read_and_are_what_the_store_gives_back(tmp_path):
         ("proof: nightly", "`proof` is 'nightly': write its settings below it, as `name: value` lines"),
         ("prune: 0.1", "`prune` is 0.1: write its settings below it, as `name: value` lines"),
         ("valuation: [1]", "`valuation` is [1]: write its settings below it, as `name: value` lines"),
+        ("workers: {backend: dask}", "`workers.backend` is 'dask': input should be 'here' or 'ray'"),
+        ("workers: {cpus: 0}", "`workers.cpus` is 0: input should be greater than or equal to 1"),
+        ("workers: {cpus: yes}", "`workers.cpus` is True: input should be a valid integer"),
+        ("workers: {gpus: 0.5}", "`workers.gpus` is 0.5: input should be a valid integer"),
+        ("workers: {gpus: -1}", "`workers.gpus` is -1: input should be greater than or equal to 0"),
+        ("workers: {ahead: 0}", "`workers.ahead` is 0: input should be greater than or equal to 1"),
+        ("workers: {address: here}", "`workers.address`: 'here' is no address of a Ray cluster: it must be 'auto', "),
+        ("workers: {address: 'a b:1'}", "`workers.address`: 'a b:1' is no address of a Ray cluster: it must be "),
+        ("workers: {gpu: 1}", "`workers.gpu` is not a knob: remove it or correct its name"),
+        ("workers: ray", "`workers` is 'ray': write its settings below it, as `name: value` lines"),
         ("- a\n- b", "sava.yaml holds a list: write `key: value` lines"),
         ("a: [", "sava.yaml is not valid YAML: "),
     ],
@@ -101,6 +112,35 @@ def test_folders_are_relative_to_the_home_unless_absolute_or_remote(tmp_path):
     assert str(workspace.folder("memory://bucket/x")) == "memory://bucket/x"
     for name in ("s3:/x", "data:,x", "memory:x", "../x"):  # no addresses, though they begin like some
         assert str(workspace.folder(name)) == str(tmp_path / name)
+
+
+@pytest.mark.parametrize("home", ["local", "memory"])
+def test_results_and_what_is_published_may_lie_elsewhere(tmp_path, home):
+    home = str(tmp_path / "home") if home == "local" else f"memory://{tmp_path.name}/home"
+    assert str(Workspace(home=home).store.root) == f"{home}/store"
+    assert str(Workspace(home=home).curated) == f"{home}/curated"
+    settings = Workspace(home=home).root / "sava.yaml"
+    settings.parent.mkdir(parents=True, exist_ok=True)
+    settings.write_bytes(f"store: memory://other/store\ncurated: {tmp_path}/shown\n".encode())
+    there = Workspace(home=home)
+    assert str(there.store.root) == "memory://other/store"
+    assert not there.store.is_local
+    assert str(there.curated) == f"{tmp_path}/shown"
+    assert str(Look.of(there).store.root) == str(Pinned.of(there).store.root) == "memory://other/store"
+    settings.write_bytes(b"store: results\n")
+    assert str(there.store.root) == "memory://other/store"  # it works there
+    assert str(Workspace(home=home).store.root) == f"{home}/results"
+
+
+def test_settings_are_read_anew_when_they_changed(tmp_path):
+    (tmp_path / "sava.yaml").write_text("settle_seconds: 1")
+    workspace = Workspace(home=str(tmp_path))
+    first = workspace.knobs
+    assert workspace.knobs is first
+    (tmp_path / "sava.yaml").write_text("settle_seconds: 2")
+    assert workspace.knobs.settle_seconds == 2
+    (tmp_path / "sava.yaml").unlink()
+    assert workspace.knobs == Knobs()
 
 
 def test_device_is_what_is_there(tmp_path, monkeypatch):

@@ -42,7 +42,6 @@ FIGURES = ("SAVA", "logistic regression")
 
 
 # One study for all of them, in one process.
-pytestmark = pytest.mark.xdist_group("study")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom, binomtest
 
 from sava_ops import BadInput
-from sava_ops.decisions.audit import clopper_pearson, drawn
+from sava_ops.decisions.audit import AUDITED, clopper_pearson, drawn, is_audited
 
 
 @given(st.integers(1, 60), st.data(), st.sampled_from([0.5, 0.9, 0.95, 0.99]))
@@ -60,3 +60,23 @@ def test_another_seed_is_another_draw_and_every_name_has_its_chance():
     often = [sum(name in each for each in draws) for name in names]
     assert min(often) >= 5
     assert max(often) <= 40
+
+
+@pytest.mark.parametrize("seed", [0, 7])
+def test_who_is_audited_is_drawn_first_and_is_a_share_of_all(seed):
+    names = [str(k) for k in range(2_000)]
+    audited = {name for name in names if is_audited(name, seed=seed)}
+    assert binomtest(len(audited), len(names), AUDITED).pvalue > 0.01
+    assert drawn(names, size=len(audited), seed=seed) == audited
+    assert drawn(names, size=10, seed=seed) == drawn(audited, size=10, seed=seed)
+
+
+def test_a_sample_of_those_that_are_audited_measures_the_rate_and_one_of_those_that_are_left_does_not():
+    """Of 4,000 flagged images 10 % are clean; people confirm these, and they leave the pool, audited ones excepted."""
+    clean = {str(k): k % 10 == 0 for k in range(4_000)}
+    left = {name: found for name, found in clean.items() if not found or is_audited(name, seed=0)}
+    honest = drawn([name for name in left if is_audited(name, seed=0)], size=400, seed=0)
+    low, high = clopper_pearson(sum(clean[name] for name in honest), len(honest))
+    assert low < 0.1 < high
+    biased = sum(left.values()) / len(left)
+    assert biased < 0.05

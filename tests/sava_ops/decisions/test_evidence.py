@@ -8,7 +8,7 @@ from sava_ops.decisions.evidence import MOST_SURPRISE, Side, weigh
 
 
 def sides(seed: int = 0, *, damaged: float = 0.0, wrong: float = 0.0, count: int = 4_000):
-    """A pool and 800 clean points: foreignness ~ N(0, 1), damaged + 4; margins ~ N(−6, 2), wrong ones + 9."""
+    """A pool and 800 clean points: foreignness ~ N(0, 1), damaged + 4; log odds ~ N(−6, 2), wrong ones + 9."""
     generator = np.random.default_rng(seed)
     bad, mislabelled = generator.random(count) < damaged, generator.random(count) < wrong
     pool = Side(generator.normal(size=count) + 4 * bad, generator.normal(-6, 2, count) + 9 * mislabelled)
@@ -16,15 +16,15 @@ def sides(seed: int = 0, *, damaged: float = 0.0, wrong: float = 0.0, count: int
     return pool, clean, bad, mislabelled
 
 
-def evidence(pool: Side, clean: Side, nat: float = 1.0):
-    return weigh(pool, clean, np.full(len(clean.foreign), len(pool.foreign) / 800), nat=nat, other_labels=9)
+def evidence(pool: Side, clean: Side):
+    return weigh(pool, clean, np.full(len(clean.foreign), len(pool.foreign) / 800), other_labels=9)
 
 
-def test_without_damage_the_margin_ranks():
+def test_without_damage_the_odds_of_another_label_rank():
     pool, clean, _, wrong = sides(wrong=0.3)
     found, _ = evidence(pool, clean)
     assert found.image.max() == 0
-    assert auroc(found.total, wrong) == pytest.approx(auroc(pool.label_values, wrong), abs=1e-6)
+    assert auroc(found.total, wrong) == pytest.approx(auroc(pool.label_odds, wrong), abs=1e-6)
 
 
 def test_without_wrong_labels_the_image_ranks():
@@ -52,24 +52,41 @@ def test_more_of_either_is_more_evidence():
 
 def test_what_all_images_of_a_pool_have_in_common_is_not_held_against_them():
     pool, clean, bad, _ = sides(damaged=0.2)
-    near, far = (evidence(Side(pool.foreign + c, pool.label_values), clean)[0] for c in (1.0, 50.0))
+    near, far = (evidence(Side(pool.foreign + c, pool.label_odds), clean)[0] for c in (1.0, 50.0))
     np.testing.assert_allclose(far.total, near.total, rtol=1e-6, atol=1e-9)
     assert auroc(far.image, bad) > 0.95
 
 
 def test_the_unit_of_cost_does_not_matter():
     pool, clean, _, _ = sides(damaged=0.2, wrong=0.2)
-    scaled = [Side(7 * side.foreign, 7 * side.label_values) for side in (pool, clean)]
-    for one, other in zip(evidence(pool, clean), evidence(*scaled, nat=7.0), strict=True):
+    scaled = [Side(7 * side.foreign, side.label_odds) for side in (pool, clean)]
+    for one, other in zip(evidence(pool, clean), evidence(*scaled), strict=True):
         np.testing.assert_allclose(one.total, other.total, rtol=1e-6, atol=1e-9)
+
+
+def test_where_every_clean_point_looks_mislabelled_too_no_label_counts_as_wrong():
+    """Features that tell nothing: what is as odd on either side is no evidence, and no number is lost."""
+    pool, clean, _, _ = sides(wrong=0.2)
+    hopeless = Side(pool.foreign, np.full_like(pool.label_odds, 200.0)), Side(clean.foreign, np.full(800, 200.0))
+    for found in evidence(*hopeless):
+        assert np.isfinite(found.total).all()
+        assert np.ptp(found.total) == 0
+
+
+def test_images_that_are_hard_to_classify_on_both_sides_leave_the_image_to_rank():
+    """What clean points show is no share of wrong labels."""
+    pool, clean, bad, _ = sides(damaged=0.2)
+    generator = np.random.default_rng(1)
+    hard = [Side(own.foreign, generator.normal(-2, 4, len(own.foreign))) for own in (pool, clean)]
+    found, _ = evidence(*hard)
+    assert auroc(found.total, bad) > auroc(pool.foreign, bad) - 0.01
 
 
 @pytest.mark.parametrize("count", [1, 2, 30])
 def test_few_or_equal_clean_points_leave_it_finite(count):
     equal = Side(np.zeros(count), np.zeros(count))
-    found, usual = weigh(
-        Side(np.array([-1.0, 0, 1e6]), np.array([-1e6, 0, 1e6])), equal, np.ones(count), nat=1.0, other_labels=0
-    )
+    pool = Side(np.array([-1.0, 0, 1e6, 0]), np.array([-1e6, 0, 1e6, -np.inf]))
+    found, usual = weigh(pool, equal, np.ones(count), other_labels=0)
     for side in (found, usual):
         assert np.isfinite(side.total).all()
         assert np.isfinite(side.image).all()
