@@ -228,19 +228,6 @@ def all_decided(workspace: Home) -> dg.AssetCheckResult:
     )
 
 
-@dg.asset_check(asset="near_copies")
-def near_copies_told(workspace: Home) -> dg.AssetCheckResult:
-    """The reference set has enough images that are known to be different to tell near copies from chance."""
-    numbers = workspace.store.require("near_copies").numbers
-    told = numbers["threshold_bits"] >= 0
-    return dg.AssetCheckResult(
-        passed=told,
-        severity=dg.AssetCheckSeverity.WARN,
-        description=None if told else "too few reference images to tell near copies: only exact ones are found",
-        metadata={name: numbers[name] for name in ("threshold_bits", "hashed", "near_images", "near_groups")},
-    )
-
-
 @dg.asset_check(asset="curated_dataset", blocking=True)
 def within_limits(workspace: Home) -> dg.AssetCheckResult:
     """The curation is within the limits of sava.yaml, and published; else what was published before stays."""

@@ -11,12 +11,12 @@ import torch
 from jaxtyping import UInt64
 
 from sava_assets.freshness.computation import Run, computed, log_work, sound_tensors
-from sava_assets.freshness.near import LOOKS, looks_of, threshold
+from sava_assets.freshness.near import LOOKS, candidate_threshold, looks_of, threshold
 from sava_assets.freshness.rules import RULES
 from sava_assets.home.result import Output, digest, table_file, tensor_file
 from sava_assets.home.store import NEAR_PAIRS
 from sava_ops.decisions.copies import ALONE, of_several
-from sava_ops.decisions.near_copies import FARTHEST, RATE, Pairs, clusters, near_forest
+from sava_ops.decisions.near_copies import RATE, Pairs, clusters, near_forest
 
 
 @computed(group="training", kinds={"numpy"})
@@ -25,8 +25,9 @@ def near_copies(run: Run) -> Output:
     reference images say that are known to be different. A new shard costs its own pairs only."""
     shards = {shard: looks_of(result) for shard, result in run.read_shards("raw_images").items()}
     hashed = sum(len(rows) for rows, _ in shards.values())
-    within = threshold(run.workspace.store, run.read("reference_images"), among=hashed - 1)
-    pairs = _Pairs(run, {shard: hashes for shard, (_, hashes) in shards.items()} if within >= 0 else {})
+    store, reference = run.workspace.store, run.read("reference_images")
+    within, candidates = threshold(store, reference, among=hashed - 1), candidate_threshold(store, reference)
+    pairs = _Pairs(run, {shard: hashes for shard, (_, hashes) in shards.items()}, candidates)
     near = [ends[far <= within] for ends, far in pairs.all()]
     groups = clusters(hashed, np.concatenate([np.empty((0, 2), dtype=np.int64), *near]))
     points = _points_of(run)
@@ -37,6 +38,7 @@ def near_copies(run: Run) -> Output:
         files={"near.parquet": table_file(found)},
         numbers={
             "hashed": hashed,
+            "not_hashed": sum(result.numbers["images"] for result in run.read_shards("raw_images").values()) - hashed,
             "near_images": len(found),
             "near_groups": int(groups.max(initial=ALONE)) + 1,
             "threshold_bits": within,
@@ -49,10 +51,13 @@ def near_copies(run: Run) -> Output:
 
 
 class _Pairs:
-    """Near images of every two shards and of every shard, from the store where they are there."""
+    """Candidates for near images of every two shards and of every shard, from the store where they are there. Which of
+    them are near depends on the size of the pool, and is nothing that is stored: a pool that grows or shrinks compares
+    no two shards again."""
 
-    def __init__(self, run: Run, shards: dict[str, UInt64[np.ndarray, "_ 2"]]) -> None:
-        self.run, self.shards, self.computed = run, shards, 0
+    def __init__(self, run: Run, shards: dict[str, UInt64[np.ndarray, "_ 2"]], within: int) -> None:
+        self.run, self.within, self.computed = run, within, 0
+        self.shards = shards if within >= 0 else {}
         self.keys: list[tuple[str, str]] = []
 
     def all(self) -> Iterator[Pairs]:
@@ -62,7 +67,7 @@ class _Pairs:
         looks = {shard: sha256(hashes.tobytes()).hexdigest() for shard, hashes in self.shards.items()}
         both = list(combinations_with_replacement(self.shards, 2))
         for done, (one, other) in enumerate(both, start=1):
-            key = digest([RULES["near_copies"].code_version, FARTHEST, looks[one], looks[other], one == other])
+            key = digest([RULES["near_copies"].code_version, self.within, looks[one], looks[other], one == other])
             self.keys.append((NEAR_PAIRS, key))
             ends, far = self._stored(key) or self._compared(key, one, other)
             yield ends + np.array([starts[one], starts[other]]), far
@@ -73,7 +78,8 @@ class _Pairs:
         return (known["pairs"].long().numpy(), known["distances"].numpy()) if known else None
 
     def _compared(self, key: str, one: str, other: str) -> Pairs:
-        ends, far = near_forest(self.shards[one], None if one == other else self.shards[other])
+        others = None if one == other else self.shards[other]
+        ends, far = near_forest(self.shards[one], others, within=self.within)
         tensors = {"pairs": torch.from_numpy(ends).int(), "distances": torch.from_numpy(far)}
         self.run.workspace.store.save(NEAR_PAIRS, key, Output({"tensors.safetensors": tensor_file(tensors)}))
         log_work(f"near_pairs[{one},{other}]")

@@ -11,6 +11,10 @@ from sava_assets.home.store import Store
 NOTE = "looks/copies.json"
 COUNTS = ("copied_images", "copied_pictures", "copies_under_two_labels", "copies_left_out")
 """Numbers of `pruned_dataset`; those of near copies begin with near_."""
+NOT_TOLD = (
+    "near copies: none are looked for, as the reference images are too few, too small or too much alike to tell a near "
+    "copy from another image"
+)
 NEARLY = "near copies: {:,} images of the pool look nearly alike, in {:,} groups"
 
 
@@ -28,8 +32,9 @@ def has_copies(store: Store, images: Mapping[str | None, Result]) -> bool:
     return known["found"]
 
 
-def in_words(numbers: Mapping[str, Any]) -> list[str]:
-    """What the numbers of `pruned_dataset` say of copies, and of near copies; nothing if there are none."""
+def in_words(numbers: Mapping[str, Any], near: Mapping[str, Any]) -> list[str]:
+    """What the numbers of `pruned_dataset` say of copies, and of near copies; nothing if there are none. From those of
+    `near_copies`, whether these could be told."""
     said = []
     for prefix, told in (("", "copies: {:,} images of the pool show {:,} pictures"), ("near_", NEARLY)):
         images, pictures, mixed, out = (numbers.get(f"{prefix}{name}") for name in COUNTS)
@@ -41,4 +46,4 @@ def in_words(numbers: Mapping[str, Any]) -> list[str]:
         if out:
             line += f"; {out:,} are left out, as another one stands for them"
         said.append(line)
-    return said
+    return said if near["threshold_bits"] >= 0 else [*said, NOT_TOLD]

@@ -2,11 +2,13 @@
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from jaxtyping import Int64, UInt64
 
+from sava_assets.freshness.promotion import PROMOTED
 from sava_assets.home.result import Result
 from sava_assets.home.store import Store
-from sava_ops.decisions.near_copies import as_hashes, difference_threshold, distance_counts, nearest
+from sava_ops.decisions.near_copies import DistanceCounts, as_hashes, difference_threshold, distance_counts, nearest
 
 LOOKS = "perceptual_hash"
 """Column of what an image looks like; null where it has no structure."""
@@ -15,31 +17,41 @@ NOTE = "looks/differences.json"
 
 def looks_of(images: Result) -> tuple[Int64[np.ndarray, " k"], UInt64[np.ndarray, "k 2"]]:
     """Rows and hashes of the images of a set that have structure; none of a set that was read before there were
-    hashes, and is due."""
+    hashes, and is due. Promoted images of a reference set are the pool's: it keeps their near copies."""
     points = images.table("points.parquet")
     if LOOKS not in points.column_names:
         return np.empty(0, dtype=np.int64), as_hashes([])
-    column = points[LOOKS]
-    there = column.is_valid().to_numpy().nonzero()[0]
-    return there, as_hashes(column.drop_null().to_pylist())
+    there = points[LOOKS].is_valid().to_numpy()
+    if "role" in points.column_names:
+        there &= pc.not_equal(points["role"], PROMOTED).to_numpy()
+    return there.nonzero()[0], as_hashes(points[LOOKS].filter(pa.array(there)).to_pylist())
 
 
 def threshold(store: Store, reference: Result, *, among: int) -> int:
-    """Bits up to which two images are near copies, if each is compared with `among` others; -1 if nothing is.
+    """Bits up to which two images are near copies, if each is compared with `among` others; -1 if nothing is."""
+    return difference_threshold(_known(store, reference), among=max(among, 1))
 
-    From the distances between reference images, which are taken once for each content; exact copies count once.
-    """
-    known = store.read_json(NOTE) or {}
-    if known.get("compared") != reference.key:
+
+def candidate_threshold(store: Store, reference: Result) -> int:
+    """The same of the most generous one, which does not depend on the size of the pool: what is farther apart never
+    counts as near."""
+    return threshold(store, reference, among=1)
+
+
+def _known(store: Store, reference: Result) -> DistanceCounts:
+    """Distances between reference images, taken once for each content; exact copies count once."""
+    stored = store.read_json(NOTE) or {}
+    if stored.get("compared") != reference.key:
         rows, hashes = looks_of(reference)
         points = reference.table("points.parquet", ["label", "pixel_hash"]).take(pa.array(rows))
         first = np.unique(np.array(points["pixel_hash"].to_pylist(), dtype=str), return_index=True)[1]
         labels = np.array(points["label"].to_pylist(), dtype=object)
-        counts, least = distance_counts(hashes[first], labels[first])
-        known = {"compared": reference.key, "counts": counts.tolist(), "nearest": least.tolist()}
-        store.put_json(NOTE, known)
-    counts, least = (np.array(known[name], dtype=np.int64) for name in ("counts", "nearest"))
-    return difference_threshold(counts, least, among=max(among, 1))
+        known = distance_counts(hashes[first], labels[first])
+        counts = {"different": known.different.tolist(), "same": known.same.tolist()}
+        stored = {"compared": reference.key, "images": known.images, **counts}
+        store.put_json(NOTE, stored)
+    different, same = (np.array(stored[name], dtype=np.int64) for name in ("different", "same"))
+    return DistanceCounts(stored["images"], different, same)
 
 
 def near_images(store: Store, one: Result, other: Result) -> list[tuple[str, str]]:

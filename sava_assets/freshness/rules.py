@@ -49,6 +49,8 @@ class Rule:
     """Assets whose content names the result. A sharded asset reads one shard of a sharded one, any other all."""
     pinned: tuple[str, ...] = ()
     """Assets that are read but do not name the result: new content there does not make it stale."""
+    findings: tuple[str, ...] = ()
+    """Assets of which only what they found names the result; nothing where they found nothing."""
     knobs: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     """Knobs that name folders whose content is read."""
@@ -65,7 +67,7 @@ class Rule:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        return self.upstream + self.pinned
+        return self.upstream + self.pinned + self.findings
 
     @property
     def dependencies(self) -> tuple[str, ...]:
@@ -121,11 +123,13 @@ RULES = {
         pinned=("label_distances", "reference_embeddings", "reference_images", "reference_batches"),
         knobs=("valuation.gradient",),
     ),
+    # Raised, too, with another perceptual hash: that is no part of the content of images.
     "near_copies": Rule("1", upstream=("raw_images", "reference_images")),
     "pruned_dataset": Rule(
         "3",
         upstream=("point_values", "raw_images"),
-        pinned=("reference_images", "near_copies"),
+        pinned=("reference_images",),
+        findings=("near_copies",),
         knobs=tuple(f"prune.{name}" for name in _PRUNE + _BRAKE),
         observed=("decisions",),
         apart_from=CLEAN_SETS,
@@ -304,8 +308,9 @@ def refusal(home: Home, asset: str, shard: str | None = None) -> str:
 
 
 def _version(asset: str, read: Result) -> str:
-    """What names a result of what it reads: an encoder learns nothing of promoted images."""
-    return read.numbers.get("version_without_promoted", read.data_version) if asset == "encoder" else read.data_version
+    """What names a result of what it reads: neither encoder nor near copies learn anything of promoted images."""
+    given_alone = asset in ("encoder", "near_copies")
+    return read.numbers.get("version_without_promoted", read.data_version) if given_alone else read.data_version
 
 
 def _has_heic(result: Result | None) -> bool:

@@ -1,18 +1,20 @@
 """Nearly equal images, by their perceptual hashes (`sava_ops.images.perceptual_hash`).
 
     d(x, y) = |e(x) ⊕ e(y)| + min(|o(x) ⊕ o(y)|, 64 − |o(x) ⊕ o(y)|)     bits; e, o: the halves of a hash
-    near copies:  d ≤ t,  t = the largest distance with N · P(d ≤ t) ≤ r and Q(d ≤ t) ≤ q
+    near copies:  d ≤ t,  t = the largest distance with N · P(d ≤ t) ≤ r
 
 An image mirrored left to right has the other half's complement, so d is that to the nearer of image and mirror image.
-P is the distribution of d between reference images of different classes, which show different things, and N the number
-of images that one is compared with: a share of at most r of the images has a neighbour this near by chance. So far down
-nobody has seen P. It is continued by the line through the 10th and the 100th smallest distance, on a logarithmic scale:
-an upper bound, where the logarithm of P is concave, as it is of sums of bits (cf. Daugman, "How Iris Recognition
-Works", 2004, whose binomial fit would allow more). Q is the distribution of d from a reference image to the nearest one
-of any class: of a class whose images all look alike, as handwritten digits do, no two are taken for copies. Ours.
+P is the distribution of d between two reference images that show different things: of all pairs but the q · m nearest
+ones inside classes, which may be copies of each other; m is the number of images. N is the number of images that one is
+compared with: a share of at most r of the images has a neighbour this near by chance. So far down nobody has seen P. It
+is continued by the line through the 10th and the 100th smallest distance, on a logarithmic scale: an upper bound, where
+the logarithm of P is concave, as it is of sums of bits (cf. Daugman, "How Iris Recognition Works", 2004, whose binomial
+fit would allow more). Where images of one class look alike, as handwritten digits do, the line ends before the first
+bit: there no copy is told from chance. Ours.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int64, Shaped, UInt8, UInt64
@@ -26,7 +28,7 @@ FARTHEST = 32
 RATE = 0.001
 """r: share of the images that may have a neighbour counted as a near copy and is none."""
 OWN = 0.01
-"""q: share of the reference images that may be near copies of each other; a trusted set has few."""
+"""q: pairs of near copies inside the reference set, by its images; a trusted set has few."""
 SEEN = 10
 """The smallest distances that are passed over; ten times as many are looked at."""
 MOST_REFERENCES = 10_000
@@ -36,6 +38,16 @@ MOST_PAIRS = 2_000_000
 """Held at once: 50 MB."""
 Pairs = tuple[Int64[np.ndarray, "_ 2"], UInt8[np.ndarray, " _"]]
 """Rows of either side, and the distances of these pairs."""
+
+
+class DistanceCounts(NamedTuple):
+    """How many pairs of images lie 0, 1, …, 128 bits apart."""
+
+    images: int
+    different: Int64[np.ndarray, "129"]
+    """Of pairs of two classes."""
+    same: Int64[np.ndarray, "129"]
+    """Of pairs inside a class."""
 
 
 def as_hashes(written: Sequence[bytes]) -> UInt64[np.ndarray, "n 2"]:
@@ -130,30 +142,22 @@ def leaders(
 
 def distance_counts(
     hashes: UInt64[np.ndarray, "m 2"], labels: Shaped[np.ndarray, " m"], *, block: int = BLOCK
-) -> tuple[Int64[np.ndarray, "129"], Int64[np.ndarray, "129"]]:
-    """P and Q as counts: how many pairs of images of different classes (of images of one class, all pairs) lie 0, 1, …
-    bits apart; and how many images that far from their nearest one. Of more than 10,000, as many at even steps."""
+) -> DistanceCounts:
+    """Of all pairs of these images; of more than 10,000, as many at even steps."""
     rows = np.linspace(0, len(hashes) - 1, min(len(hashes), MOST_REFERENCES)).astype(np.int64)
     hashes, codes = hashes[rows], np.unique(labels[rows], return_inverse=True)[1]
-    codes = codes if len(np.unique(codes)) > 1 else np.arange(len(codes))
-    counts, least = np.zeros(2 * HALF + 1, dtype=np.int64), np.full(len(hashes), 2 * HALF, dtype=np.uint8)
+    different, same = (np.zeros(2 * HALF + 1, dtype=np.int64) for _ in range(2))
     for start, beside, found in _blocks(hashes, hashes, block, upper=True):
         one, other = (slice(first, first + size) for first, size in zip((start, beside), found.shape, strict=True))
-        different = codes[one, None] != codes[None, other]
-        if beside == start:
-            different = np.triu(different)
-            np.fill_diagonal(found, 2 * HALF)
-        counts += np.bincount(found[different], minlength=len(counts))
-        least[one] = np.minimum(least[one], found.min(1))
-        least[other] = np.minimum(least[other], found.min(0))
-    return counts, np.bincount(least, minlength=len(counts))
+        alike = codes[one, None] == codes[None, other]
+        pairs = np.triu(np.ones_like(alike), 1) if beside == start else np.ones_like(alike)
+        different += np.bincount(found[pairs & ~alike], minlength=len(different))
+        same += np.bincount(found[pairs & alike], minlength=len(same))
+    return DistanceCounts(len(rows), different, same)
 
 
-def difference_threshold(
-    counts: Int64[np.ndarray, " bins"], nearest: Int64[np.ndarray, " bins"], *, among: int, rate: float = RATE
-) -> int:
-    """t, for images that are compared with `among` others each; -1 if these counts (see `distance_counts`) do not tell
-    any copy from chance.
+def difference_threshold(known: DistanceCounts, *, among: int, rate: float = RATE) -> int:
+    """t, for images that are compared with `among` others each; -1 if these counts do not tell any copy from chance.
 
     Raises BadInput for a rate outside (0, 1) or `among` below 1.
     """
@@ -161,11 +165,12 @@ def difference_threshold(
         raise BadInput(f"`rate` is {rate}: it must be above 0 and below 1")
     if among < 1:
         raise BadInput(f"`among` is {among}: it must be at least 1")
-    own = int((nearest.cumsum() <= OWN * nearest.sum()).sum()) - 1
-    return max(min(_between_classes(counts.cumsum(), rate / among), own, FARTHEST), -1)
+    copies = int(np.ceil(OWN * known.images))
+    seen = known.different.cumsum() + np.maximum(known.same.cumsum() - copies, 0)
+    return max(min(_continued(seen, rate / among), FARTHEST), -1)
 
 
-def _between_classes(seen: Int64[np.ndarray, " bins"], allowed: float) -> int:
+def _continued(seen: Int64[np.ndarray, " bins"], allowed: float) -> int:
     """The largest distance that at most this share of the pairs is within, by what was seen and below by the line."""
     low = int((seen >= SEEN).argmax())
     if seen[-1] < SEEN or seen[-1] < 10 * seen[low]:

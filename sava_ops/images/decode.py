@@ -78,7 +78,7 @@ class ImageFacts:
     information: float
     sharpness: float
     perceptual_hash: bytes | None
-    """None of an image without structure."""
+    """None of an image without structure, or too small to have it."""
 
 
 def inspect_all(blobs: Sequence[bytes]) -> list[ImageFacts | str]:

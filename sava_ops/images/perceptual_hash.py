@@ -27,7 +27,10 @@ ZERO = 1e-6
 
 
 def perceptual_hash(pixels: UInt8[np.ndarray, "height width 3"]) -> bytes | None:
-    """The even half of the bits, then the odd one; None for an image without structure, which looks like many."""
+    """The even half of the bits, then the odd one; None for an image without structure, which looks like many, and for
+    one with fewer pixels on a side than the highest of the frequencies needs."""
+    if min(pixels.shape[:2]) < LEAST_SIDE:
+        return None
     grey = Image.fromarray(pixels).convert("L").resize((SIDE, SIDE), Image.Resampling.BOX)
     values = np.asarray(grey, dtype=np.float64)
     if values.std() < LEAST_CONTRAST:
@@ -49,3 +52,5 @@ def _lowest() -> Int64[np.ndarray, "128 2"]:
 
 
 _COSINES, _LOWEST = _cosines(), _lowest()
+LEAST_SIDE = int(_LOWEST.max()) + 1
+"""Pixels."""

@@ -70,7 +70,6 @@ CHECKS = {
     ("batch_ot", "all_pairs_converged"),
     ("batch_plan", "plan_marginals"),
     ("point_values", "values_aligned"),
-    ("near_copies", "near_copies_told"),
     ("pruned_dataset", "all_decided"),
     ("curated_dataset", "within_limits"),
 }

@@ -8,9 +8,12 @@ import yaml
 from PIL import Image
 from rich.console import Console
 
+from sava_assets.assets import near_copies as module
 from sava_assets.cli.runner import curate
 from sava_assets.formats.demo_sets import Labelled, write_set
+from sava_assets.freshness.copies import NOT_TOLD
 from sava_assets.freshness.history import collect_garbage
+from sava_assets.freshness.near import candidate_threshold, threshold
 from sava_assets.freshness.survey import Survey
 from sava_assets.home.resources import Workspace
 from sava_assets.home.store import NEAR_PAIRS
@@ -110,6 +113,7 @@ def test_a_near_image_of_the_reference_set_is_set_aside_and_counted(made):
 def test_status_and_page_say_how_many_and_all_is_fresh(made):
     code, told = sava("status", "--home", made.home)
     assert code == 0
+    assert NOT_TOLD not in told
     assert "near copies: 5 images of the pool look nearly alike, in 2 groups; 3 of them are also there under" in told
     assert '"near_copied_images":5' in (Path(made.home) / "report.html").read_text()
     assert {s.title for s in Survey(made, SHARDS).all() if s.status not in ("fresh", "held")} == set()
@@ -150,25 +154,57 @@ def test_a_new_shard_costs_its_own_pairs_only_and_what_is_gone_is_compared_again
     assert {row["id"] for row in result.table("near.parquet").to_pylist()} == {"between/3", "between/8"} | {
         name for group in GROUPS for name in group
     }
-    log.unlink()
     collect_garbage(workspace, ["between", *SHARDS], grace=0)
     assert {s.status for s in Survey(workspace, ["between", *SHARDS]).of("near_copies")} == {"fresh"}
     lost = workspace.store.find(NEAR_PAIRS, result.parts[2][1])
     assert lost
     workspace.store.forget(lost)
     assert "is missing" in Survey(workspace, ["between", *SHARDS]).state("near_copies").reason
+    log.unlink()
     curate(workspace, QUIET)
     assert log.read_text().splitlines() == ["near_pairs[between,second]", "near_copies"]
+    log.unlink()
+    (Path(workspace.home) / "landing" / "between.parquet").unlink()
+    write_set(Path(workspace.home) / "reference" / "more.parquet", album(4, first=5_000))
+    curate(workspace, QUIET)
+    done = log.read_text().splitlines()
+    assert (done.count("near_copies"), done.count("pruned_dataset")) == (1, 1)
+    assert not [line for line in done if line.startswith("near_pairs")]
+    assert workspace.store.require("near_copies").table("near.parquet")["id"].to_pylist() == sorted(
+        set().union(*GROUPS)
+    )
 
 
-def test_a_home_without_near_copies_says_nothing_of_them(curated, tmp_path):
+def test_how_far_apart_candidates_are_is_said_by_the_reference_set_and_how_many_are_near_by_the_pool_too(
+    made, tmp_path, monkeypatch
+):
+    workspace = copy_of(Path(made.home), tmp_path / "home")
+    store, reference = workspace.store, workspace.store.require("reference_images")
+    bits = [threshold(store, reference, among=among) for among in (1, 40, 400, 4_000)]
+    assert bits == sorted(bits, reverse=True)
+    assert bits[0] == candidate_threshold(store, reference) > bits[-1]
+    before = store.require("near_copies")
+    # What is near in a pool of this size follows from the pairs that are stored, whatever it is.
+    monkeypatch.setattr(module, "threshold", lambda *_, among: 0)
+    store.forget(before)
+    monkeypatch.setenv("SAVA_WORK_LOG", str(tmp_path / "work.log"))
+    curate(workspace, QUIET)
+    assert (tmp_path / "work.log").read_text().splitlines()[0] == "near_copies"
+    after = store.require("near_copies")
+    assert (after.parts, after.numbers["threshold_bits"]) == (before.parts, 0)
+    # The mirrored one is no bit away from the one it was made of.
+    assert after.numbers["near_images"] < before.numbers["near_images"]
+
+
+def test_where_no_near_copy_can_be_told_none_is_marked_and_that_is_said(curated, tmp_path):
     workspace = copy_of(curated[0], tmp_path / "home")
     pruned = workspace.store.require("pruned_dataset")
     assert not [name for name in (*pruned.numbers, *pruned.inputs) if "near" in name]
     assert "near_copies" not in pruned.table("points.parquet").column_names
     near = workspace.store.require("near_copies")
-    # Its reference set is too small to tell a copy from chance.
+    # Its images have 8 × 8 pixels.
+    assert (near.numbers["hashed"], near.numbers["not_hashed"]) == (0, 64)
     assert (near.numbers["near_images"], near.numbers["threshold_bits"], near.parts) == (0, -1, ())
     with_setting(workspace, "prune:", "prune:\n  copies: one_of_near")
     assert Survey(workspace, SHARDS).state("pruned_dataset").status == "fresh"
-    assert "near copies" not in sava("status", "--home", workspace.home)[1]
+    assert sava("status", "--home", workspace.home)[1].count(NOT_TOLD) == 1

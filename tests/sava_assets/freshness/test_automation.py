@@ -309,7 +309,7 @@ def test_a_failed_shard_is_tried_again_later_and_does_not_stop_the_others(deploy
     new_shard(deployment)
     broken = deployment.home / "landing" / "broken.parquet"
     pq.write_table(pa.table({"image": [b"x"]}), broken)
-    assert deployment.settle() == sorted([*shard_work("third", 1), *FROM_BATCH_OT])
+    assert deployment.settle() == sorted([*shard_work("third", 1), *FROM_POOL])
     survey = Survey(deployment.workspace, deployment.shards)
     state = survey.state("raw_images", "broken")
     assert state.status == "failed"
@@ -320,7 +320,7 @@ def test_a_failed_shard_is_tried_again_later_and_does_not_stop_the_others(deploy
     assert survey.requestable("raw_images", now=failure.time + RETRY_SECONDS + 1) == [state]
     # Mended content is another result, so nobody waits.
     write_set(broken, noisy(pictures(16, first=9_000), seed=4)[0])
-    assert deployment.settle() == sorted([*shard_work("broken", 1), *FROM_BATCH_OT])
+    assert deployment.settle() == sorted([*shard_work("broken", 1), *FROM_POOL])
     assert deployment.workspace.store.failure("raw_images", "broken") is None
 
 
@@ -351,7 +351,7 @@ def test_a_shard_still_being_written_is_left_alone(deployment):
         assert state.reason.startswith(f"{file} is still being written (changed ")
     (deployment.home / "landing" / "half.parquet").unlink()
     (deployment.home / "landing" / "third" / "_SUCCESS").touch()
-    assert deployment.settle() == sorted([*shard_work("third", 1), *FROM_BATCH_OT])
+    assert deployment.settle() == sorted([*shard_work("third", 1), *FROM_POOL])
 
 
 def test_damage_is_named_and_mended(deployment):
@@ -435,7 +435,7 @@ def test_150_shards_are_seen_and_each_change_is_found(deployment):
             points = pa.table({"id": [name], "pixel_hash": [name]})
             output = Output({"x": bytes_file(b"x"), "points.parquet": table_file(points)}, **content)
             store.set_current(store.save(asset, freshness.key(wanted), output, wanted), name)
-    assert deployment.tick() == [("batch_ot", None)]
+    assert deployment.tick() == [("batch_ot", None), ("near_copies", None)]
     (landing / "s077" / "east" / "b.png").write_bytes(png(scan(0, 30_000)))
     assert deployment.tick() == [("raw_images", "s077")]
 

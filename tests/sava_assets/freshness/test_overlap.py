@@ -93,7 +93,7 @@ def test_what_is_set_aside_is_not_valued():
     assert valued(table)["id"].to_pylist() == ["a"]
 
 
-LOOKED_AT = {**FIELDS, "label": pa.string(), "perceptual_hash": pa.binary(16)}
+LOOKED_AT = {**FIELDS, "label": pa.string(), "role": pa.string(), "perceptual_hash": pa.binary(16)}
 
 
 def put_looks(store: Store, asset: str, hashes: dict[str, bytes | None], shard: str | None = None) -> None:
@@ -103,6 +103,7 @@ def put_looks(store: Store, asset: str, hashes: dict[str, bytes | None], shard: 
         "id": ids,
         "pixel_hash": ids,
         "label": [f"{k % 2}" for k in range(len(ids))],
+        "role": ["promoted" if name.startswith("promoted/") else "valuation" for name in ids],
         "perceptual_hash": list(hashes.values()),
     }
     key = f"{len(list(store.root.rglob('manifest.json')))}"
@@ -162,3 +163,16 @@ def test_too_few_reference_images_set_nothing_aside_and_their_exact_copies_count
     twice = pa.concat_tables([points, points.slice(0, 30)])
     again = looked_at.save("reference_images", "twice", Output({"points.parquet": table_file(twice)}))
     assert threshold(looked_at, again, among=80) == within
+
+
+def test_promoted_images_neither_say_how_near_is_near_nor_set_their_near_copies_aside(looked_at):
+    rng = np.random.default_rng(5)
+    given = {f"reference/{k}": rng.bytes(16) for k in range(80)}
+    put_looks(looked_at, "reference_images", given)
+    within = threshold(looked_at, looked_at.require("reference_images"), among=80)
+    alike = {f"promoted/s/{k}": bytes([k, *given["reference/0"][1:]]) for k in range(40)}
+    put_looks(looked_at, "reference_images", given | alike | {"promoted/s/x": rng.bytes(16)})
+    reference = looked_at.require("reference_images")
+    assert threshold(looked_at, reference, among=80) == within > 10
+    put_looks(looked_at, "raw_images", {"s/x": reference.table("points.parquet")["perceptual_hash"][-1].as_py()}, "s")
+    assert overlap(looked_at, "s", CLEAN_SETS) == {}

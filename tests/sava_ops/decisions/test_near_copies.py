@@ -11,6 +11,7 @@ from sava_ops import BadInput
 from sava_ops.decisions import near_copies
 from sava_ops.decisions.near_copies import (
     FARTHEST,
+    DistanceCounts,
     as_hashes,
     clusters,
     difference_threshold,
@@ -138,28 +139,22 @@ def test_one_stands_only_for_those_that_are_near_itself():
 
 
 @given(seed=st.integers(0, 9), block=st.integers(1, 40))
-def test_distances_of_different_classes_are_counted_once_each(seed, block):
+def test_every_pair_is_counted_once_by_whether_it_is_of_one_class(seed, block):
     points, labels = hashes(23, seed), np.random.default_rng(seed).choice(np.array(["a", "b", "c"], dtype=object), 23)
-    pairs = [p for p in combinations(range(23), 2) if labels[p[0]] != labels[p[1]]]
-    expected = np.bincount([plain(points[a], points[b]) for a, b in pairs], minlength=129)
-    counts, least = distance_counts(points, labels, block=block)
-    assert counts.tolist() == expected.tolist()
-    every = distances(points, points)
-    np.fill_diagonal(every, 128)
-    assert least.tolist() == np.bincount(every.min(1), minlength=129).tolist()
+    known = distance_counts(points, labels, block=block)
+    assert known.images == 23
+    for found, alike in ((known.different, False), (known.same, True)):
+        pairs = [p for p in combinations(range(23), 2) if (labels[p[0]] == labels[p[1]]) == alike]
+        expected = np.bincount([plain(points[a], points[b]) for a, b in pairs], minlength=129)
+        assert found.tolist() == expected.tolist()
 
 
-def test_of_one_class_all_pairs_count_and_of_many_images_some(monkeypatch):
+def test_of_many_images_some_are_compared(monkeypatch):
     points = hashes(9)
-    assert [counts.sum() for counts in distance_counts(points, np.zeros(9))] == [36, 9]
-    assert distance_counts(hashes(1), np.zeros(1))[0].sum() == distance_counts(hashes(0), np.zeros(0))[0].sum() == 0
+    assert distance_counts(hashes(1), np.zeros(1)).same.sum() == distance_counts(hashes(0), np.zeros(0)).same.sum() == 0
     monkeypatch.setattr(near_copies, "MOST_REFERENCES", 5)
     some, those = distance_counts(points, np.zeros(9)), distance_counts(points[::2], np.zeros(5))
-    assert [counts.tolist() for counts in some] == [counts.tolist() for counts in those]
-
-
-FAR = np.bincount([40] * 900 + [60] * 100, minlength=129)
-"""All reference images far from each other."""
+    assert (some.images, some.same.tolist()) == (those.images, those.same.tolist()) == (5, those.same.tolist())
 
 
 def counted(**at: int) -> np.ndarray:
@@ -169,55 +164,81 @@ def counted(**at: int) -> np.ndarray:
     return counts
 
 
+def known(images: int = 100, same: np.ndarray | None = None, **at: int) -> DistanceCounts:
+    """Pairs of two classes at these distances, and of one class."""
+    return DistanceCounts(images, counted(**at), counted() if same is None else same)
+
+
 def test_the_threshold_continues_the_line_through_the_smallest_distances():
     # Ten times as many for 4 bits more: 10 pairs at 20, 100 up to 24, 10⁶ in all.
-    counts = counted(_20=10, _24=90, _60=999_900)
+    counts = known(_20=10, _24=90, _60=999_900)
     # P(20) = 1e-5; where 1e-6, 1e-7, 1e-8 is allowed, 4, 8, 12 bits below.
     for among, expected in ((100, 23), (1_000, 16), (10_000, 12), (100_000, 8)):
-        assert difference_threshold(counts, FAR, among=among, rate=0.001 * 1.0001) == expected
-    assert difference_threshold(counts, FAR, among=10**12) == -1
+        assert difference_threshold(counts, among=among, rate=0.001 * 1.0001) == expected
+    assert difference_threshold(counts, among=10**12) == -1
     # Where more is allowed than the tenth pair, what was seen holds, and never more than the bound.
-    assert difference_threshold(counts, FAR, among=50, rate=0.01) == FARTHEST
-    assert difference_threshold(counted(_20=10, _25=90, _60=999_900), FAR, among=50, rate=0.004) == 24
+    assert difference_threshold(counts, among=50, rate=0.01) == FARTHEST
+    assert difference_threshold(known(_20=10, _25=90, _60=999_900), among=50, rate=0.004) == 24
 
 
-def test_no_more_than_a_hundredth_of_the_reference_images_has_one_as_near_of_any_class():
-    counts = counted(_28=10, _34=90, _60=999_900)
-    for least, expected in (
-        (np.bincount([5] * 11 + [12] * 5 + [40] * 984, minlength=129), 4),
-        (np.bincount([5] * 10 + [12] * 5 + [40] * 985, minlength=129), 11),
-        (np.bincount([0] * 10 + [40] * 989, minlength=129), -1),
-        (FAR, FARTHEST),
+def test_pairs_of_one_class_count_but_for_as_many_as_a_hundredth_of_the_images():
+    among_classes = {"_28": 10, "_34": 90, "_60": 999_900}
+    alone = difference_threshold(known(1_000, **among_classes), among=900)
+    assert alone == 22
+    for alike, expected in (
+        (counted(_3=10), alone),  # copies in the reference set
+        (counted(_3=5, _9=5), alone),
+        (counted(_3=20, _7=90, _60=1_000), -1),  # 10 of 20 are none: a class whose images look alike
+        (counted(_3=10, _12=10, _18=90), 6),
     ):
-        assert difference_threshold(counts, least, among=100, rate=0.001) == expected
+        assert difference_threshold(known(1_000, alike, **among_classes), among=900) == expected
+    # Of a single class, too.
+    one = DistanceCounts(1_000, counted(), counted(_3=10, **among_classes))
+    assert difference_threshold(one, among=900) == alone
 
 
 def test_a_larger_pool_never_has_a_larger_threshold():
     counts = distance_counts(hashes(200), np.arange(200) % 5)
-    found = [difference_threshold(*counts, among=among) for among in (1, 10, 100, 10_000, 10**6, 10**9)]
+    found = [difference_threshold(counts, among=among) for among in (1, 10, 100, 10_000, 10**6, 10**9)]
     assert found == sorted(found, reverse=True)
     assert found[2] > 20
 
 
+@given(seed=st.integers(0, 200), among=st.integers(1, 10**9), more=st.integers(0, 10**9))
+def test_nothing_is_near_in_a_large_pool_that_is_not_in_a_small_one(seed, among, more):
+    rng = np.random.default_rng(seed)
+    counts = DistanceCounts(*rng.integers(0, 500, 1), *rng.poisson(10.0 ** rng.uniform(-2, 3, (2, 129))))
+    small, large = (difference_threshold(counts, among=each) for each in (among, among + more))
+    assert -1 <= large <= small <= FARTHEST
+
+
 def test_of_random_hashes_no_more_than_the_stated_share_has_one_as_near_as_the_threshold():
     counts = distance_counts(hashes(400), np.arange(400) % 4)
-    threshold = difference_threshold(*counts, among=3_000, rate=0.05)
+    threshold = difference_threshold(counts, among=3_000, rate=0.05)
     _, far = nearest(hashes(2_000, seed=1), hashes(3_000, seed=2))
     assert threshold > 15
     assert (far <= threshold).mean() <= 0.05
 
 
+def test_where_the_images_of_a_class_look_alike_none_is_taken_for_a_copy():
+    # 10 classes of 30 images, each up to 20 bits from the first of its class.
+    reference = np.concatenate([hashes(30, seed, changed=20) for seed in range(10)])
+    labels = np.repeat(np.arange(10), 30)
+    assert difference_threshold(distance_counts(reference, labels), among=1_000) == -1
+    assert difference_threshold(distance_counts(hashes(300), labels), among=1_000) > 15
+
+
 @pytest.mark.parametrize("counts", [{}, {"_60": 9}, {"_60": 99}, {"_40": 10, "_60": 89}, {"_5": 100_000}])
 def test_too_few_images_known_to_be_different_tell_no_copy_from_chance(counts):
-    assert difference_threshold(counted(**counts), FAR, among=10) == -1
+    assert difference_threshold(known(**counts), among=10) == -1
 
 
 @pytest.mark.parametrize("rate", [0.0, 1.0, -0.1, float("nan")])
 def test_a_rate_that_is_no_share_is_refused(rate):
     with pytest.raises(BadInput, match=f"`rate` is {rate}: it must be above 0 and below 1"):
-        difference_threshold(counted(_60=1_000), FAR, among=10, rate=rate)
+        difference_threshold(known(_60=1_000), among=10, rate=rate)
 
 
 def test_an_image_is_compared_with_at_least_one():
     with pytest.raises(BadInput, match="`among` is 0: it must be at least 1"):
-        difference_threshold(counted(_60=1_000), FAR, among=0)
+        difference_threshold(known(_60=1_000), among=0)

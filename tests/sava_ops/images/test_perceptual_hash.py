@@ -9,7 +9,7 @@ from scipy.fft import dctn
 
 from sava_ops.decisions.near_copies import as_hashes, distances
 from sava_ops.images.decode import decode
-from sava_ops.images.perceptual_hash import _LOWEST, HASH_BYTES, SIDE, perceptual_hash
+from sava_ops.images.perceptual_hash import _LOWEST, HASH_BYTES, LEAST_SIDE, SIDE, perceptual_hash
 from tests.pictures import encoded, noise
 
 
@@ -83,10 +83,15 @@ def test_an_image_without_structure_has_no_hash(level):
     assert len(perceptual_hash(flat) or b"") == HASH_BYTES
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (40, 1), (3, 500)])
+@pytest.mark.parametrize("shape", [(LEAST_SIDE, LEAST_SIDE), (LEAST_SIDE, 40), (40, LEAST_SIDE), (17, 500)])
 def test_every_shape_has_a_hash_of_the_same_length(shape):
-    hashed = perceptual_hash(noise(*shape))
-    assert hashed is None if shape == (1, 1) else len(hashed or b"") == HASH_BYTES
+    assert len(perceptual_hash(noise(*shape)) or b"") == HASH_BYTES
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (8, 8), (LEAST_SIDE - 1, 40), (40, LEAST_SIDE - 1), (1, 500)])
+def test_an_image_with_fewer_pixels_than_its_frequencies_need_has_no_hash(shape):
+    assert perceptual_hash(noise(*shape)) is None
+    assert _LOWEST.max() + 1 == LEAST_SIDE
 
 
 def test_what_is_zero_in_a_symmetric_image_is_no_matter_of_rounding():
