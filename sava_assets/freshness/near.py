@@ -2,7 +2,6 @@
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from jaxtyping import Int64, UInt64
 
 from sava_assets.freshness.promotion import PROMOTED
@@ -23,7 +22,7 @@ def looks_of(images: Result) -> tuple[Int64[np.ndarray, " k"], UInt64[np.ndarray
         return np.empty(0, dtype=np.int64), as_hashes([])
     there = points[LOOKS].is_valid().to_numpy()
     if "role" in points.column_names:
-        there &= pc.not_equal(points["role"], PROMOTED).to_numpy()
+        there &= np.array(points["role"].to_pylist(), dtype=str) != PROMOTED
     return there.nonzero()[0], as_hashes(points[LOOKS].filter(pa.array(there)).to_pylist())
 
 

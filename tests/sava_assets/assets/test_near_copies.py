@@ -185,7 +185,7 @@ def test_how_far_apart_candidates_are_is_said_by_the_reference_set_and_how_many_
     assert bits[0] == candidate_threshold(store, reference) > bits[-1]
     before = store.require("near_copies")
     # What is near in a pool of this size follows from the pairs that are stored, whatever it is.
-    monkeypatch.setattr(module, "threshold", lambda *_, among: 0)
+    monkeypatch.setattr(module, "threshold", lambda *_, **__: 0)
     store.forget(before)
     monkeypatch.setenv("SAVA_WORK_LOG", str(tmp_path / "work.log"))
     curate(workspace, QUIET)

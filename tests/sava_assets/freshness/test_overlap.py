@@ -1,5 +1,7 @@
 """Which training images stand in a clean set, and that a look does not compare twice."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -96,7 +98,7 @@ def test_what_is_set_aside_is_not_valued():
 LOOKED_AT = {**FIELDS, "label": pa.string(), "role": pa.string(), "perceptual_hash": pa.binary(16)}
 
 
-def put_looks(store: Store, asset: str, hashes: dict[str, bytes | None], shard: str | None = None) -> None:
+def put_looks(store: Store, asset: str, hashes: Mapping[str, bytes | None], shard: str | None = None) -> None:
     """A set of images that look like this, all with other pixels, of two classes."""
     ids = list(hashes)
     columns = {
