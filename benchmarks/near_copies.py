@@ -34,6 +34,7 @@ from sava_ops.decisions.near_copies import (
     near_forest,
 )
 from sava_ops.images.decode import decode, inspect_all
+from sava_ops.images.perceptual_hash import HASH_BYTES
 
 KINDS = ("resized", "recompressed", "cropped", "cut at a corner", "mirrored")
 REPORT = Path(__file__).with_suffix(".md")
@@ -73,7 +74,7 @@ def read(folder: Path, name: str, count: int) -> tuple[list[bytes], np.ndarray]:
 
 def hashes_of(images: list[bytes]) -> np.ndarray:
     looks = [facts.perceptual_hash for facts in inspect_all(images) if not isinstance(facts, str)]
-    return as_hashes([look or bytes(16) for look in looks])
+    return as_hashes([look or bytes(HASH_BYTES) for look in looks])
 
 
 def ours(images: list[bytes], reference: list[bytes], labels: np.ndarray) -> Row:
@@ -81,7 +82,7 @@ def ours(images: list[bytes], reference: list[bytes], labels: np.ndarray) -> Row
     started = time.perf_counter()
     hashes = hashes_of(images)
     hashed = time.perf_counter()
-    within = difference_threshold(*known, among=len(images) - 1)
+    within = difference_threshold(known, among=len(images) - 1)
     ends, far = near_forest(hashes)
     groups = clusters(len(images), ends[far <= within])
     pairs = set(_near(hashes, groups, within))

@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import torch
-from jaxtyping import UInt64
 
 from sava_assets.freshness.computation import Run, computed, log_work, sound_tensors
 from sava_assets.freshness.near import LOOKS, candidate_threshold, looks_of, threshold
@@ -16,7 +15,7 @@ from sava_assets.freshness.rules import RULES
 from sava_assets.home.result import Output, digest, table_file, tensor_file
 from sava_assets.home.store import NEAR_PAIRS
 from sava_ops.decisions.copies import ALONE, of_several
-from sava_ops.decisions.near_copies import RATE, Pairs, clusters, near_forest
+from sava_ops.decisions.near_copies import RATE, Hashes, Pairs, clusters, near_forest
 
 
 @computed(group="training", kinds={"numpy"})
@@ -55,7 +54,7 @@ class _Pairs:
     them are near depends on the size of the pool, and is nothing that is stored: a pool that grows or shrinks compares
     no two shards again."""
 
-    def __init__(self, run: Run, shards: dict[str, UInt64[np.ndarray, "_ 2"]], within: int) -> None:
+    def __init__(self, run: Run, shards: dict[str, Hashes], within: int) -> None:
         self.run, self.within, self.computed = run, within, 0
         self.shards = shards if within >= 0 else {}
         self.keys: list[tuple[str, str]] = []

@@ -2,19 +2,26 @@
 
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Int64, UInt64
+from jaxtyping import Int64
 
 from sava_assets.freshness.promotion import PROMOTED
 from sava_assets.home.result import Result
 from sava_assets.home.store import Store
-from sava_ops.decisions.near_copies import DistanceCounts, as_hashes, difference_threshold, distance_counts, nearest
+from sava_ops.decisions.near_copies import (
+    DistanceCounts,
+    Hashes,
+    as_hashes,
+    difference_threshold,
+    distance_counts,
+    nearest,
+)
 
 LOOKS = "perceptual_hash"
 """Column of what an image looks like; null where it has no structure."""
 NOTE = "looks/differences.json"
 
 
-def looks_of(images: Result) -> tuple[Int64[np.ndarray, " k"], UInt64[np.ndarray, "k 2"]]:
+def looks_of(images: Result) -> tuple[Int64[np.ndarray, " k"], Hashes]:
     """Rows and hashes of the images of a set that have structure; none of a set that was read before there were
     hashes, and is due. Promoted images of a reference set are the pool's: it keeps their near copies."""
     points = images.table("points.parquet")

@@ -1,9 +1,11 @@
 """Nearly equal images, by their perceptual hashes (`sava_ops.images.perceptual_hash`).
 
-    d(x, y) = |e(x) ⊕ e(y)| + min(|o(x) ⊕ o(y)|, 64 − |o(x) ⊕ o(y)|)     bits; e, o: the halves of a hash
+    b(x, y) = |e(x) ⊕ e(y)| + min(|o(x) ⊕ o(y)|, 64 − |o(x) ⊕ o(y)|)     bits; e, o: the halves of a hash
+    d(x, y) = min over corners k of b(x, y), b(xₖ, y), b(x, yₖ)           where b(x, y) ≤ 48; b(x, y) elsewhere
     near copies:  d ≤ t,  t = the largest distance with N · P(d ≤ t) ≤ r
 
-An image mirrored left to right has the other half's complement, so d is that to the nearer of image and mirror image.
+An image mirrored left to right has the other half's complement, so b is that to the nearer of image and mirror image.
+xₖ is x cut at a corner: whichever of two images was cut, d is small. (Beyond 48 bits nobody looks: it spares work.)
 P is the distribution of d between two reference images that show different things: of all pairs but the q · m nearest
 ones inside classes, which may be copies of each other; m is the number of images. N is the number of images that one is
 compared with: a share of at most r of the images has a neighbour this near by chance. So far down nobody has seen P. It
@@ -21,10 +23,12 @@ from jaxtyping import Int64, Shaped, UInt8, UInt64
 
 from sava_ops.decisions.copies import ALONE, groups_of
 from sava_ops.errors import BadInput
+from sava_ops.images.perceptual_hash import HALF, VIEWS
 
-HALF = 64
 FARTHEST = 32
-"""Bits: no distance above is near, whatever the reference set says; of random images one pair in a million."""
+"""Bits: no distance above is near, whatever the reference set says; of random hashes one pair in 100,000."""
+CUT_WITHIN = 48
+"""Bits between whole images from which on none is looked at as cut."""
 RATE = 0.001
 """r: share of the images that may have a neighbour counted as a near copy and is none."""
 OWN = 0.01
@@ -40,6 +44,10 @@ Pairs = tuple[Int64[np.ndarray, "_ 2"], UInt8[np.ndarray, " _"]]
 """Rows of either side, and the distances of these pairs."""
 
 
+Hashes = UInt64[np.ndarray, "_ 5 2"]
+"""Of each image its views, the whole one first, and of each view two words (`as_hashes`)."""
+
+
 class DistanceCounts(NamedTuple):
     """How many pairs of images lie 0, 1, …, 128 bits apart."""
 
@@ -50,19 +58,31 @@ class DistanceCounts(NamedTuple):
     """Of pairs inside a class."""
 
 
-def as_hashes(written: Sequence[bytes]) -> UInt64[np.ndarray, "n 2"]:
-    """Hashes of 16 bytes each as pairs of words: the even half, the odd half."""
-    return np.frombuffer(b"".join(written), dtype=np.uint64).reshape(-1, 2)
+def as_hashes(written: Sequence[bytes]) -> Hashes:
+    """Hashes of 80 bytes each; of each view its even half, its odd half as words."""
+    return np.frombuffer(b"".join(written), dtype=np.uint64).reshape(len(written), VIEWS, 2)
 
 
-def distances(one: UInt64[np.ndarray, "n 2"], other: UInt64[np.ndarray, "m 2"]) -> UInt8[np.ndarray, "n m"]:
+def distances(one: Hashes, other: Hashes) -> UInt8[np.ndarray, "n m"]:
     """d of every image to every other one, in bits, 0..96."""
-    even, odd = (np.bitwise_count(one[:, None, k] ^ other[None, :, k]) for k in (0, 1))
+    found = _bits(one[:, None, 0], other[None, :, 0])
+    rows, columns = (found <= CUT_WITHIN).nonzero()
+    least, left, right = found[rows, columns], one[rows], other[columns]
+    for corner in range(1, VIEWS):
+        cut = np.minimum(_bits(left[:, corner], right[:, 0]), _bits(left[:, 0], right[:, corner]))
+        least = np.minimum(least, cut)
+    found[rows, columns] = least
+    return found
+
+
+def _bits(one: UInt64[np.ndarray, "*n 2"], other: UInt64[np.ndarray, "*m 2"]) -> UInt8[np.ndarray, "*k"]:
+    """b."""
+    even, odd = (np.bitwise_count(one[..., half] ^ other[..., half]) for half in (0, 1))
     return even + np.minimum(odd, np.uint8(HALF) - odd)
 
 
 def nearest(
-    one: UInt64[np.ndarray, "n 2"], other: UInt64[np.ndarray, "m 2"], *, block: int = BLOCK
+    one: Hashes, other: Hashes, *, block: int = BLOCK
 ) -> tuple[Int64[np.ndarray, " n"], UInt8[np.ndarray, " n"]]:
     """Of each image the row of the nearest one of the other set, the first of several, and its distance.
 
@@ -80,8 +100,8 @@ def nearest(
 
 
 def near_forest(
-    one: UInt64[np.ndarray, "n 2"],
-    other: UInt64[np.ndarray, "m 2"] | None = None,
+    one: Hashes,
+    other: Hashes | None = None,
     *,
     within: int = FARTHEST,
     block: int = BLOCK,
@@ -123,7 +143,7 @@ def clusters(count: int, pairs: Int64[np.ndarray, "pairs 2"]) -> Int64[np.ndarra
 def leaders(
     groups: Int64[np.ndarray, " n"],
     order: Int64[np.ndarray, " n"],
-    hashes: UInt64[np.ndarray, "n 2"],
+    hashes: Hashes,
     *,
     within: int,
 ) -> Int64[np.ndarray, " n"]:
@@ -140,9 +160,7 @@ def leaders(
     return standing
 
 
-def distance_counts(
-    hashes: UInt64[np.ndarray, "m 2"], labels: Shaped[np.ndarray, " m"], *, block: int = BLOCK
-) -> DistanceCounts:
+def distance_counts(hashes: Hashes, labels: Shaped[np.ndarray, " m"], *, block: int = BLOCK) -> DistanceCounts:
     """Of all pairs of these images; of more than 10,000, as many at even steps."""
     rows = np.linspace(0, len(hashes) - 1, min(len(hashes), MOST_REFERENCES)).astype(np.int64)
     hashes, codes = hashes[rows], np.unique(labels[rows], return_inverse=True)[1]
@@ -183,7 +201,7 @@ def _continued(seen: Int64[np.ndarray, " bins"], allowed: float) -> int:
 
 
 def _blocks(
-    one: UInt64[np.ndarray, "n 2"], other: UInt64[np.ndarray, "m 2"], block: int, *, upper: bool = False
+    one: Hashes, other: Hashes, block: int, *, upper: bool = False
 ) -> Iterator[tuple[int, int, UInt8[np.ndarray, "_ _"]]]:
     """First row of either side, and the distances, block by block; `upper`: none below the diagonal."""
     for start in range(0, len(one), block):
@@ -191,13 +209,13 @@ def _blocks(
             yield start, beside, distances(one[start : start + block], other[beside : beside + block])
 
 
-def _distinct(hashes: UInt64[np.ndarray, "n 2"]) -> tuple[UInt64[np.ndarray, "k 2"], Int64[np.ndarray, " k"]]:
+def _distinct(hashes: Hashes) -> tuple[Hashes, Int64[np.ndarray, " k"]]:
     """Different hashes in the order of their first rows, and these rows."""
     rows = np.sort(np.unique(hashes, axis=0, return_index=True)[1])
     return hashes[rows], rows
 
 
-def _equal(hashes: UInt64[np.ndarray, "n 2"]) -> Pairs:
+def _equal(hashes: Hashes) -> Pairs:
     """The first row of each hash with every later one."""
     _, rows, place = np.unique(hashes, axis=0, return_index=True, return_inverse=True)
     first, each = rows[place.ravel()], np.arange(len(hashes))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sava_assets.assets import ingest
 from sava_assets.formats.landing import EncodedImage
 from sava_ops.images.decode import decode
-from sava_ops.images.perceptual_hash import perceptual_hash
+from sava_ops.images.perceptual_hash import HASH_BYTES, perceptual_hash
 from sava_ops.images.quality import Quality, quality
 from tests.sava_assets.homes import copy_of, materialize
 
@@ -65,13 +65,13 @@ def test_what_an_image_looks_like_is_kept_and_names_no_content(curated, tmp_path
         looks = result.table("points.parquet")["perceptual_hash"].to_pylist()
         assert looks == [perceptual_hash(decode(image)) for image in images] == [None] * len(images)
         workspace.store.forget(result)
-        monkeypatch.setattr("sava_ops.images.decode.perceptual_hash", lambda pixels: pixels.tobytes()[:16])
+        monkeypatch.setattr("sava_ops.images.decode.perceptual_hash", lambda pixels: pixels.tobytes()[:HASH_BYTES])
         with dg.DagsterInstance.ephemeral() as instance:
             instance.add_dynamic_partitions("shards", ["first", "second"])
             materialize(workspace, instance, asset, shard=shard)
         again = workspace.store.require(asset, shard)
         looks = again.table("points.parquet")["perceptual_hash"].to_pylist()
-        assert looks == [decode(image).tobytes()[:16] for image in images]
+        assert looks == [decode(image).tobytes()[:HASH_BYTES] for image in images]
         assert again.data_version == result.data_version
         monkeypatch.undo()
 

@@ -13,6 +13,7 @@ from sava_assets.freshness.overlap import CLEAN_SETS, in_words, overlap, refuse_
 from sava_assets.home.result import Output, table_file
 from sava_assets.home.store import Store
 from sava_ops import BadInput
+from sava_ops.images.perceptual_hash import HASH_BYTES
 
 
 def put(store: Store, asset: str, images: dict[str, str], shard: str | None = None) -> None:
@@ -95,7 +96,7 @@ def test_what_is_set_aside_is_not_valued():
     assert valued(table)["id"].to_pylist() == ["a"]
 
 
-LOOKED_AT = {**FIELDS, "label": pa.string(), "role": pa.string(), "perceptual_hash": pa.binary(16)}
+LOOKED_AT = {**FIELDS, "label": pa.string(), "role": pa.string(), "perceptual_hash": pa.binary(HASH_BYTES)}
 
 
 def put_looks(store: Store, asset: str, hashes: Mapping[str, bytes | None], shard: str | None = None) -> None:
@@ -117,12 +118,19 @@ def put_looks(store: Store, asset: str, hashes: Mapping[str, bytes | None], shar
 def looked_at(tmp_path) -> Store:
     """Random reference and test images; the shard has near images of two, one that is exact, one flat, one new."""
     store, rng = Store(UPath(tmp_path)), np.random.default_rng(0)
-    known = [rng.bytes(16) for _ in range(80)]
+    known = [rng.bytes(HASH_BYTES) for _ in range(80)]
     put_looks(store, "reference_images", {f"reference/{k}": one for k, one in enumerate(known)})
-    put_looks(store, "test_images", {f"test/{k}": rng.bytes(16) for k in range(20)} | {"test/x": known[5]})
+    put_looks(store, "test_images", {f"test/{k}": rng.bytes(HASH_BYTES) for k in range(20)} | {"test/x": known[5]})
     near = bytes([known[3][0] ^ 5, *known[3][1:]])
-    mirrored = known[4][:8] + bytes(byte ^ 255 for byte in known[4][8:])
-    shard = {"s/0": near, "s/1": mirrored, "reference/7": known[7], "s/2": None, "s/3": rng.bytes(16), "s/4": known[5]}
+    mirrored = bytes(byte ^ (255 if k % 16 >= 8 else 0) for k, byte in enumerate(known[4]))
+    shard = {
+        "s/0": near,
+        "s/1": mirrored,
+        "reference/7": known[7],
+        "s/2": None,
+        "s/3": rng.bytes(HASH_BYTES),
+        "s/4": known[5],
+    }
     put_looks(store, "raw_images", shard, "s")
     return store
 
@@ -148,16 +156,19 @@ def test_near_images_are_refused_where_that_is_asked(looked_at):
     )
     with pytest.raises(BadInput, match=message):
         refuse_near_images(looked_at, {"s": shard}, "reference", reference)
-    put_looks(looked_at, "raw_images", {"s/9": np.random.default_rng(9).bytes(16)}, "s")
+    put_looks(looked_at, "raw_images", {"s/9": np.random.default_rng(9).bytes(HASH_BYTES)}, "s")
     refuse_near_images(looked_at, {"s": looked_at.require("raw_images", "s")}, "reference", reference)
 
 
 def test_too_few_reference_images_set_nothing_aside_and_their_exact_copies_count_once(looked_at):
-    kept = {"reference/0": np.random.default_rng(0).bytes(16), "reference/1": np.random.default_rng(1).bytes(16)}
+    kept = {
+        "reference/0": np.random.default_rng(0).bytes(HASH_BYTES),
+        "reference/1": np.random.default_rng(1).bytes(HASH_BYTES),
+    }
     put_looks(looked_at, "reference_images", kept)
     assert overlap(looked_at, "s", CLEAN_SETS) == {}
     rng = np.random.default_rng(0)
-    put_looks(looked_at, "reference_images", {f"reference/{k}": rng.bytes(16) for k in range(80)})
+    put_looks(looked_at, "reference_images", {f"reference/{k}": rng.bytes(HASH_BYTES) for k in range(80)})
     reference = looked_at.require("reference_images")
     within = threshold(looked_at, reference, among=80)
     assert within > 10
@@ -169,11 +180,11 @@ def test_too_few_reference_images_set_nothing_aside_and_their_exact_copies_count
 
 def test_promoted_images_neither_say_how_near_is_near_nor_set_their_near_copies_aside(looked_at):
     rng = np.random.default_rng(5)
-    given = {f"reference/{k}": rng.bytes(16) for k in range(80)}
+    given = {f"reference/{k}": rng.bytes(HASH_BYTES) for k in range(80)}
     put_looks(looked_at, "reference_images", given)
     within = threshold(looked_at, looked_at.require("reference_images"), among=80)
     alike = {f"promoted/s/{k}": bytes([k, *given["reference/0"][1:]]) for k in range(40)}
-    put_looks(looked_at, "reference_images", given | alike | {"promoted/s/x": rng.bytes(16)})
+    put_looks(looked_at, "reference_images", given | alike | {"promoted/s/x": rng.bytes(HASH_BYTES)})
     reference = looked_at.require("reference_images")
     assert threshold(looked_at, reference, among=80) == within > 10
     put_looks(looked_at, "raw_images", {"s/x": reference.table("points.parquet")["perceptual_hash"][-1].as_py()}, "s")

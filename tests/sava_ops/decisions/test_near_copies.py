@@ -24,20 +24,37 @@ from sava_ops.decisions.near_copies import (
 
 
 def hashes(count: int, seed: int = 0, *, changed: int = 128) -> np.ndarray:
-    """Random ones (count, 2); with `changed`, all within that many bits of the first, some of them mirrored."""
+    """Random ones (count, 5, 2); with `changed`, all views within that many bits of the first image's, some of them
+    mirrored."""
     rng = np.random.default_rng(seed)
     if changed == 128:
-        return rng.integers(0, 2**64, (count, 2), dtype=np.uint64)
-    bits = np.tile(rng.integers(0, 2, 128, dtype=np.uint8), (count, 1))
-    for row in bits[1:]:
-        row[rng.choice(128, size=rng.integers(0, changed + 1), replace=False)] ^= 1
-        row[64:] ^= rng.integers(0, 2, dtype=np.uint8)
-    return as_hashes([row.tobytes() for row in np.packbits(bits, axis=1)])
+        return rng.integers(0, 2**64, (count, 5, 2), dtype=np.uint64)
+    bits = np.tile(rng.integers(0, 2, (5, 128), dtype=np.uint8), (count, 1, 1))
+    for image in bits[1:]:
+        for view in image:
+            view[rng.choice(128, size=rng.integers(0, changed + 1), replace=False)] ^= 1
+        image[:, 64:] ^= rng.integers(0, 2, dtype=np.uint8)
+    return as_hashes([image.tobytes() for image in np.packbits(bits, axis=2)])
+
+
+def whole(words: np.ndarray) -> np.ndarray:
+    """Hashes (n, 5, 2) of images of which the whole ones look like this (n, 2), and no cut one like another."""
+    made = hashes(len(words), seed=77)
+    made[:, 0] = words
+    return made
 
 
 def plain(one: np.ndarray, other: np.ndarray) -> int:
     """Of one pair, as the definition says."""
-    even, odd = (int(a ^ b).bit_count() for a, b in zip(one.tolist(), other.tolist(), strict=True))
+    (first, *cut), (second, *also_cut) = one.tolist(), other.tolist()
+    near = [(first, second)]
+    if between(first, second) <= 48:
+        near += [(each, second) for each in cut] + [(first, each) for each in also_cut]
+    return min(between(a, b) for a, b in near)
+
+
+def between(one: list[int], other: list[int]) -> int:
+    even, odd = (int(a ^ b).bit_count() for a, b in zip(one, other, strict=True))
     return even + min(odd, 64 - odd)
 
 
@@ -50,15 +67,25 @@ def all_pairs(points: np.ndarray, within: int) -> np.ndarray:
     return np.array(near, dtype=np.int64).reshape(-1, 2)
 
 
-@given(seed=st.integers(0, 9))
-def test_distances_are_those_of_the_definition_and_those_of_mirror_images(seed):
-    one, other = hashes(7, seed), hashes(5, seed + 100)
+@given(seed=st.integers(0, 9), changed=st.sampled_from([128, 30, 60]))
+def test_distances_are_those_of_the_definition_and_those_of_mirror_images(seed, changed):
+    one, other = hashes(7, seed, changed=changed), hashes(5, seed + 100)
+    other[:2] = hashes(7, seed, changed=changed)[:2, ::-1]
     found = distances(one, other)
     assert found.tolist() == [[plain(a, b) for b in other] for a in one]
     assert (found == distances(other, one).T).all()
     mirrored = one ^ np.array([0, 2**64 - 1], dtype=np.uint64)
     assert (distances(mirrored, other) == found).all()
     assert not np.diagonal(distances(one, mirrored)).any()
+
+
+def test_an_image_that_was_cut_at_a_corner_is_near_the_whole_one_if_that_looks_a_little_like_it():
+    one, other = hashes(2), hashes(2, seed=1)
+    other[:, 0] = one[:, 3]  # what the first ones look like without a corner
+    one[0, 0] = other[0, 0] ^ np.array([2**24 - 1, 2**24 - 1], dtype=np.uint64)
+    one[1, 0] = other[1, 0] ^ np.array([2**24 - 1, 2**25 - 1], dtype=np.uint64)
+    assert np.diagonal(distances(one, other)).tolist() == [0, 49]
+    assert np.diagonal(distances(other, one)).tolist() == [0, 49]
 
 
 @given(seed=st.integers(0, 20), block=st.integers(1, 30), changed=st.integers(0, 30))
@@ -128,6 +155,7 @@ def test_clusters_join_through_others_whatever_the_order_of_the_pairs():
 def test_one_stands_only_for_those_that_are_near_itself():
     # A chain: each 10 bits from the next one.
     chain = np.array([[2 ** (10 * k) - 1, 0] for k in range(6)] + [[0, 0]], dtype=np.uint64)
+    chain = whole(chain)
     groups = np.array([0] * 6 + [-1])
     order = np.arange(7)
     assert leaders(groups, order, chain, within=10).tolist() == [0, 0, 2, 2, 4, 4, 6]

@@ -9,7 +9,16 @@ from scipy.fft import dctn
 
 from sava_ops.decisions.near_copies import as_hashes, distances
 from sava_ops.images.decode import decode
-from sava_ops.images.perceptual_hash import _LOWEST, HASH_BYTES, LEAST_SIDE, SIDE, perceptual_hash
+from sava_ops.images.perceptual_hash import (
+    _LOWEST,
+    CUT,
+    HASH_BYTES,
+    LEAST_SIDE,
+    SIDE,
+    VIEWS,
+    _interpolation,
+    perceptual_hash,
+)
 from tests.pictures import encoded, noise
 
 
@@ -24,8 +33,8 @@ def apart(one: np.ndarray, other: np.ndarray) -> int:
     return int(distances(first, second)[0, 0])
 
 
-def bits(pixels: np.ndarray) -> np.ndarray:
-    return np.unpackbits(np.frombuffer(perceptual_hash(pixels) or b"", dtype=np.uint8))
+def bits(pixels: np.ndarray, view: int = 0) -> np.ndarray:
+    return np.unpackbits(np.frombuffer(perceptual_hash(pixels) or b"", dtype=np.uint8)).reshape(VIEWS, -1)[view]
 
 
 @given(st.integers(0, 50))
@@ -51,6 +60,8 @@ def test_a_mirrored_image_has_the_complement_of_the_odd_half_and_no_distance(see
     grey = noise(SIDE, SIDE, seed=seed)
     mirrored = np.ascontiguousarray(grey[:, ::-1])
     assert (bits(grey) ^ bits(mirrored)).tolist() == [0] * 64 + [1] * 64
+    for view, other in ((1, 2), (3, 4)):  # cut at the left, cut at the right
+        assert (bits(grey, view) ^ bits(mirrored, other)).tolist() == [0] * 64 + [1] * 64
     assert apart(grey, mirrored) == 0
 
 
@@ -65,6 +76,25 @@ def test_resized_recompressed_and_slightly_cut_images_are_near_and_others_far(se
     assert apart(image, decode(encoded(Image.fromarray(smaller[:, ::-1]), "jpeg", quality=80))) <= 12
     assert apart(image, image[3:-3, 4:-4]) <= 32
     assert min(apart(image, photograph(seed + k)) for k in range(10, 30)) > 40
+
+
+@given(
+    seed=st.integers(0, 20), box=st.sampled_from([(5, 5, 100, 100), (0, 5, 95, 100), (5, 0, 100, 95), (0, 0, 95, 95)])
+)
+def test_an_image_cut_at_any_corner_has_the_bits_of_that_view_and_is_near_the_whole_one(seed, box):
+    image = photograph(seed, 200, 200)
+    cut = np.asarray(Image.fromarray(image).crop(tuple(2 * side for side in box)))
+    view = 1 + 2 * (box[1] == 0) + (box[0] == 0)
+    assert (bits(image, view) != bits(cut)).sum() <= 8
+    assert apart(image, cut) <= 8
+    assert apart(cut, image[:, ::-1]) <= 8
+
+
+def test_a_view_is_the_picture_between_its_edges():
+    values = np.tile(np.arange(32.0) + 0.5, (32, 1))
+    for start, end in ((0.0, 1.0), (CUT, 1.0), (0.0, 1 - CUT)):
+        expected = np.clip(32 * (start + (end - start) * (np.arange(32) + 0.5) / 32), 0.5, 31.5)
+        np.testing.assert_allclose(values @ _interpolation(start, end).T, np.tile(expected, (32, 1)))
 
 
 def test_lighter_and_flatter_images_look_alike():
