@@ -22,7 +22,9 @@ from sava_ops.decisions.near_copies import RATE, Hashes, Pairs, clusters, near_f
 def near_copies(run: Run) -> Output:
     """Training images that look nearly alike: resized, recompressed, cut a little or mirrored. How near is near, the
     reference images say that are known to be different. A new shard costs its own pairs only."""
-    shards = {shard: looks_of(result) for shard, result in run.read_shards("raw_images").items()}
+    shards = {
+        shard: looks_of(result.table("points.parquet")) for shard, result in run.read_shards("raw_images").items()
+    }
     hashed = sum(len(rows) for rows, _ in shards.values())
     store, reference = run.workspace.store, run.read("reference_images")
     within, candidates = threshold(store, reference, among=hashed - 1), candidate_threshold(store, reference)

@@ -21,10 +21,9 @@ LOOKS = "perceptual_hash"
 NOTE = "looks/differences.json"
 
 
-def looks_of(images: Result) -> tuple[Int64[np.ndarray, " k"], Hashes]:
+def looks_of(points: pa.Table) -> tuple[Int64[np.ndarray, " k"], Hashes]:
     """Rows and hashes of the images of a set that have structure; none of a set that was read before there were
     hashes, and is due. Promoted images of a reference set are the pool's: it keeps their near copies."""
-    points = images.table("points.parquet")
     if LOOKS not in points.column_names:
         return np.empty(0, dtype=np.int64), as_hashes([])
     there = points[LOOKS].is_valid().to_numpy()
@@ -48,8 +47,9 @@ def _known(store: Store, reference: Result) -> DistanceCounts:
     """Distances between reference images, taken once for each content; exact copies count once."""
     stored = store.read_json(NOTE) or {}
     if stored.get("compared") != reference.key:
-        rows, hashes = looks_of(reference)
-        points = reference.table("points.parquet", ["label", "pixel_hash"]).take(pa.array(rows))
+        points = reference.table("points.parquet")
+        rows, hashes = looks_of(points)
+        points = points.take(pa.array(rows))
         first = np.unique(np.array(points["pixel_hash"].to_pylist(), dtype=str), return_index=True)[1]
         labels = np.array(points["label"].to_pylist(), dtype=object)
         known = distance_counts(hashes[first], labels[first])
@@ -60,14 +60,14 @@ def _known(store: Store, reference: Result) -> DistanceCounts:
     return DistanceCounts(stored["images"], different, same)
 
 
-def near_images(store: Store, one: Result, other: Result) -> list[tuple[str, str]]:
+def near_images(store: Store, one: pa.Table, other: pa.Table) -> list[tuple[str, str]]:
     """Ids of the images of one set that are nearly equal to an image of the other, and of the nearest such one; none
-    where there is no reference set to say how near is near."""
+    where there is no reference set to say how near is near. Of the points of both."""
     (rows, hashes), (beside, others) = looks_of(one), looks_of(other)
     if not len(hashes) or not len(others) or not (reference := store.current("reference_images")):
         return []
     found, far = nearest(hashes, others)
     near = far.astype(np.int64) <= threshold(store, reference, among=len(others))
     pairs = ((one, rows[near]), (other, beside[found[near]]))
-    ids = [images.table("points.parquet", ["id"])["id"].take(pa.array(own)).to_pylist() for images, own in pairs]
+    ids = [points["id"].take(pa.array(own)).to_pylist() for points, own in pairs]
     return list(zip(*ids, strict=True))

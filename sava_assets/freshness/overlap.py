@@ -43,9 +43,10 @@ def overlap(store: Store, shard: str, clean: Sequence[str]) -> dict[str, str]:
     if known.get("compared") != compared:
         exactly: dict[str, str] = {}
         nearly: dict[str, str] = {}
+        points = training.table("points.parquet")
         for name, result in results.items():
-            title = name.removesuffix("_images")
-            shared, near = shared_images(training, result), near_images(store, training, result)
+            title, others = name.removesuffix("_images"), result.table("points.parquet")
+            shared, near = shared_rows(points, others), near_images(store, points, others)
             exactly = {one: _reason(name, other) for one, other in shared} | exactly
             nearly = {one: f"{NEARLY}{title} set ({other})" for one, other in near} | nearly
         found = nearly | exactly
@@ -67,7 +68,11 @@ def valued(points: pa.Table) -> pa.Table:
 
 def shared_images(one: Result, other: Result) -> list[tuple[str, str]]:
     """Ids of images with equal pixels in two sets."""
-    first, second = (result.table("points.parquet", ["id", "pixel_hash"]) for result in (one, other))
+    return shared_rows(*(result.table("points.parquet", ["id", "pixel_hash"]) for result in (one, other)))
+
+
+def shared_rows(first: pa.Table, second: pa.Table) -> list[tuple[str, str]]:
+    """The same of their points."""
     shared = first.filter(pc.field("pixel_hash").isin(second["pixel_hash"].combine_chunks()))
     known = dict(zip(second["pixel_hash"].to_pylist(), second["id"].to_pylist(), strict=True)) if len(shared) else {}
     return [(row["id"], known[row["pixel_hash"]]) for row in shared.to_pylist()]
@@ -75,8 +80,9 @@ def shared_images(one: Result, other: Result) -> list[tuple[str, str]]:
 
 def refuse_near_images(store: Store, pool: Mapping[str, Result], other_name: str, other: Result) -> None:
     """Raise BadInput if a shard holds an image that is nearly one of the other set."""
+    others = other.table("points.parquet")
     for name, one in pool.items():
-        if near := near_images(store, one, other):
+        if near := near_images(store, one.table("points.parquet"), others):
             raise BadInput(
                 f"{name} holds {len(near)} images that are nearly in the {other_name} set (first: {near[0][0]} is "
                 f"nearly {near[0][1]}): remove them from one side"
