@@ -6,7 +6,7 @@ FUZZ ?= 10000
 SOAK ?= 50
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo cifar10 benchmark sensitivity study incremental bench million million-images cost-model memory publication neighbour workers cluster ui serve lineage page check quick test fuzz soak audit lint clean
+.PHONY: help setup demo cifar10 benchmark sensitivity study incremental bench million million-images cost-model memory publication near-copies neighbour workers cluster ui serve lineage page check quick test fuzz soak audit lint clean
 
 help:            ## list the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## /make \1\t/' | expand -t 20
@@ -50,6 +50,9 @@ memory: setup    ## peak memory of every asset for 2,000 and 20,000 images of 22
 
 publication: setup  ## time and memory of publishing a shard with more than 2 GiB of images; a minute
 	.venv/bin/python benchmarks/publication.py
+
+near-copies: setup  ## planted near copies: recall and precision, beside imagededup if that is installed; a minute
+	.venv/bin/python benchmarks/near_copies.py $(CIFAR10)
 
 neighbour: setup  ## the same valuation quiet, beside one and beside two busy processes; 5 minutes
 	.venv/bin/python benchmarks/neighbour.py

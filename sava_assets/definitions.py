@@ -13,6 +13,7 @@ from sava_assets.assets import (
     decisions,
     features,
     ingest,
+    near_copies,
     proof,
     publication,
     report,
@@ -23,7 +24,8 @@ from sava_assets.freshness.sensors import automation, landing, lost_runs, recura
 from sava_assets.home.resources import Workspace, default_home
 from sava_assets.review.notice_sensors import notices
 
-MODULES = [ingest, features, batches, calibration, transport, decisions, curation, publication, report, proof]
+MODULES = [ingest, features, batches, calibration, transport, near_copies, decisions, curation]
+MODULES += [publication, report, proof]
 ASSETS = cast("Sequence[dg.AssetsDefinition]", dg.load_assets_from_modules(MODULES, key_prefix=NAME))
 CHECKS = dg.load_asset_checks_from_modules([checks], asset_key_prefix=NAME)
 

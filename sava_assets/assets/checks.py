@@ -14,7 +14,7 @@ from sava_assets.formats.names import alike, some
 from sava_assets.freshness.computation import SHARDS, Home
 from sava_assets.freshness.condition import asset_key
 from sava_assets.freshness.limits import HELD, MOST_SUSPICIOUS, WAITS
-from sava_assets.freshness.overlap import CLEAN_SETS, shared_images
+from sava_assets.freshness.overlap import CLEAN_SETS, NEARLY, overlap, shared_images
 from sava_assets.freshness.rules import set_aside, wanted
 from sava_assets.freshness.source_shift import far_from_reference, said_of_reference
 from sava_assets.freshness.sources import shards_of
@@ -27,7 +27,7 @@ FEW_TOLD = 1 / 3
 
 @dg.asset_check(asset="raw_images", partitions_def=SHARDS, additional_deps=[asset_key(name) for name in CLEAN_SETS])
 def images_disjoint(context: dg.AssetCheckExecutionContext, workspace: Home) -> dg.AssetCheckResult:
-    """No training image is also a reference or test image (by pixels), or those that are will be set aside."""
+    """No training image is also a reference or test image, exactly or nearly, or those that are will be set aside."""
     there = [name for name in CLEAN_SETS if name in wanted(workspace)]
     sets = [workspace.store.current(name) for name in there]
     shared = [
@@ -37,9 +37,13 @@ def images_disjoint(context: dg.AssetCheckExecutionContext, workspace: Home) -> 
         if other
         for pair in shared_images(result, other)
     ]
+    found = [overlap(workspace.store, shard, there).values() for shard in context.partition_keys]
+    near = sum(reason.startswith(NEARLY) for reasons in found for reason in reasons)
     first = {"first": f"{shared[0][0]} is {shared[0][1]}"} if shared else {}
     aside = workspace.knobs.overlap == "set_aside"
-    return dg.AssetCheckResult(passed=aside or not shared, metadata={"shared": len(shared), **first})
+    return dg.AssetCheckResult(
+        passed=aside or not (shared or near), metadata={"shared": len(shared), "nearly_shared": near, **first}
+    )
 
 
 @dg.asset_check(asset="raw_images", partitions_def=SHARDS)

@@ -18,18 +18,21 @@ from sava_assets.formats.landing import EncodedImage, contents, read_images
 from sava_assets.formats.names import shown
 from sava_assets.formats.stored_images import IMAGES, IMAGES_FILE, image_writer
 from sava_assets.freshness.computation import Run, computed
+from sava_assets.freshness.near import LOOKS
 from sava_assets.freshness.sources import shards_of
 from sava_assets.home.result import Output, moved_file, table_file
 from sava_ops.batches import split_batches
 from sava_ops.errors import BadInput
 from sava_ops.images.kinds import NEEDS_HEIC
+from sava_ops.images.perceptual_hash import HASH_BYTES
 
 MEASURED = {"brightness": pa.float32(), "information": pa.float32(), "sharpness": pa.float32()}
-"""Of the quality of each image (`sava_ops.images.quality`): it follows from the pixels, and is no part of their
-identity."""
+"""Of the quality of each image (`sava_ops.images.quality`)."""
+FROM_PIXELS = MEASURED | {LOOKS: pa.binary(HASH_BYTES)}
+"""What follows from the pixels, and is no part of their identity."""
 POINTS = pa.schema(
     {"id": pa.string(), "label": pa.string(), "width": pa.int32(), "height": pa.int32(), "pixel_hash": pa.string()}
-    | MEASURED
+    | FROM_PIXELS
 )
 QUARANTINE = pa.schema({"id": pa.string(), "reason": pa.string()})
 FURTHER = "columns.parquet"
@@ -170,7 +173,7 @@ def _version(found: ImageSet) -> str:
     """Of pixels and labels, not of bytes: the same pixels in other files change nothing downstream. What is measured of
     the pixels belongs to them."""
     content = hashlib.sha256()
-    for table in (found.points.drop_columns([*MEASURED]), found.quarantine):
+    for table in (found.points.drop_columns([*FROM_PIXELS]), found.quarantine):
         for piece in _as_json(table):
             content.update(piece.encode())
     return content.hexdigest()[:32]

@@ -15,7 +15,7 @@ from sava_assets.assets.trainings import Trainings, trained
 from sava_assets.formats.columns import places_of
 from sava_assets.freshness.computation import Run, computed, log_work, sound_tensors
 from sava_assets.freshness.history import join_accuracy
-from sava_assets.freshness.overlap import SET_ASIDE, refuse_shared_images
+from sava_assets.freshness.overlap import SET_ASIDE, refuse_near_images, refuse_shared_images
 from sava_assets.freshness.promotion import PROMOTED
 from sava_assets.freshness.proof import is_of
 from sava_assets.home.result import Output, Result, table_file, tensor_file
@@ -115,6 +115,7 @@ def _refuse_shared(run: Run) -> None:
     pool = run.read_shards("raw_images") if run.knobs.overlap == "refuse" else {}
     judges = {"the reference set": run.read("reference_images")}
     refuse_shared_images(pool | judges, "test", run.read("test_images"))
+    refuse_near_images(run.workspace.store, pool, "test", run.read("test_images"))
 
 
 def _points(run: Run, shards: Mapping[str, Result]) -> pa.Table:

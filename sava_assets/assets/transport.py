@@ -15,7 +15,7 @@ from sava_assets.assets.batches import NOTHING_LEFT, batch_rows, points_of
 from sava_assets.assets.calibration import calibration_of
 from sava_assets.assets.rows import Judges, solved
 from sava_assets.freshness.computation import Run, computed, log_work, sound_tensors
-from sava_assets.freshness.overlap import refuse_shared_images
+from sava_assets.freshness.overlap import refuse_near_images, refuse_shared_images
 from sava_assets.home.result import Output, Result, digest, table_file, tensor_file
 from sava_assets.home.store import BATCH_ROWS, STARTING_POTENTIALS
 from sava_ops.calibration import by_class
@@ -33,7 +33,9 @@ PAIRS = ("costs", "marginal_errors", "sweeps", "converged", "shift", "told_apart
 def batch_ot(run: Run) -> Output:
     """Transport of every training batch to every reference batch; only rows that are not stored are computed."""
     if run.knobs.overlap == "refuse":
-        refuse_shared_images(run.read_shards("raw_images"), "reference", run.read("reference_images"))
+        pool, reference = run.read_shards("raw_images"), run.read("reference_images")
+        refuse_shared_images(pool, "reference", reference)
+        refuse_near_images(run.workspace.store, pool, "reference", reference)
     grid = _Grid(run)
     sizes = {shard: members.numbers["sizes"] for shard, _, members in grid.shards()}
     if not any(sizes.values()):

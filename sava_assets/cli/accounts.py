@@ -87,10 +87,12 @@ def say_accounts(survey: Survey, console: Console, *, quarantine: bool) -> None:
             _say_some(console, lines, "in the table of decisions")
     if found.promoted:
         _say(console, f"promoted: {found.promoted:,} images of the pool judge others, as people confirmed them")
-    pruned = survey.store.current("pruned_dataset")
-    for words in (each.in_words(pruned.numbers) for each in (copies, quality) if pruned):
-        if words:
+    pruned, near = (survey.store.current(name) for name in ("pruned_dataset", "near_copies"))
+    if pruned and near:
+        for words in copies.in_words(pruned.numbers, near.numbers):
             _say(console, words)
+    if pruned and (words := quality.in_words(pruned.numbers)):
+        _say(console, words)
     if passed := found.named():
         _say(console, "passed over:")
         _say_some(console, passed, "in the logs of the sets")

@@ -17,7 +17,7 @@ from sava_assets.cli.progress import bars
 from sava_assets.definitions import ASSETS, CHECKS
 from sava_assets.freshness.condition import asset_key, asset_of
 from sava_assets.freshness.limits import HELD
-from sava_assets.freshness.overlap import refuse_shared_images
+from sava_assets.freshness.overlap import refuse_near_images, refuse_shared_images
 from sava_assets.freshness.processes import bury_dead_runs, claim_shards, own_tags
 from sava_assets.freshness.proof import TRAINED
 from sava_assets.freshness.rules import RULES, SHARDS_NAME, has_test_set, inputs
@@ -297,8 +297,10 @@ def refuse_overlap(workspace: Workspace, shards: Sequence[str], *, training: boo
     test = test if has_test_set(workspace) else None
     if reference:
         refuse_shared_images(pool, "reference", reference)
+        refuse_near_images(store, pool, "reference", reference)
     if test:
         refuse_shared_images(pool | ({"the reference set": reference} if reference else {}), "test", test)
+        refuse_near_images(store, pool, "test", test)
 
 
 def _materialize(

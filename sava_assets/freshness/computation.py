@@ -35,7 +35,7 @@ Reporter = Callable[[str, int, int], None]
 
 COMPUTE = {
     *("encoder", "embeddings", "reference_embeddings", "label_distances", "batch_ot"),
-    *("test_embeddings", "probe_accuracy", "classifier_accuracy"),
+    *("near_copies", "test_embeddings", "probe_accuracy", "classifier_accuracy"),
 }
 """Assets that want the processor or GPU for themselves: the pool "compute", whose limit is the number of GPUs. Without
 a limit of its own, Dagster runs one such run at a time."""

@@ -9,6 +9,13 @@ from sava_assets.home.result import Result
 from sava_assets.home.store import Store
 
 NOTE = "looks/copies.json"
+COUNTS = ("copied_images", "copied_pictures", "copies_under_two_labels", "copies_left_out")
+"""Numbers of `pruned_dataset`; those of near copies begin with near_."""
+NOT_TOLD = (
+    "near copies: none are looked for, as the reference images are too few, too small or too much alike to tell a near "
+    "copy from another image"
+)
+NEARLY = "near copies: {:,} images of the pool look nearly alike, in {:,} groups"
 
 
 def has_copies(store: Store, images: Mapping[str | None, Result]) -> bool:
@@ -25,13 +32,18 @@ def has_copies(store: Store, images: Mapping[str | None, Result]) -> bool:
     return known["found"]
 
 
-def in_words(numbers: Mapping[str, Any]) -> str:
-    """What the numbers of `pruned_dataset` say of copies; empty if there are none."""
-    if not (images := numbers.get("copied_images")):
-        return ""
-    said = f"copies: {images:,} images of the pool show {numbers['copied_pictures']:,} pictures"
-    if mixed := numbers["copies_under_two_labels"]:
-        said += f"; {mixed:,} of them are also there under another label, and to be reviewed"
-    if out := numbers["copies_left_out"]:
-        said += f"; {out:,} are left out, as another one stands for them"
-    return said
+def in_words(numbers: Mapping[str, Any], near: Mapping[str, Any]) -> list[str]:
+    """What the numbers of `pruned_dataset` say of copies, and of near copies; nothing if there are none. From those of
+    `near_copies`, whether these could be told."""
+    said = []
+    for prefix, told in (("", "copies: {:,} images of the pool show {:,} pictures"), ("near_", NEARLY)):
+        images, pictures, mixed, out = (numbers.get(f"{prefix}{name}") for name in COUNTS)
+        if not images:
+            continue
+        line = told.format(images, pictures)
+        if mixed:
+            line += f"; {mixed:,} of them are also there under another label, and to be reviewed"
+        if out:
+            line += f"; {out:,} are left out, as another one stands for them"
+        said.append(line)
+    return said if near["threshold_bits"] >= 0 else [*said, NOT_TOLD]

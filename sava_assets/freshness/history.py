@@ -175,8 +175,8 @@ def _forget_shards(store: Store, shards: Sequence[str], oldest: float) -> None:
 
 
 def _parts(result: Result | None) -> set[tuple[str, str]]:
-    """What a result keeps beside itself: a batch matrix its rows, and what they started from; a comparison its
-    trainings."""
+    """What a result keeps beside itself: a batch matrix its rows, and what they started from; near copies their pairs;
+    a comparison its trainings."""
     if result is None:
         return set()
     if result.asset != "batch_ot":

@@ -1,4 +1,5 @@
-"""Training images that also stand in the reference or the test set, by their pixels: set aside, with the reason.
+"""Training images that also stand in the reference or the test set, by their pixels or nearly: set aside, with the
+reason.
 
 They stay in `raw_images` and `embeddings`, which say what a shard holds: another reference or test set costs no image a
 second reading. They are left out where the points of a shard are divided into batches and where the calibration takes
@@ -12,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sava_assets.formats.names import shown
+from sava_assets.freshness.near import near_images
 from sava_assets.freshness.promotion import JUDGES, PREFIX, PROMOTED
 from sava_assets.home.result import Result
 from sava_assets.home.store import Store, file_name
@@ -21,6 +23,8 @@ CLEAN_SETS = ("reference_images", "test_images")
 """What training images are kept apart from."""
 SET_ASIDE = "set_aside"
 """Action of these images in the table of decisions; they have neither value nor evidence."""
+NEARLY = "nearly the same as an image of the "
+"""Beginning of the reason, where the pixels differ."""
 
 
 def overlap(store: Store, shard: str, clean: Sequence[str]) -> dict[str, str]:
@@ -32,13 +36,20 @@ def overlap(store: Store, shard: str, clean: Sequence[str]) -> dict[str, str]:
     training = store.current("raw_images", shard)
     if training is None or not results:
         return {}
-    compared = {name: result.data_version for name, result in {"raw_images": training, **results}.items()}
+    # By key: what images look like is no part of their data version.
+    compared = {name: result.key for name, result in {"raw_images": training, **results}.items()}
     place = f"looks/overlaps/{file_name(shard)}.json"
     known = store.read_json(place) or {}
     if known.get("compared") != compared:
-        found: dict[str, str] = {}
+        exactly: dict[str, str] = {}
+        nearly: dict[str, str] = {}
+        points = training.table("points.parquet")
         for name, result in results.items():
-            found = {one: _reason(name, other) for one, other in shared_images(training, result)} | found
+            title, others = name.removesuffix("_images"), result.table("points.parquet")
+            shared, near = shared_rows(points, others), near_images(store, points, others)
+            exactly = {one: _reason(name, other) for one, other in shared} | exactly
+            nearly = {one: f"{NEARLY}{title} set ({other})" for one, other in near} | nearly
+        found = nearly | exactly
         known = {"compared": compared, "found": found}
         store.put_json(place, known)
     return known["found"]
@@ -57,10 +68,25 @@ def valued(points: pa.Table) -> pa.Table:
 
 def shared_images(one: Result, other: Result) -> list[tuple[str, str]]:
     """Ids of images with equal pixels in two sets."""
-    first, second = (result.table("points.parquet", ["id", "pixel_hash"]) for result in (one, other))
+    return shared_rows(*(result.table("points.parquet", ["id", "pixel_hash"]) for result in (one, other)))
+
+
+def shared_rows(first: pa.Table, second: pa.Table) -> list[tuple[str, str]]:
+    """The same of their points."""
     shared = first.filter(pc.field("pixel_hash").isin(second["pixel_hash"].combine_chunks()))
     known = dict(zip(second["pixel_hash"].to_pylist(), second["id"].to_pylist(), strict=True)) if len(shared) else {}
     return [(row["id"], known[row["pixel_hash"]]) for row in shared.to_pylist()]
+
+
+def refuse_near_images(store: Store, pool: Mapping[str, Result], other_name: str, other: Result) -> None:
+    """Raise BadInput if a shard holds an image that is nearly one of the other set."""
+    others = other.table("points.parquet")
+    for name, one in pool.items():
+        if near := near_images(store, one.table("points.parquet"), others):
+            raise BadInput(
+                f"{name} holds {len(near)} images that are nearly in the {other_name} set (first: {near[0][0]} is "
+                f"nearly {near[0][1]}): remove them from one side"
+            )
 
 
 def refuse_shared_images(ones: Mapping[str, Result], other_name: str, other: Result) -> None:
@@ -79,8 +105,12 @@ def in_words(aside: Mapping[str, Mapping[str, str]]) -> str:
     counts = {shard: len(found) for shard, found in aside.items() if found}
     if not counts:
         return ""
+    near = sum(reason.startswith(NEARLY) for found in aside.values() for reason in found.values())
+    also = f" ({near:,} of them nearly)" if near else ""
     parts = ", ".join(f"{count:,} of {shown(shard)}" for shard, count in sorted(counts.items(), key=_most_first))
-    return f"{sum(counts.values()):,} training images are set aside, being in the reference or test set too: {parts}"
+    return (
+        f"{sum(counts.values()):,} training images are set aside, being in the reference or test set too{also}: {parts}"
+    )
 
 
 def without_judges(aside: Mapping[str, str]) -> dict[str, str]:

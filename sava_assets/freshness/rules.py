@@ -49,6 +49,8 @@ class Rule:
     """Assets whose content names the result. A sharded asset reads one shard of a sharded one, any other all."""
     pinned: tuple[str, ...] = ()
     """Assets that are read but do not name the result: new content there does not make it stale."""
+    findings: tuple[str, ...] = ()
+    """Assets of which only what they found names the result; nothing where they found nothing."""
     knobs: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
     """Knobs that name folders whose content is read."""
@@ -65,7 +67,7 @@ class Rule:
 
     @property
     def reads(self) -> tuple[str, ...]:
-        return self.upstream + self.pinned
+        return self.upstream + self.pinned + self.findings
 
     @property
     def dependencies(self) -> tuple[str, ...]:
@@ -83,14 +85,14 @@ _BRAKE = ("brake", "confirm")
 _WEIGHTS = ("label_weight", "classifier_weight", "shift_weight")
 
 RULES = {
-    "raw_images": Rule("3", knobs=("classes",), sources=("landing",), sharded=True),
+    "raw_images": Rule("4", knobs=("classes",), sources=("landing",), sharded=True),
     "reference_images": Rule(
-        "3",
+        "4",
         knobs=("classes", "encoder.seed"),
         sources=("reference", "clean_train"),
         promoted_from=("raw_images", "decisions"),
     ),
-    "test_images": Rule("2", knobs=("classes",), sources=("test",)),
+    "test_images": Rule("3", knobs=("classes",), sources=("test",)),
     "encoder": Rule("1", upstream=("reference_images",), knobs=("encoder",)),
     "embeddings": Rule("2", upstream=("raw_images", "encoder"), sharded=True),
     "reference_embeddings": Rule("2", upstream=("reference_images", "encoder")),
@@ -121,10 +123,13 @@ RULES = {
         pinned=("label_distances", "reference_embeddings", "reference_images", "reference_batches"),
         knobs=("valuation.gradient",),
     ),
+    # Raised, too, with another perceptual hash: that is no part of the content of images.
+    "near_copies": Rule("1", upstream=("raw_images", "reference_images")),
     "pruned_dataset": Rule(
         "3",
         upstream=("point_values", "raw_images"),
         pinned=("reference_images",),
+        findings=("near_copies",),
         knobs=tuple(f"prune.{name}" for name in _PRUNE + _BRAKE),
         observed=("decisions",),
         apart_from=CLEAN_SETS,
@@ -211,8 +216,8 @@ def inputs(asset: str, home: Home, shards: Sequence[str], shard: str | None = No
         named["set_aside"] = digest(sorted(aside))
     if asset == "pruned_dataset" and (every := _set_aside_of_all(home, shards)):
         named["set_aside"] = digest(every)
-    if asset == "pruned_dataset" and has_copies(home.store, upstream_results(asset, "raw_images", home, shards)):
-        named["copies"] = knobs.prune.copies
+    if asset == "pruned_dataset":
+        named |= _copies(home, shards)
     if asset == "label_distances":
         named["classes"] = class_names(home, shards)
     return named
@@ -228,6 +233,15 @@ def set_aside(home: Home, shard: str) -> dict[str, str]:
     if home.knobs.overlap == "refuse":  # who runs the chain refuses it
         return {}
     return overlap(home.store, shard, [name for name in wanted(home) if name in CLEAN_SETS])
+
+
+def _copies(home: Home, shards: Sequence[str]) -> dict[str, str]:
+    """What names a cut because of exact or near copies in the pool; nothing where there are none."""
+    near = upstream_results("pruned_dataset", "near_copies", home, shards)[None]
+    found = {"near_copies": near.data_version} if near.numbers["near_images"] else {}
+    if found or has_copies(home.store, upstream_results("pruned_dataset", "raw_images", home, shards)):
+        found["copies"] = home.knobs.prune.copies
+    return found
 
 
 def named_upstream(asset: str, knobs: Knobs) -> tuple[str, ...]:
@@ -294,8 +308,9 @@ def refusal(home: Home, asset: str, shard: str | None = None) -> str:
 
 
 def _version(asset: str, read: Result) -> str:
-    """What names a result of what it reads: an encoder learns nothing of promoted images."""
-    return read.numbers.get("version_without_promoted", read.data_version) if asset == "encoder" else read.data_version
+    """What names a result of what it reads: neither encoder nor near copies learn anything of promoted images."""
+    given_alone = asset in ("encoder", "near_copies")
+    return read.numbers.get("version_without_promoted", read.data_version) if given_alone else read.data_version
 
 
 def _has_heic(result: Result | None) -> bool:

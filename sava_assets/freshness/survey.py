@@ -119,7 +119,7 @@ class Survey:
 
     def _compared(self, asset: str, shard: str | None) -> State:
         named = named_upstream(asset, self.knobs)
-        pending = self._pending((*named, *RULES[asset].apart_from), asset, shard)
+        pending = self._pending((*named, *RULES[asset].findings, *RULES[asset].apart_from), asset, shard)
         failure = self.store.failure(asset, shard)
         try:
             if unsettled := self._unsettled(asset, shard):

@@ -73,8 +73,9 @@ class PruneKnobs(BaseModel):
     """Publish a cut of as many points as the false-discovery rate allows, even more than `brake`."""
     relabel: bool = False
     """Keep points whose action is "relabel", under their suggested label; without it they are left out."""
-    copies: Literal["keep", "one"] = "keep"
-    """Of images with equal pixels all are kept, or the best one; what a person decided on them holds for each."""
+    copies: Literal["keep", "one", "one_of_near"] = "keep"
+    """Of images with equal pixels all are kept, or the best one; "one_of_near": of nearly equal ones, too. What a
+    person decided on equal pixels holds for each."""
     export_images: bool = True
     """Publish the kept images, not only the table of points."""
     dry_run: bool = False

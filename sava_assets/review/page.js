@@ -327,6 +327,9 @@ function overview() {
     ["decided, not in the pool", numbers.decisions_not_in_pool ?? 0],
     ...(numbers.copied_images ? [["with copies in the pool", numbers.copied_images],
       ["copies under another label", numbers.copies_under_two_labels], ["copies left out", numbers.copies_left_out]] : []),
+    ...(numbers.near_copied_images ? [["with near copies in the pool", numbers.near_copied_images],
+      ["near copies under another label", numbers.near_copies_under_two_labels],
+      ["near copies left out", numbers.near_copies_left_out]] : []),
     ...Object.entries(numbers.quality ?? {}).map(([kind, n]) => [`flagged, and ${kind} beside the reference`, n]),
     ...Object.entries(numbers.set_aside ?? {}).map(([shard, n]) => [`set aside of ${shard}: also in a clean set`, n])]);
   const rates = table(["", "share"], [["estimated bad", between(numbers.bad_share, numbers.bad_share_low, numbers.bad_share_high)],

@@ -4,7 +4,7 @@ Points are in groups of copies; -1 is the group of a point that has none.
 """
 
 import numpy as np
-from jaxtyping import Bool, Float, Int64, Shaped
+from jaxtyping import Bool, Int, Int64, Shaped
 
 ALONE = -1
 
@@ -27,13 +27,21 @@ def under_two_labels(groups: Int64[np.ndarray, " n"], labels: Shaped[np.ndarray,
     return mixed
 
 
-def representatives(
-    groups: Int64[np.ndarray, " n"], evidence: Float[np.ndarray, " n"], pixels: Int64[np.ndarray, " n"]
-) -> Int64[np.ndarray, " n"]:
-    """Of each point the one that stands for its group: the least evidence against it, then the most pixels, then the
-    first. A point without copies stands for itself."""
+def of_several(groups: Int64[np.ndarray, " n"], codes: Int[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+    """The groups that hold points of two codes or more, numbered anew."""
+    inside = (groups != ALONE).nonzero()[0]
+    different = np.unique(np.stack([groups[inside], codes[inside]], axis=1), axis=0)[:, 0]
+    several = np.bincount(different, minlength=groups.max(initial=ALONE) + 1) > 1
+    kept = inside[several[groups[inside]]]
+    made = np.full(len(groups), ALONE, dtype=np.int64)
+    made[kept] = groups_of(groups[kept])
+    return made
+
+
+def representatives(groups: Int64[np.ndarray, " n"], order: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
+    """Of each point the one that stands for its group: the first in this order of rows. A point without copies stands
+    for itself."""
     standing = np.arange(len(groups))
-    order = np.lexsort((standing, -pixels, evidence))
     order = order[groups[order] != ALONE]
     chosen, first = np.unique(groups[order], return_index=True)
     best = np.full(chosen.max(initial=ALONE) + 1, ALONE)

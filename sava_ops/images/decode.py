@@ -18,6 +18,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from sava_ops.images.kinds import HEIC, OPENED, why_not_opened
+from sava_ops.images.perceptual_hash import perceptual_hash
 from sava_ops.images.quality import quality
 
 if HEIC:
@@ -73,9 +74,11 @@ class ImageFacts:
     height: int
     pixel_hash: str
     brightness: float
-    """This and the following: see `sava_ops.images.quality`."""
+    """This and the following two: see `sava_ops.images.quality`."""
     information: float
     sharpness: float
+    perceptual_hash: bytes | None
+    """None of an image without structure, or too small to have it."""
 
 
 def inspect_all(blobs: Sequence[bytes]) -> list[ImageFacts | str]:
@@ -139,7 +142,7 @@ def _inspect(data: bytes) -> ImageFacts | str:
     except Undecodable as reason:
         return str(reason)
     height, width = pixels.shape[:2]
-    return ImageFacts(width, height, pixel_hash(pixels), *quality(pixels))
+    return ImageFacts(width, height, pixel_hash(pixels), *quality(pixels), perceptual_hash(pixels))
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from sava_assets.assets import ingest, inspection
 from sava_ops.images.decode import decode
+from sava_ops.images.perceptual_hash import HASH_BYTES, perceptual_hash
 from sava_ops.images.quality import Quality, quality
 from tests.sava_assets.homes import copy_of, materialize
 
@@ -43,6 +44,25 @@ def test_a_set_read_in_many_pieces_is_the_same_set_in_several_row_groups(curated
         groups = pq.read_metadata(str(again.files["images.parquet"].path)).num_row_groups
         assert groups == -(-again.numbers["images"] // 7)
     assert not [*(tmp_path / "home" / "store" / "partial").iterdir()]
+
+
+def test_what_an_image_looks_like_is_kept_and_names_no_content(curated, tmp_path, monkeypatch):
+    workspace = copy_of(curated[0], tmp_path / "home")
+    before = {name: workspace.store.require(*name) for name in (("raw_images", "first"), ("reference_images", None))}
+    for (asset, shard), result in before.items():
+        images = result.table("images.parquet")["image"].to_pylist()
+        looks = result.table("points.parquet")["perceptual_hash"].to_pylist()
+        assert looks == [perceptual_hash(decode(image)) for image in images] == [None] * len(images)
+        workspace.store.forget(result)
+        monkeypatch.setattr("sava_ops.images.decode.perceptual_hash", lambda pixels: pixels.tobytes()[:HASH_BYTES])
+        with dg.DagsterInstance.ephemeral() as instance:
+            instance.add_dynamic_partitions("shards", ["first", "second"])
+            materialize(workspace, instance, asset, shard=shard)
+        again = workspace.store.require(asset, shard)
+        looks = again.table("points.parquet")["perceptual_hash"].to_pylist()
+        assert looks == [decode(image).tobytes()[:HASH_BYTES] for image in images]
+        assert again.data_version == result.data_version
+        monkeypatch.undo()
 
 
 def test_the_quality_of_every_image_is_measured_and_is_no_part_of_its_identity(curated, tmp_path, monkeypatch):

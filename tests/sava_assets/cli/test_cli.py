@@ -167,7 +167,7 @@ def test_curate_runs_on_any_folders_and_says_where_things_are(tmp_path):
     assert f"classifier_accuracy is not measured on this curation: {later}" in output
     status = sava("status", "--home", home)[1]
     assert f"held classifier_accuracy: {later}" in status
-    assert f"{line} {passed} 21 of 21 results are fresh" in status
+    assert f"{line} {passed} 22 of 22 results are fresh" in status
     assert str(home / "curated" / "points.parquet") in output
     command = output[output.index("every asset in the UI") :].split()[5]
     assert output.endswith(f"{command} ui --home {home}")

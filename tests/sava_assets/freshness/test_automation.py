@@ -38,6 +38,7 @@ PROBED = ["test_embeddings", "probe_accuracy"]
 TRAININGS = ["training"] * len(SETS)
 """With one seed."""
 FROM_BATCH_OT = ["batch_ot", "batch_plan", "point_values", *FROM_PRUNED]
+FROM_POOL = [*FROM_BATCH_OT, "near_copies"]
 CLEAN = ["reference_images", "test_images", "encoder", "reference_embeddings", "reference_batches", "reference_values"]
 BATCHES = {"first": 3, "second": 2}
 SHARDED = ("raw_images", "embeddings", "batches")
@@ -114,7 +115,7 @@ def deployment(filled, tmp_path, monkeypatch):
 
 
 def test_first_fill_computes_everything_once(filled):
-    expected = CLEAN + shard_work("first", 3) + shard_work("second", 2) + ["label_distances", *FROM_BATCH_OT]
+    expected = CLEAN + shard_work("first", 3) + shard_work("second", 2) + ["label_distances", *FROM_POOL]
     assert filled[1] == sorted(expected)
 
 
@@ -207,15 +208,15 @@ ROWS = [
     (
         "one image's label changed, and with it its id",
         one_label_changed,
-        [*shard_work("second", 2), *FROM_BATCH_OT],
+        [*shard_work("second", 2), *FROM_POOL],
     ),
     (
         "one image's label changed in a table",
         one_label_changed_in_parquet,
-        [*shard_work("first", 3), *FROM_BATCH_OT],
+        [*shard_work("first", 3), *FROM_POOL],
     ),
-    ("new shard", new_shard, [*shard_work("third", 1), *FROM_BATCH_OT]),
-    ("removed shard", removed_shard, FROM_BATCH_OT),
+    ("new shard", new_shard, [*shard_work("third", 1), *FROM_POOL]),
+    ("removed shard", removed_shard, FROM_POOL),
     ("prune fraction changed", prune_fraction, FROM_PRUNED),
     ("proof wanted with every change", proof_wanted, [*PROBED, "classifier_accuracy", *TRAININGS]),
     ("a person decided", person_decided, FROM_PRUNED),
@@ -229,7 +230,7 @@ ROWS = [
         "reference set changed",
         reference_set,
         ["reference_images", "reference_embeddings", "reference_batches", "reference_values", "label_distances"]
-        + ["batch_row[first]"] * 3 + ["batch_row[second]"] * 2 + FROM_BATCH_OT,
+        + ["batch_row[first]"] * 3 + ["batch_row[second]"] * 2 + FROM_POOL,
     ),
     (
         "encoder changed",
@@ -276,7 +277,7 @@ def test_a_bad_file_of_decisions_stops_what_reads_it_and_nothing_else(deployment
     deployment.settle()
     new_shard(deployment)
     decide(deployment, "too short", "decided.json")
-    expected = {*shard_work("third", 1), *FROM_BATCH_OT} - set(FROM_PRUNED)
+    expected = {*shard_work("third", 1), *FROM_POOL} - set(FROM_PRUNED)
     assert set(deployment.settle()) == expected
     state = Survey(deployment.workspace, deployment.shards).state("pruned_dataset")
     assert state.status == "failed"
@@ -300,7 +301,7 @@ def test_an_update_in_the_same_tick_as_a_completion_is_not_lost(deployment):
     new_shard(deployment)  # arrives while batch_ot is computed from the old ones
     deployment.run("batch_ot", None)
     work = deployment.settle()
-    assert work == sorted([*shard_work("third", 1), *FROM_BATCH_OT])
+    assert work == sorted([*shard_work("third", 1), *FROM_POOL])
 
 
 def test_a_failed_shard_is_tried_again_later_and_does_not_stop_the_others(deployment):
@@ -308,7 +309,7 @@ def test_a_failed_shard_is_tried_again_later_and_does_not_stop_the_others(deploy
     new_shard(deployment)
     broken = deployment.home / "landing" / "broken.parquet"
     pq.write_table(pa.table({"image": [b"x"]}), broken)
-    assert deployment.settle() == sorted([*shard_work("third", 1), *FROM_BATCH_OT])
+    assert deployment.settle() == sorted([*shard_work("third", 1), *FROM_POOL])
     survey = Survey(deployment.workspace, deployment.shards)
     state = survey.state("raw_images", "broken")
     assert state.status == "failed"
@@ -319,7 +320,7 @@ def test_a_failed_shard_is_tried_again_later_and_does_not_stop_the_others(deploy
     assert survey.requestable("raw_images", now=failure.time + RETRY_SECONDS + 1) == [state]
     # Mended content is another result, so nobody waits.
     write_set(broken, noisy(pictures(16, first=9_000), seed=4)[0])
-    assert deployment.settle() == sorted([*shard_work("broken", 1), *FROM_BATCH_OT])
+    assert deployment.settle() == sorted([*shard_work("broken", 1), *FROM_POOL])
     assert deployment.workspace.store.failure("raw_images", "broken") is None
 
 
@@ -350,7 +351,7 @@ def test_a_shard_still_being_written_is_left_alone(deployment):
         assert state.reason.startswith(f"{file} is still being written (changed ")
     (deployment.home / "landing" / "half.parquet").unlink()
     (deployment.home / "landing" / "third" / "_SUCCESS").touch()
-    assert deployment.settle() == sorted([*shard_work("third", 1), *FROM_BATCH_OT])
+    assert deployment.settle() == sorted([*shard_work("third", 1), *FROM_POOL])
 
 
 def test_damage_is_named_and_mended(deployment):
@@ -434,7 +435,7 @@ def test_150_shards_are_seen_and_each_change_is_found(deployment):
             points = pa.table({"id": [name], "pixel_hash": [name]})
             output = Output({"x": bytes_file(b"x"), "points.parquet": table_file(points)}, **content)
             store.set_current(store.save(asset, freshness.key(wanted), output, wanted), name)
-    assert deployment.tick() == [("batch_ot", None)]
+    assert deployment.tick() == [("batch_ot", None), ("near_copies", None)]
     (landing / "s077" / "east" / "b.png").write_bytes(png(scan(0, 30_000)))
     assert deployment.tick() == [("raw_images", "s077")]
 

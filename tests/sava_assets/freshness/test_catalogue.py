@@ -21,6 +21,7 @@ TABLES = {
     **dict.fromkeys(("reference_values", "test_images", "test_embeddings"), "points.parquet"),
     **dict.fromkeys(("point_values", "pruned_dataset", "curated_dataset"), "points.parquet"),
     "batch_ot": "rows.parquet",
+    "near_copies": "near.parquet",
     "curation_report": "shown.parquet",
     **dict.fromkeys(("probe_accuracy", "classifier_accuracy"), "accuracies.parquet"),
 }

@@ -108,7 +108,7 @@ def test_gc_forgets_a_removed_shard_with_its_rows_and_dead_scratch(workspace):
 
 
 def test_status_says_what_is_due_and_why_and_changes_nothing(workspace):
-    assert "22 of 22 results are fresh" in sava("status", "--home", workspace.home)
+    assert "23 of 23 results are fresh" in sava("status", "--home", workspace.home)
     shutil.copytree(workspace.root / "landing" / "second" / "east", workspace.root / "landing" / "second" / "up")
     write_set(workspace.root / "landing" / "third.parquet", noisy(pictures(16, first=6_000), seed=3)[0])
     text = sava("status", "--home", workspace.home)

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sava_ops.decisions.copies import groups_of, representatives, under_two_labels
+from sava_ops.decisions.copies import groups_of, of_several, representatives, under_two_labels
 
 CODES = st.lists(st.integers(0, 9), min_size=0, max_size=30)
 
@@ -45,15 +45,23 @@ def test_least_evidence_stands_for_a_group_then_most_pixels_then_the_first():
     groups = ints(0, 0, -1, 1, 1, 1, 2, 2)
     evidence = np.array([2.0, 1.0, 9.0, 3.0, 3.0, 3.0, 0.0, 0.0])
     pixels = ints(9, 1, 1, 4, 8, 8, 5, 5)
-    assert representatives(groups, evidence, pixels).tolist() == [1, 1, 2, 4, 4, 4, 6, 6]
+    order = np.lexsort((np.arange(8), -pixels, evidence))
+    assert representatives(groups, order).tolist() == [1, 1, 2, 4, 4, 4, 6, 6]
 
 
 @given(codes=CODES, seed=st.integers(0, 9))
 def test_every_group_has_one_representative_of_its_own(codes, seed):
     groups = groups_of(ints(*codes))
     evidence = np.random.default_rng(seed).normal(size=len(codes))
-    standing = representatives(groups, evidence, np.ones(len(codes), dtype=np.int64))
+    standing = representatives(groups, np.argsort(evidence))
     assert (standing[standing] == standing).all()
     assert len(set(standing.tolist())) == (groups == -1).sum() + groups.max(initial=-1) + 1
     assert (groups[standing] == groups).all()
     assert (evidence[standing] <= evidence).all()
+
+
+def test_groups_of_one_code_are_none():
+    groups, codes = ints(0, 1, -1, 0, 1, 2, 2, -1, 2), ints(7, 8, 8, 7, 9, 7, 7, 1, 8)
+    assert of_several(groups, codes).tolist() == [-1, 0, -1, -1, 0, 1, 1, -1, 1]
+    assert of_several(ints(-1, -1), ints(1, 1)).tolist() == [-1, -1]
+    assert of_several(ints(), ints()).tolist() == []

@@ -13,6 +13,7 @@ from sava_ops.images import decode as images_module
 from sava_ops.images import kinds
 from sava_ops.images.decode import ImageFacts, Undecodable, decode, decode_all, fit, inspect_all, pixel_hash
 from sava_ops.images.kinds import OPENED
+from sava_ops.images.perceptual_hash import perceptual_hash
 from sava_ops.images.quality import quality
 from tests.pictures import encoded, noise, png, png_that_claims
 
@@ -198,14 +199,15 @@ def small_bytes(request, monkeypatch):
     monkeypatch.setattr(images_module, "TURN", 2)
 
 
+def facts_of(pixels: np.ndarray) -> ImageFacts:
+    height, width = pixels.shape[:2]
+    return ImageFacts(width, height, pixel_hash(pixels), *quality(pixels), perceptual_hash(pixels))
+
+
 @pytest.mark.usefixtures("small_bytes")
 def test_inspection_keeps_the_order_and_goes_on_after_a_broken_image():
     facts = inspect_all([png(PIXELS), b"", png(noise(seed=1))])
-    assert facts == [
-        ImageFacts(9, 6, pixel_hash(PIXELS), *quality(PIXELS)),
-        "empty file",
-        ImageFacts(8, 8, pixel_hash(noise(seed=1)), *quality(noise(seed=1))),
-    ]
+    assert facts == [facts_of(PIXELS), "empty file", facts_of(noise(seed=1))]
 
 
 def test_hash_is_of_pixels_and_shape_and_not_of_the_file():
