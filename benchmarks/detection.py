@@ -21,8 +21,9 @@ from scenarios import SCENARIOS, Cifar10, report_environment
 
 from sava_ops import ValuationConfig, value_points
 from sava_ops.baselines import logistic_regression, nearest_neighbours
-from sava_ops.decisions.conformal import bad_share, benjamini_hochberg
+from sava_ops.decisions.conformal import benjamini_hochberg
 from sava_ops.decisions.detection import auroc
+from sava_ops.decisions.shares import share_of_bad
 from sava_ops.inputs import as_points
 
 RATE = 0.05
@@ -70,7 +71,7 @@ def measure(source: Path, name: str, seed: int) -> dict[str, float]:
     made = {
         "false-discovery rate": (flagged & ~train.bad).sum() / max(flagged.sum(), 1),
         "flagged share": flagged.mean(),
-        "estimated bad share": bad_share(ours.p_values),
+        "estimated bad share": share_of_bad(ours.expected_bad, judges=len(reference.labels)).value,
         "true bad share": train.bad.mean(),
     }
     if not train.bad.any():

@@ -25,11 +25,13 @@ from scenarios import Cifar10, report_environment
 from sava_ops import value_points
 from sava_ops.baselines import knn_shapley, nearest_neighbours
 from sava_ops.baselines.confident_learning import held_out_probabilities
-from sava_ops.decisions.conformal import bad_share, benjamini_hochberg, conformal_p_values
+from sava_ops.decisions.conformal import benjamini_hochberg, conformal_p_values
 from sava_ops.decisions.detection import auroc
+from sava_ops.decisions.shares import share_of_bad
 from sava_ops.images.corruptions import noisy_labels
 from sava_ops.inputs import as_points
 from sava_ops.reference.discriminant import fit_discriminant
+from sava_ops.valuation import Valuation
 
 FEATURES = "features_efficientnet_lite0.safetensors"
 PER_CLASS = (5, 10, 25)
@@ -52,6 +54,7 @@ FLAGS = (
     "recall at 10%",
     "the regression's at 10%",
     "estimated bad share",
+    "off by class",
     "true bad share",
 )
 
@@ -170,7 +173,8 @@ def measure(labels: np.ndarray, bad: np.ndarray, sides: Sides) -> dict[str, floa
     }
     made |= {
         "flagged of the good at 5%": rates[0.05][~bad].mean(),
-        "estimated bad share": bad_share(ours.p_values),
+        "estimated bad share": share_of_bad(ours.expected_bad, judges=len(sides.reference_labels)).value,
+        "off by class": off_by_class(ours, labels, bad, len(sides.reference_labels)),
         "true bad share": bad.mean(),
     }
     if not bad.any():
@@ -200,6 +204,12 @@ def measure(labels: np.ndarray, bad: np.ndarray, sides: Sides) -> dict[str, floa
     means = unit(class_means(sides))
     made["nearest class mean"] = auroc(-(sides.features @ means.T)[rows, labels], bad)
     return made
+
+
+def off_by_class(ours: Valuation, labels: np.ndarray, bad: np.ndarray, judges: int) -> float:
+    """How far the estimated share of bad points is off, the mean over the classes of the labels."""
+    each = [labels == c for c in np.unique(labels)]
+    return float(np.mean([abs(share_of_bad(ours.expected_bad[c], judges=judges).value - bad[c].mean()) for c in each]))
 
 
 def _margin(losses: np.ndarray, labels: np.ndarray) -> np.ndarray:
