@@ -92,8 +92,8 @@ def test_values_find_the_wrong_labels_and_pruning_removes_them(curated):
     points = pq.read_table(home / "curated" / "points.parquet").to_pandas()
     assert points.columns.tolist() == [
         "id", "label", "batch", "shard", "value", "feature_value", "label_value", "confidence", "p_value",
-        "clean_probability", "evidence", "image_evidence", "suggested_label", "reason", "quality_evidence",
-        "quality_reason", "keep", "action", "curated_label",
+        "clean_probability", "evidence", "image_evidence", "expected_bad", "suggested_label", "reason",
+        "quality_evidence", "quality_reason", "keep", "action", "curated_label",
     ]  # fmt: skip
     np.testing.assert_allclose(
         points["value"], points["feature_value"] + np.maximum(points["label_value"], 0), rtol=1e-12

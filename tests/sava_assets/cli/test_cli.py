@@ -68,7 +68,15 @@ def test_value_writes_what_value_points_computes_beside_the_other_columns(sides,
     assert output.startswith("40 values in ")
     table = pq.read_table(tmp_path / "values.parquet")
     findings = ["value", "feature_value", "label_value", "confidence", "p_value", "clean_probability"]
-    assert table.column_names == ["label", "name", *findings, "evidence", "image_evidence", "suggested_label"]
+    assert table.column_names == [
+        "label",
+        "name",
+        *findings,
+        "evidence",
+        "image_evidence",
+        "expected_bad",
+        "suggested_label",
+    ]
     train, reference = clouds(40, seed=0, dtype=np.float32), clouds(30, seed=1, dtype=np.float32)
     config = ValuationConfig.paper() if paper else ValuationConfig()
     expected = value_points(*train, *reference, config=config)

@@ -277,7 +277,7 @@ def test_other_columns_stay_as_they_are_across_blocks(tmp_path, monkeypatch, wri
     assert table.select(["label", *more]).to_pydict() == pq.read_table(train).drop_columns(["features"]).to_pydict()
     assert table.schema.names[3:] == [
         "value", "feature_value", "label_value", "confidence", "p_value", "clean_probability", "evidence",
-        "image_evidence", "suggested_label",
+        "image_evidence", "expected_bad", "suggested_label",
     ]  # fmt: skip
 
 

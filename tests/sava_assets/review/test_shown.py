@@ -13,6 +13,7 @@ POINTS = pa.table(
         "shard": ["s", "t", "s", "t"],
         "evidence": [5.0, 9.0, 7.0, 1.0],
         "p_value": [0.01, 0.001, 0.004, 0.9],
+        "expected_bad": [1.0, 0.8, 1.1, -0.1],
         "action": ["relabel", "drop", "review", "keep"],
         "curated_label": [None, None, "dog", "dog"],
     }
@@ -29,16 +30,19 @@ def test_what_a_person_decided_is_shown_though_it_was_not_flagged():
 
 
 def test_tables_count_by_class_and_shard_and_name_what_is_confused():
-    found = tables(with_people(POINTS))
+    found = tables(with_people(POINTS), judges=1_000_000)
     assert [line[:2] + line[3:] for line in found["label"]["lines"]] == [["cat", 2, 2, 2], ["dog", 2, 1, 0]]
     assert [line[:2] + line[3:] for line in found["shard"]["lines"]] == [["s", 2, 2, 1], ["t", 2, 1, 1]]
+    # Two images tell little; so many judges leave no more doubt.
+    assert found["shard"]["lines"][0][2] == [1.0, pytest.approx(1 - 1.96 * 0.05 / 2**0.5, abs=1e-3), 1.0]
+    assert found["label"]["lines"][1][2] == [0.5, 0.0, 1.0]
     assert found["confusions"] == {"lines": [["cat", "dog", 1], ["dog", "cat", 1]], "more": 0}
 
 
 def test_long_tables_say_how_much_is_left():
     many = pa.concat_tables([POINTS.slice(0, 1)] * (MOST_LINES + 3))
     names = pa.array([f"s{k}" for k in range(len(many))])
-    found = tables(with_people(many.set_column(many.column_names.index("shard"), "shard", names)))
+    found = tables(with_people(many.set_column(many.column_names.index("shard"), "shard", names)), judges=10)
     assert (len(found["shard"]["lines"]), found["shard"]["more"]) == (MOST_LINES, 3)
 
 
