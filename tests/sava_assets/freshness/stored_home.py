@@ -46,8 +46,9 @@ def unpack(home: Path) -> None:
         archive.extractall(home, filter="data")
     for manifest in home.glob("store/results/*/*/manifest.json"):
         for file in json.loads(manifest.read_bytes())["files"].values():
-            # Stands for what was left out: that it is there is all a look sees.
-            manifest.with_name(file["file"]).touch()
+            # Stands for what was left out: that it is there, and not empty, is all a look sees.
+            if not (left_out := manifest.with_name(file["file"])).exists():
+                left_out.write_bytes(b"-")
 
 
 if __name__ == "__main__":
