@@ -156,7 +156,7 @@ def assess(
     found, usual = _joined(points), _joined(clean)
     weights = usual["weights"]
     evidence, usual_evidence, expected = Evidence(found["values"], found["feature_values"]), usual["values"], None
-    if nat > 0 and len(weights) and mistaken:
+    if nat > 0 and len(weights):
         pool, held_out = (
             Side(side["feature_values"] + nat * side["log_ratios"], side["label_odds"]) for side in (found, usual)
         )
@@ -164,15 +164,15 @@ def assess(
         if further is not None:
             evidence, of_clean = (own.with_further(f) for own, f in zip((evidence, of_clean), further, strict=True))
         usual_evidence = of_clean.total
-        wrong = _joined(mistaken)
-        expected = expected_bad(
-            Seen(evidence.image, evidence.label, found["given"]),
-            Seen(of_clean.image, of_clean.label, usual["given"]),
-            weights,
-            Mistaken(against_label(wrong["odds"], prior), wrong["labels"], wrong["masses"]),
-        )
-    # What nobody can judge is not doubted.
-    known = found["judged"]
+        if mistaken:
+            wrong = _joined(mistaken)
+            expected = expected_bad(
+                Seen(evidence.image, evidence.label, found["given"]),
+                Seen(of_clean.image, of_clean.label, usual["given"]),
+                weights,
+                Mistaken(against_label(wrong["odds"], prior), wrong["labels"], wrong["masses"]),
+            )
+    known = found["judged"]  # what nobody can judge is not doubted
     # A reference point that went along with several batches is still one.
     own = found["weights"] * max(1.0, len(weights) / reference_points)
     p_values = np.where(known, conformal_p_values(evidence.total, usual_evidence, weights, own=own), 1.0)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from sava_ops import ValuationConfig, value_points
 from sava_ops.calibration import Calibration, calibrate
+from sava_ops.decisions.conformal import bad_share
 from sava_ops.decomposition import (
     best_labels,
     decompose,
@@ -138,6 +139,8 @@ def test_one_class_alone_has_no_other_label():
     found = value_points(features, np.zeros(20, dtype=int), features, np.zeros(20, dtype=int))
     np.testing.assert_array_equal(found.label_values, 0)
     np.testing.assert_array_equal(found.values, found.feature_values)
+    np.testing.assert_array_equal(found.evidence, found.image_evidence)
+    assert found.expected_bad.mean() == pytest.approx(bad_share(found.p_values))
 
 
 def test_only_the_best_labels_are_kept_and_the_given_one_first():
