@@ -45,7 +45,7 @@ def curated_twice(home: UPath, scratch: Path) -> None:
     assert code == 0
     assert f"values and decisions {home}" in said
     assert f"every flagged image {home / 'report.html'}" in said
-    assert "18 of 18 results are fresh" in sava("status", "--home", home)[1]
+    assert "19 of 19 results are fresh" in sava("status", "--home", home)[1]
     assert [past.numbers["shards"] for past in snapshots(Workspace(home=str(home)).store)] == [
         ["first"],
         ["first", "second"],
@@ -69,7 +69,7 @@ def test_a_home_on_an_object_store_comes_to_the_same_as_one_in_a_folder(object_s
     assert versions[0] == versions[1]
     assert not list(Path.cwd().glob("s3:*"))
     for command, told in {
-        "status": "18 of 18",
+        "status": "19 of 19",
         "history": "2",
         "report": "images are flagged",
         "gc": "0 results",
@@ -81,11 +81,11 @@ def test_a_home_on_an_object_store_comes_to_the_same_as_one_in_a_folder(object_s
     settings = yaml.safe_load((tmp_path / "home" / "sava.yaml").read_text())
     settings |= {"store": str(there / "store"), "curated": str(there / "curated")}
     (tmp_path / "home" / "sava.yaml").write_text(yaml.safe_dump(settings))
-    assert "18 of 18 results are fresh" in sava("status", "--home", here)[1]
+    assert "19 of 19 results are fresh" in sava("status", "--home", here)[1]
     (lost,) = [name for name in tree(there / "curated") if name.endswith("points.parquet")]
     remove(there / "curated" / lost)
     assert f"due curated_dataset: {there / 'curated' / lost} is not there" in sava("status", "--home", here)[1]
     assert sava("curate", "--home", here)[0] == 0
-    assert "18 of 18 results are fresh" in sava("status", "--home", there)[1]
+    assert "19 of 19 results are fresh" in sava("status", "--home", there)[1]
     with object_store.refusing_everyone():
         assert "the object store refuses the credentials" in refused("curate", "--home", here)
