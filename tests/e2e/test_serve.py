@@ -13,7 +13,7 @@ import yaml
 from sava_assets.freshness.rules import RULES
 from sava_assets.study.cells import STUDIES
 from tests.e2e.server import serving, wait_for, wait_until_gone
-from tests.sava_assets.freshness.test_automation import FROM_BATCH_OT, PROBED, TRAININGS, filled, shard_work
+from tests.sava_assets.freshness.test_automation import FROM_POOL, PROBED, TRAININGS, filled, shard_work
 from tests.sava_assets.homes import noisy, pictures, write_set
 from tests.sava_assets.review.test_sending import server as webhook
 
@@ -92,7 +92,7 @@ def test_touched_time_stamp(served):
 
 def test_new_shard(served):
     write_set(served[0] / "landing" / "third.parquet", noisy(pictures(16, first=6_000), seed=3)[0])
-    expected = sorted([*shard_work("third", 1), *FROM_BATCH_OT])
+    expected = sorted([*shard_work("third", 1), *FROM_POOL])
     assert work(served, expected) == expected
 
 
