@@ -298,9 +298,8 @@ def _knobs(path: UPath, written: bytes) -> Knobs:
         raise BadInput(f"{path} is nested too deeply: write `key: value` lines") from error
     except yaml.YAMLError as error:
         raise BadInput(f"{path} is not valid YAML: {_yaml_fault(error)}") from error
-    except (
-        Exception
-    ) as error:  # a date or number that there is not, a tag on the wrong value: PyYAML raises what it hits
+    except Exception as error:
+        # A date or number that there is not, a tag on the wrong value: PyYAML raises what it hits.
         raise BadInput(f"{path} holds a value that YAML cannot read ({error}): put it in quotes") from error
     if not isinstance(settings, dict):
         raise BadInput(f"{path} holds a {type(settings).__name__}: write `key: value` lines")
@@ -316,7 +315,7 @@ def _knobs(path: UPath, written: bytes) -> Knobs:
 def _truths(settings: dict, knobs: Any, prefix: str = "") -> Iterator[tuple[str, bool]]:
     """Key and value of each truth value that was taken for a number: YAML reads yes, no, on and off as such."""
     for name, written in settings.items():
-        taken = getattr(knobs, name, None)
+        taken = knobs.get(str(name)) if isinstance(knobs, dict) else getattr(knobs, str(name), None)
         if isinstance(written, dict):
             yield from _truths(written, taken, f"{prefix}{name}.")
         elif isinstance(written, bool) and isinstance(taken, int | float) and not isinstance(taken, bool):
