@@ -146,7 +146,6 @@ def dagster_instance(home: str | Path) -> "Iterator[DagsterInstance]":
     """The Dagster instance of a home, which the UI of the same home shows: the one that DAGSTER_HOME names, else one in
     the home, if that is a folder. Raises BadInput for a DAGSTER_HOME that is no folder, or whose instance cannot be
     opened."""
-
     workspace = _named(home)
     _refuse_without_database(workspace)
     if named := os.environ.get("DAGSTER_HOME"):

@@ -26,7 +26,7 @@ COLUMNS = {
     "sharpness": "log of the energy of the second derivatives over that of the first",
     "quality_evidence": "what the quality of the image adds to the evidence, nats",
     "quality_reason": "what is oddest about the image; null where quality says nothing",
-    "perceptual_hash": "what the image looks like, 128 bits; null where it has no structure or is too small",
+    "perceptual_hash": "what the image looks like, 5 views of 128 bits; null where it has no structure or is too small",
     "group": "of images that look nearly alike",
     "role": "whether the image judges (valuation, promoted) or trains the encoder",
     "shard": "that the image came with",

@@ -10,8 +10,8 @@ hard to recognise there as in the pool. Both are taken by the given label, near 
 it. What damage looks like nobody knows: images are recognised so well that all of them together have the
 share which Storey's bound leaves to their tails (`decisions.conformal`).
 
-Ours. Pool and reference may differ: what makes a clean image of the pool less sure of its label than one of the
-reference moves p hardly where it moves the p-values of the evidence, from which a share would follow, by half.
+Ours. Pool and reference may differ. Whether a clean image of the pool is a little less sure of its label than one of the
+reference moves p, which follows large odds, less than it moves p-values, which follow every rank.
 """
 
 from typing import NamedTuple
