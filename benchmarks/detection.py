@@ -23,7 +23,7 @@ from sava_ops import ValuationConfig, value_points
 from sava_ops.baselines import logistic_regression, nearest_neighbours
 from sava_ops.decisions.conformal import benjamini_hochberg
 from sava_ops.decisions.detection import auroc
-from sava_ops.decisions.shares import share_of_bad
+from sava_ops.decisions.shares import bad_points
 from sava_ops.inputs import as_points
 
 RATE = 0.05
@@ -71,7 +71,7 @@ def measure(source: Path, name: str, seed: int) -> dict[str, float]:
     made = {
         "false-discovery rate": (flagged & ~train.bad).sum() / max(flagged.sum(), 1),
         "flagged share": flagged.mean(),
-        "estimated bad share": share_of_bad(ours.expected_bad, judges=len(reference.labels)).value,
+        "estimated bad share": bad_points(ours.expected_bad),
         "true bad share": train.bad.mean(),
     }
     if not train.bad.any():

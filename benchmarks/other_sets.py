@@ -27,7 +27,7 @@ from sava_ops.baselines import knn_shapley, nearest_neighbours
 from sava_ops.baselines.confident_learning import held_out_probabilities
 from sava_ops.decisions.conformal import benjamini_hochberg, conformal_p_values
 from sava_ops.decisions.detection import auroc
-from sava_ops.decisions.shares import share_of_bad
+from sava_ops.decisions.shares import bad_points
 from sava_ops.images.corruptions import noisy_labels
 from sava_ops.inputs import as_points
 from sava_ops.reference.discriminant import fit_discriminant
@@ -173,8 +173,8 @@ def measure(labels: np.ndarray, bad: np.ndarray, sides: Sides) -> dict[str, floa
     }
     made |= {
         "flagged of the good at 5%": rates[0.05][~bad].mean(),
-        "estimated bad share": share_of_bad(ours.expected_bad, judges=len(sides.reference_labels)).value,
-        "off by class": off_by_class(ours, labels, bad, len(sides.reference_labels)),
+        "estimated bad share": bad_points(ours.expected_bad),
+        "off by class": off_by_class(ours, labels, bad),
         "true bad share": bad.mean(),
     }
     if not bad.any():
@@ -206,10 +206,10 @@ def measure(labels: np.ndarray, bad: np.ndarray, sides: Sides) -> dict[str, floa
     return made
 
 
-def off_by_class(ours: Valuation, labels: np.ndarray, bad: np.ndarray, judges: int) -> float:
+def off_by_class(ours: Valuation, labels: np.ndarray, bad: np.ndarray) -> float:
     """How far the estimated share of bad points is off, the mean over the classes of the labels."""
     each = [labels == c for c in np.unique(labels)]
-    return float(np.mean([abs(share_of_bad(ours.expected_bad[c], judges=judges).value - bad[c].mean()) for c in each]))
+    return float(np.mean([abs(bad_points(ours.expected_bad[c]) - bad[c].mean()) for c in each]))
 
 
 def _margin(losses: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ from sava_ops.config import ValuationConfig
 from sava_ops.decisions.assessment import Assessment
 from sava_ops.decisions.conformal import clean_probability, conformal_p_values, suggestion_confidence
 from sava_ops.decisions.evidence import Evidence, Side, against_label, weigh
-from sava_ops.decisions.shares import Mistaken, Seen, beyond_chance, expected_bad, share_of_bad
+from sava_ops.decisions.shares import Mistaken, Seen, bad_points, beyond_chance, expected_bad
 from sava_ops.decomposition import Scores, decompose, odds_if_mistaken
 from sava_ops.inputs import Array, as_points, class_count, in_their_span
 from sava_ops.ot.cost import Points
@@ -177,7 +177,7 @@ def assess(
     own = found["weights"] * max(1.0, len(weights) / reference_points)
     p_values = np.where(known, conformal_p_values(evidence.total, usual_evidence, weights, own=own), 1.0)
     expected = np.where(known, beyond_chance(p_values) if expected is None else expected, 0.0)
-    bad = share_of_bad(expected, judges=reference_points).value
+    bad = bad_points(expected)
     return Assessment(
         **{name: found[name] for name in ("values", "feature_values", "label_values", "suggested_labels")},
         confidence=suggestion_confidence(found["gaps"], usual["gaps"], usual["suggested_labels"] == usual["given"]),

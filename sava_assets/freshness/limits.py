@@ -18,7 +18,7 @@ from sava_assets.freshness.sources import Home
 from sava_assets.home.resources import Knobs
 from sava_assets.home.result import Result
 from sava_assets.home.store import Store
-from sava_ops.decisions.shares import beyond_chance, share_of_bad
+from sava_ops.decisions.shares import bad_points, beyond_chance
 from sava_ops.errors import BadInput
 
 HELD, WAITS = "held_back", "waits_for"
@@ -76,7 +76,7 @@ def group_numbers(points: pa.Table, cut: int) -> dict[str, Any]:
     counted = points["curated_label"].drop_null().value_counts().to_pylist()
     return {
         "cut": cut,
-        "bad_share_of_shard": {name: share_of_bad(bad, judges=1).value for name, bad in by_shard.items()},
+        "bad_share_of_shard": {name: bad_points(bad) for name, bad in by_shard.items()},
         "images_of_class": {row["values"]: row["counts"] for row in counted},
     }
 

@@ -7,11 +7,11 @@
 `usual` and `recognised` are the means of p of clean and of bad points. Clean are held-out reference points; bad are
 the same points, each under a wrong label that the pool's noise model draws for it: one that is easily mistaken is as
 hard to recognise there as in the pool. Both are taken by the given label, near the mean of all where few points have
-it. What damage looks like nobody knows: images are recognised so well that all of them together have the
-share which Storey's bound leaves to their tails (`decisions.conformal`).
+it. What damage looks like nobody knows: images are recognised so well that all of them together have the share which
+Storey's bound leaves to their tails (`decisions.conformal`).
 
-Ours. Pool and reference may differ. Whether a clean image of the pool is a little less sure of its label than one of the
-reference moves p, which follows large odds, less than it moves p-values, which follow every rank.
+Ours. Where a clean image of the pool is a little less sure of its label than one of the reference, it moves p, which
+follows large odds, less than it moves p-values, which follow every rank.
 """
 
 from typing import NamedTuple
@@ -57,11 +57,16 @@ class Mistaken(NamedTuple):
     """How likely a point of its class is mistaken at all."""
 
 
+def bad_points(expected_bad: Float[np.ndarray, " n"]) -> float:
+    """Their share among points of which each adds so much, 0..1; 0 of none."""
+    return float(np.clip(expected_bad.mean(), 0, 1)) if len(expected_bad) else 0.0
+
+
 def share_of_bad(expected_bad: Float[np.ndarray, " n"], *, judges: int) -> Share:
-    """Of points of which each adds so much, where so many reference points told what is usual; 0..1 if nobody did."""
+    """The same with its interval, where so many reference points told what is usual; 0..1 if nobody did."""
     if not len(expected_bad) or judges < 1:
         return Share(0.0, 0.0, 1.0)
-    value = float(np.clip(expected_bad.mean(), 0, 1))
+    value = bad_points(expected_bad)
     error = DEVIATIONS * float(np.sqrt(expected_bad.var() * (1 / len(expected_bad) + 1 / judges)))
     return Share(value, max(0.0, value - error), min(1.0, value + error))
 

@@ -102,7 +102,7 @@ class _Confusions:
 
     confusions: Float[Tensor, "folds classes classes"]
     uniform: Float[Tensor, "folds classes classes"]
-    model: "_Model"
+    model: _Model
 
     def held_out(self, p: Float[Tensor, "n classes"], sides: BothSides) -> float:
         """log P(given label | x) of the pool points under T, summed."""
@@ -195,7 +195,7 @@ def fit_label_noise(sides: BothSides, shares: Float[Tensor, " classes"]) -> Labe
     regressions, present, first = _Regressions(sides), known.shares > 0, []
     for these, model in ((_given_shares(pool, known), _even), (shares, partial(_drawn, present=present))):
         by_reference = torch.stack([probabilities(pool, known, fold, these) for fold in range(sides.folds)])
-        noise = _by_folds(by_reference.mean(0), sides, present, model)
+        noise = _by_folds(by_reference.mean(0), sides, model)
         first.append((by_reference, noise, regressions.fit(by_reference, noise)))
     by_reference, noise, found = first[first[1][2].clearly_beats(first[0][2], sides)]
     p, explained = by_reference.mean(0), None
@@ -204,7 +204,7 @@ def fit_label_noise(sides: BothSides, shares: Float[Tensor, " classes"]) -> Labe
     for turn in range(ROUNDS if int(present.sum()) > 2 and len(pool) else 0):
         # A strong reference set is the better judge of who confuses what, for it has not learned from them.
         judges = [found.pool, p] if turn == 0 else [found.pool]
-        tried = [(judge, _by_folds(judge, sides, present, _confusions)) for judge in judges]
+        tried = [(judge, _by_folds(judge, sides, _confusions)) for judge in judges]
         gains = [own.gain(judge, sides) for judge, own in tried]
         if explained is None:
             explained = _explained(*tried[0], sides, gain=gains[0])
@@ -235,7 +235,7 @@ def _by_itself(
 ) -> tuple[_Confusions, _Joint]:
     """p̃ with p̃ in the place of p, for as long as L rises and the reference set does not clearly lose."""
     for _ in range(OWN_ROUNDS if len(sides.pool) else 0):
-        followed = _by_folds(found.pool, sides, sides.known.shares > 0, noise.model)
+        followed = _by_folds(found.pool, sides, noise.model)
         own = max(noise, followed, key=lambda each: each.held_out(found.pool, sides))
         tried = regressions.fit(found.of_all(sides.pool.features), own, sharpened_by_both=True)
         rises = tried.likelihood(own, sides) > found.likelihood(noise, sides)
@@ -245,14 +245,9 @@ def _by_itself(
     return noise, found
 
 
-def _by_folds(
-    p: Float[Tensor, "n classes"],
-    sides: BothSides,
-    present: Tensor,
-    model: _Model,
-) -> _Confusions:
+def _by_folds(p: Float[Tensor, "n classes"], sides: BothSides, model: _Model) -> _Confusions:
     """T of this model and U of every fold."""
-    labels, found = sides.pool.labels, []
+    labels, present, found = sides.pool.labels, sides.known.shares > 0, []
     for fold in range(sides.folds):
         fitted = sides.pool_folds != fold if sides.folds > 1 else sides.pool_folds == fold
         uniform = _uniform_noise(p[fitted], labels[fitted], present)
