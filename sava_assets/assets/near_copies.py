@@ -12,7 +12,7 @@ import torch
 from sava_assets.freshness.computation import Run, computed, log_work, sound_tensors
 from sava_assets.freshness.near import LOOKS, candidate_threshold, looks_of, threshold
 from sava_assets.freshness.rules import RULES
-from sava_assets.home.result import Output, digest, table_file, tensor_file
+from sava_assets.home.result import Output, Result, digest, table_file, tensor_file
 from sava_assets.home.store import NEAR_PAIRS
 from sava_ops.decisions.copies import ALONE, of_several
 from sava_ops.decisions.near_copies import RATE, Hashes, Pairs, clusters, near_forest
@@ -22,19 +22,18 @@ from sava_ops.decisions.near_copies import RATE, Hashes, Pairs, clusters, near_f
 def near_copies(run: Run) -> Output:
     """Training images that look nearly alike: resized, recompressed, cut a little or mirrored. How near is near, the
     reference images say that are known to be different. A new shard costs its own pairs only."""
-    shards = {
-        shard: looks_of(result.table("points.parquet")) for shard, result in run.read_shards("raw_images").items()
-    }
-    hashed = sum(len(rows) for rows, _ in shards.values())
+    points = {shard: _looks(result) for shard, result in run.read_shards("raw_images").items()}
+    shards = {shard: looks_of(table)[1] for shard, table in points.items()}
+    hashed = sum(map(len, points.values()))
     store, reference = run.workspace.store, run.read("reference_images")
     within, candidates = threshold(store, reference, among=hashed - 1), candidate_threshold(store, reference)
-    pairs = _Pairs(run, {shard: hashes for shard, (_, hashes) in shards.items()}, candidates)
+    pairs = _Pairs(run, shards, candidates)
     near = [ends[far <= within] for ends, far in pairs.all()]
     groups = clusters(hashed, np.concatenate([np.empty((0, 2), dtype=np.int64), *near]))
-    points = _points_of(run)
+    every = pa.concat_tables(points.values())
     # Where all pixels are equal, they are exact copies, and known as such.
-    groups = of_several(groups, points["pixel_hash"].combine_chunks().dictionary_encode().indices.to_numpy())
-    found = points.select(["id", LOOKS]).append_column("group", pa.array(groups)).filter(pa.array(groups != ALONE))
+    groups = of_several(groups, every["pixel_hash"].combine_chunks().dictionary_encode().indices.to_numpy())
+    found = every.select(["id", LOOKS]).append_column("group", pa.array(groups)).filter(pa.array(groups != ALONE))
     return Output(
         files={"near.parquet": table_file(found)},
         numbers={
@@ -88,11 +87,6 @@ class _Pairs:
         return ends, far
 
 
-def _points_of(run: Run) -> pa.Table:
-    """The images that have structure, in the order of the shards."""
-    columns = ["id", "pixel_hash", LOOKS]
-    tables = [
-        result.table("points.parquet").select(columns).filter(pc.field(LOOKS).is_valid())
-        for result in run.read_shards("raw_images").values()
-    ]
-    return pa.concat_tables(tables)
+def _looks(images: Result) -> pa.Table:
+    """The images of a shard that have structure."""
+    return images.table("points.parquet", ["id", "pixel_hash", LOOKS]).filter(pc.field(LOOKS).is_valid())
