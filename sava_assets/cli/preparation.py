@@ -15,7 +15,8 @@ from upath import UPath
 from sava_assets.home.failures import root_in_words
 from sava_assets.home.ownership import LOCKS, owned
 from sava_assets.home.places import as_pure, is_address, is_local, refuse_out_of_reach
-from sava_assets.home.resources import KNOB_FILE, Knobs, Workspace, knob_problems
+from sava_assets.home.resources import KNOB_FILE, Knobs, Workspace
+from sava_assets.home.settings_file import knob_problems
 from sava_assets.home.store import put_file
 from sava_ops.errors import BadInput
 

@@ -4,21 +4,19 @@ import json
 import math
 import os
 import re
-import reprlib
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 from pydantic.dataclasses import dataclass as validated
 from upath import UPath
 
 from sava_assets.home.gpus import free_gpu
 from sava_assets.home.outgoing import STRICT, GateKnobs, NotifyKnobs
-from sava_assets.home.places import content, is_address, opened
+from sava_assets.home.places import is_address, opened
+from sava_assets.home.settings_file import read_settings
 from sava_assets.home.store import Store
 from sava_assets.home.worker_knobs import WorkerKnobs
 from sava_ops.config import ValuationConfig
@@ -27,14 +25,9 @@ from sava_ops.errors import BadInput
 from sava_ops.images.training import TrainingConfig
 
 KNOB_FILE = "sava.yaml"
-_SHORT = reprlib.Repr()
-"""Of a value in a sentence: a few lines of YAML that refer to each other can stand for a billion."""
-_SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxdict, _SHORT.maxstring, _SHORT.maxother = 2, 4, 4, 100, 100
 # The same classes, with unknown keys refused and types checked when they come from YAML.
 ValuationKnobs = validated(ValuationConfig, config=STRICT, frozen=True)
 TrainingKnobs = validated(TrainingConfig, config=STRICT, frozen=True)
-
-
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 """More than that no generator of random numbers takes."""
 Level = Annotated[float, Field(allow_inf_nan=False)]
@@ -260,92 +253,10 @@ def _number(share: object) -> object:
     return share
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """Refuses a key that is there twice: YAML would let the last one count."""
-
-
-def _mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict:
-    seen: set[Any] = set()
-    for key, _ in node.value:
-        if isinstance(key, yaml.ScalarNode) and key.value in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"`{key.value}` is there twice", key.start_mark)
-        seen.add(key.value if isinstance(key, yaml.ScalarNode) else id(key))
-    return loader.construct_mapping(node, deep=True)
-
-
-_UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-
-
 def read_knobs(path: UPath) -> Knobs:
     """The knobs of a home folder; defaults where the file is silent. Raises BadInput naming key and allowed range."""
-    try:
-        written = content(path)
-    except (FileNotFoundError, NotADirectoryError):
-        return Knobs()
-    except IsADirectoryError:
-        raise BadInput(f"{path} is a folder: write the settings into a file of that name") from None
-    return _knobs(path, written)
-
-
-@lru_cache(maxsize=16)
-def _knobs(path: UPath, written: bytes) -> Knobs:
-    """Of settings that are read again and again, and change rarely."""
-    try:
-        settings = yaml.load(written.decode("utf-8-sig"), _UniqueKeys) or {}
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{path} is not UTF-8 (byte {error.start}): save it as UTF-8") from error
-    except RecursionError as error:
-        raise BadInput(f"{path} is nested too deeply: write `key: value` lines") from error
-    except yaml.YAMLError as error:
-        raise BadInput(f"{path} is not valid YAML: {_yaml_fault(error)}") from error
-    except Exception as error:
-        # A date or number that there is not, a tag on the wrong value: PyYAML raises what it hits.
-        raise BadInput(f"{path} holds a value that YAML cannot read ({error}): put it in quotes") from error
-    if not isinstance(settings, dict):
-        raise BadInput(f"{path} holds a {type(settings).__name__}: write `key: value` lines")
-    try:
-        knobs = Knobs.model_validate(settings)
-    except ValidationError as error:
-        raise BadInput(f"{path}: {knob_problems(error)}") from error
-    if truths := list(_truths(settings, knobs)):
-        raise BadInput(f"{path}: " + "; ".join(f"`{key}` is {value}: write a number" for key, value in truths))
-    return knobs
-
-
-def _truths(settings: dict, knobs: Any, prefix: str = "") -> Iterator[tuple[str, bool]]:
-    """Key and value of each truth value that was taken for a number: YAML reads yes, no, on and off as such."""
-    for name, written in settings.items():
-        taken = knobs.get(str(name)) if isinstance(knobs, dict) else getattr(knobs, str(name), None)
-        if isinstance(written, dict):
-            yield from _truths(written, taken, f"{prefix}{name}.")
-        elif isinstance(written, bool) and isinstance(taken, int | float) and not isinstance(taken, bool):
-            yield prefix + name, written
-
-
-def _yaml_fault(error: yaml.YAMLError) -> str:
-    """What and where, without the line itself: it may hold a secret."""
-    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
-        return " ".join(str(error).split())
-    mark = error.problem_mark
-    said = ", ".join(part for part in (error.context, error.problem) if part)
-    return f"{said} (line {mark.line + 1}, column {mark.column + 1})"
-
-
-def knob_problems(error: ValidationError) -> str:
-    """Key and allowed range of each knob that is not as it must be."""
-    return "; ".join(_problem(problem) for problem in error.errors())
+    return read_settings(path, Knobs)
 
 
 def default_home() -> str:
     return os.environ.get("SAVA_HOME", "data")
-
-
-def _problem(error: Any) -> str:
-    key = ".".join(str(part) for part in error["loc"])
-    if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
-        return f"`{key}` is not a knob: remove it or correct its name"
-    if error["type"] in ("model_type", "dataclass_type"):
-        return f"`{key}` is {_SHORT.repr(error['input'])}: write its settings below it, as `name: value` lines"
-    if error["type"] == "value_error":
-        return f"`{key}`: {error['ctx']['error']}"
-    return f"`{key}` is {_SHORT.repr(error['input'])}: {error['msg'][0].lower()}{error['msg'][1:]}"
