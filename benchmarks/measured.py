@@ -1,4 +1,4 @@
-"""One asset in a process of its own: the peak of its memory, and its seconds.
+"""One asset in a process of its own: the peak of its memory, and its seconds, on the clock and of processors.
 
 A process inherits the peak of the one that started it, so a small one must start it.
 """
@@ -10,20 +10,29 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from sava_assets.home.resources import Workspace
 
 
-def measured(
-    home: Path, asset: str, shard: str | None, shards: Sequence[str], *, every: int = 1
-) -> tuple[float, float]:
-    """Peak memory in GB and seconds of the process that materializes an asset of a home, or a shard of it. Networks see
-    every `every`-th pixel: less work, on images that are decoded, held and drawn as ever."""
+class Measured(NamedTuple):
+    """Of the process that materialized an asset, or a shard of it."""
+
+    peak: float
+    """GB of memory."""
+    seconds: float
+    busy: float
+    """Seconds of all processors, its children's too: what else the machine does adds little to them."""
+
+
+def measured(home: Path, asset: str, shard: str | None, shards: Sequence[str], *, every: int = 1) -> Measured:
+    """Networks see every `every`-th pixel: less work, on images that are decoded, held and drawn as ever."""
     arguments = [str(home), asset, shard or "", str(every), *shards]
     done = subprocess.run([sys.executable, __file__, *arguments], check=True, stdout=subprocess.PIPE, text=True)
-    peak, seconds = json.loads(done.stdout.splitlines()[-1])
-    print(f"{asset if shard is None else f'{asset}[{shard}]'}: {peak:.2f} GB, {seconds:.0f} s", flush=True)
-    return peak, seconds
+    found = Measured(*json.loads(done.stdout.splitlines()[-1]))
+    unit = asset if shard is None else f"{asset}[{shard}]"
+    print(f"{unit}: {found.peak:.2f} GB, {found.seconds:.0f} s, processors {found.busy:.0f} s", flush=True)
+    return found
 
 
 def main(home: str, asset: str, shard: str, every: int, shards: Sequence[str]) -> None:
@@ -36,10 +45,15 @@ def main(home: str, asset: str, shard: str, every: int, shards: Sequence[str]) -
     PixelResNet18.forward = lambda self, images: whole(self, images[:, :, ::every, ::every])
     with dg.DagsterInstance.ephemeral() as instance:
         instance.add_dynamic_partitions("shards", list(shards))
-        started = time.monotonic()
+        started, busy = time.monotonic(), _busy()
         run(Workspace(home=home), instance, asset, shard=shard or None)
-        seconds = time.monotonic() - started
-    print(json.dumps([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, seconds]))
+        seconds, busy = time.monotonic() - started, _busy() - busy
+    print(json.dumps([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, seconds, busy]))
+
+
+def _busy() -> float:
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(own.ru_utime + own.ru_stime for own in used)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
-from measured import measured
+from measured import Measured, measured
 from PIL import Image
 
 from sava_assets.formats.image_table import image_schema
@@ -34,7 +34,7 @@ SETTINGS = {
 
 
 def main(folder: str, sizes: list[int]) -> None:
-    found: dict[int, dict[str, tuple[float, float]]] = {}
+    found: dict[int, dict[str, Measured]] = {}
     for size in sizes:
         with tempfile.TemporaryDirectory() as home:
             subprocess.run([sys.executable, __file__, "make", folder, home, str(size)], check=True)
@@ -45,9 +45,9 @@ def main(folder: str, sizes: list[int]) -> None:
     print(f"| asset | {' | '.join(f'peak at {size:,}' for size in sizes)} | growth | seconds |")
     print(f"|---|{'---:|' * (len(sizes) + 2)}")
     for asset in RULES:
-        peaks = [found[size][asset][0] for size in sizes]
+        peaks = [found[size][asset].peak for size in sizes]
         cells = [*(f"{peak:.2f} GB" for peak in peaks), f"{peaks[-1] / peaks[0] - 1:+.0%}"]
-        print(f"| {asset} | {' | '.join(cells)} | {found[sizes[-1]][asset][1]:.0f} |")
+        print(f"| {asset} | {' | '.join(cells)} | {found[sizes[-1]][asset].seconds:.0f} |")
 
 
 def make(folder: Path, home: Path, size: int) -> None:

@@ -2,15 +2,17 @@
 
 FOLDER holds cifar10/ and cifar10_encoder/. Each of twenty shards is CIFAR-10's training images once more, shifted by up
 to three pixels and compressed again, both seeded; half of its test images judge, on the other half accuracy is
-reported. Time and the largest memory of every asset, a process for each shard: what is done is written to HOME and not
-done again, so a run that was stopped goes on.
+reported. Time on the clock and of processors and the largest memory of every asset, a process for each shard: what is
+done is written to HOME and not done again, so a run that was stopped goes on.
 """
 
 import io
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +45,15 @@ def main(folder: Path, home: Path, shards: int, images: int) -> None:
             unit = asset if shard is None else f"{asset}[{shard}]"
             # What is made of all shards is made anew for more of them.
             if found.get(unit, {}).get("shards") != (shards if shard is None else 1):
-                peak, seconds = measured(home, asset, shard, names)
-                found[unit] = {"peak": peak, "seconds": seconds, "shards": shards if shard is None else 1}
+                of_asset = measured(home, asset, shard, names)
+                found[unit] = {**of_asset._asdict(), "shards": shards if shard is None else 1}
                 (home / FOUND).write_text(json.dumps(found, indent=1))
-    print(f"\n| asset | seconds for {shards * images:,} images | peak memory |\n|---|---:|---:|")
+    print(f"\n{shards * images:,} images; torch {version('torch')}, {os.cpu_count()} processors\n")
+    print("| asset | seconds | processor seconds | peak memory |\n|---|---:|---:|---:|")
     for asset, rule in RULES.items():
         own = [found[f"{asset}[{name}]"] for name in names] if rule.sharded else [found[asset]]
-        seconds, peak = sum(each["seconds"] for each in own), max(each["peak"] for each in own)
-        print(f"| {asset} | {seconds:,.0f} | {peak:.2f} GB |")
+        seconds, busy = (sum(each[name] for each in own) for name in ("seconds", "busy"))
+        print(f"| {asset} | {seconds:,.0f} | {busy:,.0f} | {max(each['peak'] for each in own):.2f} GB |")
 
 
 def settings(folder: Path) -> dict[str, Any]:

@@ -24,8 +24,13 @@ from sava_ops.batches import split_batches
 from sava_ops.calibration import calibrate
 from sava_ops.config import ValuationConfig
 from sava_ops.decisions.assessment import Assessment
-from sava_ops.decisions.conformal import clean_probability, conformal_p_values, suggestion_confidence
-from sava_ops.decisions.evidence import Evidence, Side, against_label, weigh
+from sava_ops.decisions.conformal import (
+    clean_probability,
+    conformal_p_values,
+    effective_count,
+    suggestion_confidence,
+)
+from sava_ops.decisions.evidence import Evidence, MistakenOdds, Side, against_label, weigh
 from sava_ops.decisions.shares import Mistaken, Seen, bad_points, beyond_chance, expected_bad
 from sava_ops.decomposition import Scores, decompose, odds_if_mistaken
 from sava_ops.inputs import Array, as_points, class_count, in_their_span
@@ -160,12 +165,13 @@ def assess(
         pool, held_out = (
             Side(side["feature_values"] + nat * side["log_ratios"], side["label_odds"]) for side in (found, usual)
         )
-        evidence, of_clean, prior = weigh(pool, held_out, weights, other_labels=other_labels)
+        wrong = _joined(mistaken) if mistaken else None
+        as_mistaken = None if wrong is None else MistakenOdds(wrong["odds"], weights * wrong["masses"])
+        evidence, of_clean, prior = weigh(pool, held_out, weights, as_mistaken, other_labels=other_labels)
         if further is not None:
             evidence, of_clean = (own.with_further(f) for own, f in zip((evidence, of_clean), further, strict=True))
         usual_evidence = of_clean.total
-        if mistaken:
-            wrong = _joined(mistaken)
+        if wrong is not None:
             expected = expected_bad(
                 Seen(evidence.image, evidence.label, found["given"]),
                 Seen(of_clean.image, of_clean.label, usual["given"]),
@@ -176,7 +182,9 @@ def assess(
     # A reference point that went along with several batches is still one.
     own = found["weights"] * max(1.0, len(weights) / reference_points)
     p_values = np.where(known, conformal_p_values(evidence.total, usual_evidence, weights, own=own), 1.0)
-    expected = np.where(known, beyond_chance(p_values) if expected is None else expected, 0.0)
+    expected = np.where(
+        known, beyond_chance(p_values, judges=effective_count(weights)) if expected is None else expected, 0.0
+    )
     bad = bad_points(expected)
     return Assessment(
         **{name: found[name] for name in ("values", "feature_values", "label_values", "suggested_labels")},

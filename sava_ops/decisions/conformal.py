@@ -4,12 +4,14 @@
                                                                 weighted, Tibshirani et al. 2019)
     flag the largest k with p_(k) ≤ α k / N                     expected share of clean points among the flagged ≤ α
                                                                 (Benjamini & Hochberg 1995)
-    share of bad points ≥ 1 − #{p > t} / ((1 − t) N)            (Storey 2002)
+    share of bad points ≥ 1 − #{p > t} / ((1 − t) N)            (Storey 2002), where that is beyond chance
     P(clean | v) = (1 − bad share) f_clean(v) / f(v)            local false-discovery rate (Efron 2001), monotone in v
 
 v_h are values of held-out reference points, obtained as the training points obtain theirs; w_h weighs them as their
 batches weigh in the training set.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -18,6 +20,8 @@ from sava_ops.errors import BadInput
 
 QUANTILES = (0.1, 0.2, 0.3, 0.4, 0.5)
 """Of clean points; below the first, chance among the held-out ones decides."""
+CHANCE_DEVIATIONS = 3.0
+"""By how many standard errors a bound must be above 0, the largest of those at `QUANTILES`."""
 
 
 def conformal_p_values(
@@ -49,10 +53,28 @@ def benjamini_hochberg(p_values: Float[np.ndarray, " N"], *, rate: float) -> Boo
     return p_values <= (ranked[within[-1]] if len(within) else -1.0)
 
 
-def bad_share(p_values: Float[np.ndarray, " n"]) -> float:
+class Bound(NamedTuple):
+    """Of the share of bad points."""
+
+    share: float
+    beyond: float
+    """t: bad are points with smaller p-values, where the share is not 0."""
+
+
+def bad_share(p_values: Float[np.ndarray, " n"], *, judges: float | int) -> Bound:
     """A lower estimate of the share of bad points, 0..1: clean points have p > t in 1 − t of the cases, so each t gives
-    a bound, and the largest holds."""
-    return max(0.0, *(float(1 - (p_values > t).mean() / (1 - t)) for t in QUANTILES))
+    a bound, and the largest holds, of those that chance does not explain among the points and so many clean ones."""
+    if not len(p_values) or judges <= 0:
+        return Bound(0.0, 0.0)
+    bounds = [Bound(float(1 - (p_values > t).mean() / (1 - t)), t) for t in QUANTILES]
+    error = {t: (t / (1 - t) * (1 / len(p_values) + 1 / judges)) ** 0.5 for t in QUANTILES}
+    found = [bound for bound in bounds if bound.share > CHANCE_DEVIATIONS * error[bound.beyond]]
+    return max(found, default=Bound(0.0, 0.0))
+
+
+def effective_count(weights: Float[np.ndarray, " n"]) -> float:
+    """How many equal ones tell as much as these (Kish 1965); 0 of none."""
+    return float(weights.sum() ** 2 / np.square(weights).sum()) if weights.any() else 0.0
 
 
 def clean_probability(

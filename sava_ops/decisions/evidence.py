@@ -6,8 +6,9 @@
                                                    (Pounds & Morris 2003)
     o_label = o_other ω / ((C − 1)(1 − ω))                 o_other = odds of all other labels together
                                                            (`sava_ops.decomposition`)
-    ω         = share of wrong labels among good images: by how much they are held for wrong more often than clean
-                reference points under the same ω (as by Saerens et al. 2002, were those never held for wrong)
+    ω         = share of wrong labels among good images: by how much more often their labels are held for wrong than
+                those of clean reference points, over by how much more often those are that are mistaken on purpose
+                (Forman's adjusted count, 2008), all under the same ω (as by Saerens et al. 2002)
     evidence = log(1 + o_image) + log(1 + o_label)
 
 Ours. Where the pool's images are like the reference's, o_image is near 0 and the evidence ranks as o_other does;
@@ -31,6 +32,10 @@ MOST_EVEN = 0.8
 it."""
 STEPS = 200
 LEAST_SHARE, MOST_SHARE = 1e-4, 0.95
+
+
+_Weighted = tuple[Float[np.ndarray, " _"], Float[np.ndarray, " _"]]
+"""Numbers and their weights."""
 
 
 class Evidence(NamedTuple):
@@ -60,21 +65,34 @@ class Side(NamedTuple):
     """How much likelier another label is, all others together, nats."""
 
 
+class MistakenOdds(NamedTuple):
+    """What is said of clean points, each under a label that is not its own."""
+
+    label_odds: Float[np.ndarray, " m"]
+    weights: Float[np.ndarray, " m"]
+    """How many points of the pool it would stand for."""
+
+
 def weigh(
-    pool: Side, clean: Side, weights: Float[np.ndarray, " h"], *, other_labels: int
+    pool: Side, clean: Side, weights: Float[np.ndarray, " h"], mistaken: MistakenOdds | None, *, other_labels: int
 ) -> tuple[Evidence, Evidence, float]:
     """Evidence against the points of the pool, and against clean ones, of which `weights` say how many points of the
     pool each stands for; and log(o_label / o_other), which all have in common.
 
-    `other_labels` = C − 1.
+    `other_labels` = C − 1. Without mistaken points, a wrong label is taken to be always recognised.
     """
     seen = _without_the_common_shift(pool.foreign, clean.foreign, weights)
     surprises = [_surprise(side, clean.foreign, weights) for side in (seen, clean.foreign)]
     odds = excess_odds(*surprises)
-    others = [side.label_odds - np.log(max(other_labels, 1)) for side in (pool, clean)]
-    some = _representatives(others[0])
-    prior = _log_odds_of_a_wrong_label(others[0][some], 1 / (1 + odds[0][some]), others[1], weights)
-    prior -= float(np.log(max(other_labels, 1)))
+    even = float(np.log(max(other_labels, 1)))
+    some = _representatives(pool.label_odds)
+    wrong = mistaken if mistaken is not None and mistaken.weights.any() else None
+    prior = _log_odds_of_a_wrong_label(
+        (pool.label_odds[some] - even, 1 / (1 + odds[0][some])),
+        (clean.label_odds - even, weights),
+        (wrong.label_odds - even, wrong.weights) if wrong else (np.full(1, np.inf), np.ones(1)),
+    )
+    prior -= even
     images = [np.log1p(own) for own in odds]
     totals = [image + against_label(side.label_odds, prior) for image, side in zip(images, (pool, clean), strict=True)]
     of_pool, of_clean = (Evidence(total, image) for total, image in zip(totals, images, strict=True))
@@ -139,17 +157,16 @@ def _odds(surprise: np.ndarray, even: float, a: float) -> np.ndarray:
     return (1 - even) * a * np.expm1((1 - a) * surprise) / (even + (1 - even) * a)
 
 
-def _log_odds_of_a_wrong_label(
-    others: np.ndarray, good: np.ndarray, of_clean: np.ndarray, weights: np.ndarray
-) -> float:
-    """log(ω / (1 − ω)); `good` is the probability that an image is: what a damaged one shows is not what its label
-    says."""
+def _log_odds_of_a_wrong_label(pool: _Weighted, clean: _Weighted, mistaken: _Weighted) -> float:
+    """log(ω / (1 − ω)), from the odds of each; the weight of a point of the pool is the probability that its image is
+    good: what a damaged one shows is not what its label says."""
     share = 0.1
     for _ in range(STEPS):
         prior = np.log(share / (1 - share))
-        found = np.average(expit(others + prior), weights=good)
-        usual = np.average(expit(of_clean + prior), weights=weights)
-        share = float(np.clip((found - usual) / max(1 - usual, 1e-12), LEAST_SHARE, MOST_SHARE))
+        found, usual, recognised = (
+            float(np.average(expit(odds + prior), weights=weights)) for odds, weights in (pool, clean, mistaken)
+        )
+        share = float(np.clip((found - usual) / max(recognised - usual, 1e-12), LEAST_SHARE, MOST_SHARE))
     return float(np.log(share / (1 - share)))
 
 

@@ -113,7 +113,7 @@ def weigh_quality(pool: Measured, trusted: Measured, sources: Int64[np.ndarray, 
 def _evidence(most: np.ndarray, usual: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Of both sides, by S."""
     weights = np.ones(len(usual))
-    bad = bad_share(conformal_p_values(most, usual, weights))
+    bad = bad_share(conformal_p_values(most, usual, weights), judges=len(usual)).share
     counted = clean_probabilities(most, usual, weights, bad=bad)
     fitted = excess_odds(surprise(most, usual), surprise(usual, usual))
     with np.errstate(divide="ignore"):  # beyond all trusted images nothing can be counted

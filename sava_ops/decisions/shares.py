@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int64
 
-from sava_ops.decisions.conformal import QUANTILES, bad_share, conformal_p_values
+from sava_ops.decisions.conformal import bad_share, conformal_p_values, effective_count
 
 POINTS_OF_A_MEAN = 20.0
 """So many points with a label say as much of it as all others do."""
@@ -77,7 +77,8 @@ def expected_bad(
     """b of each point of the pool; `weights` say how many of them each clean point stands for."""
     damaged, clean_damaged = (-np.expm1(-side.against_image) for side in (pool, clean))
     usual, found = np.average(clean_damaged, weights=weights), damaged.mean()
-    share = bad_share(conformal_p_values(pool.against_image, clean.against_image, weights))
+    p_values = conformal_p_values(pool.against_image, clean.against_image, weights)
+    share = bad_share(p_values, judges=effective_count(weights)).share
     of_images = (damaged - usual) * (share / (found - usual) if share > 0 and found > usual else 0.0)
     counts = weights * len(weights) / weights.sum()
     mistakes = counts * mistaken.masses * counts.sum() / max(float(counts @ mistaken.masses), 1e-300)
@@ -88,12 +89,10 @@ def expected_bad(
     return of_images + (1 - damaged) * (-np.expm1(-pool.against_label) - usual_labels[pool.labels]) / apart
 
 
-def beyond_chance(p_values: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
-    """b where nothing is known but p-values: its mean is Storey's bound."""
-    share = bad_share(p_values)
-    bounds = {t: float(1 - (p_values > t).mean() / (1 - t)) for t in QUANTILES}
-    best = max(bounds, key=lambda t: bounds[t])
-    return 1 - (p_values > best) / (1 - best) if share > 0 else np.zeros_like(p_values)
+def beyond_chance(p_values: Float[np.ndarray, " N"], *, judges: float | int) -> Float[np.ndarray, " N"]:
+    """b where nothing is known but p-values of so many clean points: its mean is Storey's bound."""
+    share, beyond = bad_share(p_values, judges=judges)
+    return 1 - (p_values > beyond) / (1 - beyond) if share > 0 else np.zeros_like(p_values)
 
 
 def _by_label(side: Seen | Mistaken, counts: Float[np.ndarray, " n"], classes: int) -> Float[np.ndarray, " classes"]:

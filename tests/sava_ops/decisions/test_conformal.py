@@ -10,6 +10,7 @@ from sava_ops.decisions.conformal import (
     benjamini_hochberg,
     clean_probability,
     conformal_p_values,
+    effective_count,
     suggestion_confidence,
 )
 
@@ -64,9 +65,28 @@ def test_the_false_discovery_rate_and_the_bad_share_are_what_is_claimed(share):
     p = conformal_p_values(values, clean, np.ones(20_000))
     flagged = benjamini_hochberg(p, rate=0.05)
     assert (flagged & ~bad).sum() <= 0.07 * max(flagged.sum(), 1) + 5
-    assert bad_share(p) == pytest.approx(share, abs=0.03)
+    assert bad_share(p, judges=20_000).share == pytest.approx(share, abs=0.03)
     if share:
         assert flagged[bad].mean() > 0.8
+
+
+@pytest.mark.parametrize("judges", [20, 120, 2_000])
+def test_chance_among_the_judges_is_no_share_of_bad_points(judges):
+    generator = np.random.default_rng(2)
+
+    def found(bad: int) -> float:
+        values = generator.normal(size=1_000) + 6 * (np.arange(1_000) < bad)
+        p = conformal_p_values(values, generator.normal(size=judges), np.ones(judges))
+        return bad_share(p, judges=judges).share
+
+    assert np.mean([found(0) > 0 for _ in range(300)]) < 0.03
+    assert np.mean([found(600) for _ in range(30)]) == pytest.approx(0.6, abs=0.1)
+
+
+def test_nobody_and_nothing_are_no_share_of_bad_points():
+    assert bad_share(np.empty(0), judges=10) == bad_share(np.zeros(5), judges=0) == (0, 0)
+    assert effective_count(np.array([2.0, 2.0, 0.0])) == 2
+    assert effective_count(np.empty(0)) == effective_count(np.zeros(3)) == 0
 
 
 def test_clean_probability_falls_in_the_value_and_finds_the_mixture():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sava_ops.decisions.detection import auroc
-from sava_ops.decisions.evidence import MOST_SURPRISE, Side, weigh
+from sava_ops.decisions.evidence import MOST_SURPRISE, MistakenOdds, Side, weigh
 
 
 def sides(seed: int = 0, *, damaged: float = 0.0, wrong: float = 0.0, count: int = 4_000):
@@ -17,7 +17,7 @@ def sides(seed: int = 0, *, damaged: float = 0.0, wrong: float = 0.0, count: int
 
 
 def evidence(pool: Side, clean: Side):
-    return weigh(pool, clean, np.full(len(clean.foreign), len(pool.foreign) / 800), other_labels=9)[:2]
+    return weigh(pool, clean, np.full(len(clean.foreign), len(pool.foreign) / 800), None, other_labels=9)[:2]
 
 
 def test_without_damage_the_odds_of_another_label_rank():
@@ -73,6 +73,20 @@ def test_where_every_clean_point_looks_mislabelled_too_no_label_counts_as_wrong(
         assert np.ptp(found.total) == 0
 
 
+@pytest.mark.parametrize("wrong", [0.05, 0.3, 0.6])
+@pytest.mark.parametrize("apart", [1.0, 4.0])
+def test_wrong_labels_are_counted_however_hard_they_are_to_recognise(wrong, apart):
+    generator = np.random.default_rng(5)
+    odds = generator.normal(-3, 1.5, 8_000) + apart * (generator.random(8_000) < wrong)
+    even, ones = np.zeros(8_000), np.ones(8_000)
+    clean = Side(even, generator.normal(-3, 1.5, 8_000))
+    mistaken = MistakenOdds(clean.label_odds + apart, ones)
+    *_, prior = weigh(Side(even, odds), clean, ones, mistaken, other_labels=1)
+    assert 1 / (1 + np.exp(-prior)) == pytest.approx(wrong, abs=0.05)
+    *_, if_always_recognised = weigh(Side(even, odds), clean, ones, None, other_labels=1)
+    assert if_always_recognised < prior
+
+
 def test_images_that_are_hard_to_classify_on_both_sides_leave_the_image_to_rank():
     """What clean points show is no share of wrong labels."""
     pool, clean, bad, _ = sides(damaged=0.2)
@@ -86,7 +100,7 @@ def test_images_that_are_hard_to_classify_on_both_sides_leave_the_image_to_rank(
 def test_few_or_equal_clean_points_leave_it_finite(count):
     equal = Side(np.zeros(count), np.zeros(count))
     pool = Side(np.array([-1.0, 0, 1e6, 0]), np.array([-1e6, 0, 1e6, -np.inf]))
-    found, usual, _ = weigh(pool, equal, np.ones(count), other_labels=0)
+    found, usual, _ = weigh(pool, equal, np.ones(count), None, other_labels=0)
     for side in (found, usual):
         assert np.isfinite(side.total).all()
         assert np.isfinite(side.image).all()

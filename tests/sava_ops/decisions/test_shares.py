@@ -67,8 +67,10 @@ def test_images_have_the_share_that_their_tails_leave_and_add_to_labels():
 def test_without_evidence_of_two_kinds_storeys_bound_is_what_is_expected():
     rng = np.random.default_rng(3)
     p_values = np.concatenate([rng.random(7_000), rng.random(3_000) * 1e-3])
-    assert beyond_chance(p_values).mean() == pytest.approx(bad_share(p_values), abs=1e-12)
-    assert (beyond_chance(np.full(10, 0.99)) == 0).all()
+    found = beyond_chance(p_values, judges=2_000)
+    assert found.mean() == pytest.approx(bad_share(p_values, judges=2_000).share, abs=1e-12)
+    assert found.mean() == pytest.approx(0.3, abs=0.03)
+    assert (beyond_chance(np.full(10, 0.99), judges=5) == 0).all()
 
 
 def test_the_interval_holds_the_truth_as_often_as_it_says():
