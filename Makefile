@@ -6,7 +6,7 @@ FUZZ ?= 10000
 SOAK ?= 50
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo cifar10 benchmark sensitivity study incremental bench million million-images cost-model memory publication near-copies neighbour workers cluster ui serve lineage page check quick test fuzz soak audit lint clean
+.PHONY: help setup demo cifar10 benchmark sensitivity study incremental bench million million-images cost-model memory publication near-copies neighbour workers cluster ui serve lineage page check quick test slow fuzz soak audit lint clean
 
 help:            ## list the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## /make \1\t/' | expand -t 20
@@ -60,8 +60,8 @@ neighbour: setup  ## the same valuation quiet, beside one and beside two busy pr
 workers: setup   ## what Ray adds to a grid of 200,000 points on the same processors; needs Ray; 5 minutes
 	.venv/bin/python benchmarks/workers.py
 
-cluster: .venv-cluster/installed  ## PostgreSQL, an S3 server and two Ray nodes against one process; needs Debian's postgresql; 3 minutes
-	.venv-cluster/bin/pytest -m '' -rs tests/e2e/test_cluster.py tests/sava_assets/cli/test_instances.py
+cluster: .venv-cluster/installed  ## PostgreSQL, an S3 server and two Ray nodes against one process, and every Ray test; needs Debian's postgresql; minutes
+	.venv-cluster/bin/pytest -m '' -rs tests/e2e/test_cluster.py tests/sava_assets/cli/test_instances.py tests/sava_assets/assets/test_on_ray.py
 
 ui: setup        ## Dagster UI on 127.0.0.1:3000; HOME_FOLDER=data/demo
 	.venv/bin/sava ui --home $(HOME_FOLDER)
@@ -75,14 +75,17 @@ lineage: setup  ## draw docs/lineage.png from the demo's home; needs chromium
 page: setup     ## draw docs/review.png from the demo's home; needs chromium
 	.venv/bin/python docs/review.py $(HOME_FOLDER)
 
-check: setup     ## lint, and side by side with it the tests that start no server and kill nothing
+check: setup     ## lint, and side by side with it the short tests that start no server and kill nothing
 	$(MAKE) --no-print-directory --jobs=2 --output-sync lint quick
 
 quick: setup     ## only these tests
-	.venv/bin/pytest --numprocesses=auto --ignore=tests/e2e
+	.venv/bin/pytest --numprocesses=auto --ignore=tests/e2e -m 'not cluster and not slow and not long'
 
 test: setup      ## the whole suite, with real servers and a browser if chromium is there
 	.venv/bin/pytest --numprocesses=auto
+
+slow: setup      ## only what repeats at length what a test of the suite shows: more kills, more steps; minutes
+	.venv/bin/pytest --numprocesses=auto -m slow
 
 audit: setup     ## known advisories of the installed packages; fails on one, and where it cannot be asked
 	.venv/bin/pip-audit --local --strict --skip-editable --progress-spinner off

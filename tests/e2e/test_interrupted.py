@@ -11,13 +11,14 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from sava_assets.freshness.rules import RULES
 from sava_assets.freshness.survey import Survey
 from sava_assets.home.resources import Workspace
 from tests.sava_assets.homes import untrained_checkpoint, write_home
 
 QUICK = {"steps": 2, "batch_size": 8, "learning_rate": 0.01}
-KILLS = 20
 LONGEST_SECONDS = 4.0
 # The killed process is forked from one that has everything imported, so that the kills fall into the work itself; its
 # number stays its own until it is asked for its end.
@@ -47,7 +48,8 @@ def artefacts(home: Path) -> dict[str, bytes]:
     return {str(path.relative_to(home)): path.read_bytes() for path in files}
 
 
-def test_twenty_kills_lose_nothing(tmp_path):
+@pytest.mark.parametrize("kills", [6, pytest.param(20, marks=pytest.mark.slow)])
+def test_kills_lose_nothing(tmp_path, kills):
     chance = random.Random(0)
     for name in ("killed", "quiet"):
         write_home(tmp_path / name, untrained_checkpoint(tmp_path / name))
@@ -61,7 +63,7 @@ def test_twenty_kills_lose_nothing(tmp_path):
             return int(forker.stdout.readline())
 
         killed, finished = 0, 0
-        while killed < KILLS:
+        while killed < kills:
             child = asked("start")
             time.sleep(chance.uniform(0.0, LONGEST_SECONDS) * 0.5 ** (killed % 3))
             os.kill(child, signal.SIGKILL)

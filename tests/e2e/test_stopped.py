@@ -26,8 +26,8 @@ SCRIPT = (signal.SIGINT,)
     [
         ("serve", ["nohup"], SCRIPT, [], signal.SIGTERM),
         ("ui", ["nohup"], SCRIPT, [signal.SIGHUP], signal.SIGTERM),
-        ("ui", [], SCRIPT, [], signal.SIGINT),
-        ("serve", [], (), [], signal.SIGHUP),  # a terminal that closes
+        pytest.param("ui", [], SCRIPT, [], signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param("serve", [], (), [], signal.SIGHUP, marks=pytest.mark.slow),  # a terminal that closes
     ],
 )
 def test_one_signal_to_the_one_process_that_is_known_leaves_nothing_running(

@@ -6,6 +6,7 @@ import pytest
 from sava_ops import value_points
 from sava_ops.decisions.conformal import benjamini_hochberg
 
+pytestmark = pytest.mark.long
 SEEDS, RATES = range(6), (0.01, 0.05, 0.1, 0.2)
 
 

@@ -16,6 +16,7 @@ from sava_ops.transport import KERNELS, pairs_at_once, starting_potentials, tran
 from sava_ops.valuation import assess, calibrated_gradient, plan_batches
 from tests.toy import clouds, mislabelled
 
+pytestmark = pytest.mark.long
 DEFAULT = ValuationConfig(tolerance=1e-8)
 PAPER = replace(ValuationConfig.paper(), tolerance=1e-7, epsilon=0.5)
 BOTH = pytest.mark.parametrize("config", [DEFAULT, PAPER], ids=["default", "paper"])

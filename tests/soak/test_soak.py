@@ -19,6 +19,7 @@ from tests.soak.faults import sitecustomize
 from tests.soak.states import clean_copy, differences, state, unfinished
 from tests.soak.weather import Landing
 
+pytestmark = pytest.mark.long
 SHARDS = 4
 EVENTS = 5
 MOST_LOOKS = 60
@@ -34,6 +35,7 @@ def home(tmp_path, monkeypatch):
     return folder
 
 
+@pytest.mark.slow
 def test_the_end_is_that_of_a_clean_run(home, tmp_path, monkeypatch):
     disk, landing = Disk(home), Landing(home / "landing", SHARDS, seed=3)
     monkeypatch.setattr(sitecustomize, "_chance", random.Random(0))

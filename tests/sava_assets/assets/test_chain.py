@@ -36,6 +36,7 @@ from tests.sava_assets.homes import (
     write_set,
 )
 
+pytestmark = pytest.mark.long
 QUIET = Console(quiet=True)
 PICTURES = {
     "reference_values": {"values", "suspicious"},

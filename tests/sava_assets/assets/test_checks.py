@@ -19,6 +19,8 @@ from sava_assets.home.result import Output, table_file, tensor_file
 from sava_ops.errors import BadInput
 from tests.sava_assets.homes import copy_of, materialize
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def workspace(curated, tmp_path_factory) -> Workspace:

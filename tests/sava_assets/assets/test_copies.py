@@ -14,6 +14,7 @@ from tests.sava_assets.assets.test_decisions import hashes_of, points_of, said, 
 from tests.sava_assets.assets.test_report import sava
 from tests.sava_assets.homes import copy_of, untrained_checkpoint, write_home
 
+pytestmark = pytest.mark.long
 QUIET = Console(quiet=True)
 TWO_LABELS = {"second/east/x.png": "east", "second/west/y.png": "west"}
 ONE_LABEL = {"second/north/p.png", "second/north/q.png", "second/north/r.png"}

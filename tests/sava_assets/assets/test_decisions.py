@@ -16,6 +16,7 @@ from sava_assets.home.resources import Workspace
 from sava_ops import BadInput
 from tests.sava_assets.homes import copy_of
 
+pytestmark = pytest.mark.long
 QUIET = Console(quiet=True)
 BY_PERSON = {"decided_by", "decision_note", "algorithm_action", "algorithm_label"}
 

@@ -23,6 +23,7 @@ from tests.sava_assets.assets.test_decisions import points_of
 from tests.sava_assets.assets.test_report import sava
 from tests.sava_assets.homes import NAMES, copy_of, untrained_checkpoint
 
+pytestmark = pytest.mark.long
 QUIET = Console(quiet=True)
 SHARDS = ["first", "second"]
 

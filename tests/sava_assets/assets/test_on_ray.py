@@ -23,6 +23,7 @@ from sava_ops import BadInput
 from tests.sava_assets.homes import SETTINGS, copy_of, materialize
 from tests.sava_assets.on_workers import Shared, beating, deadly, deadly_inspection, own_gpu, refusing, threads
 
+pytestmark = pytest.mark.long
 ray: Any = pytest.importorskip("ray", reason="Ray is not installed")
 INGESTED = ("raw_images", "reference_images")
 COMPUTED = (*INGESTED, "embeddings", "batch_ot", "classifier_accuracy", BATCH_ROWS, STARTING_POTENTIALS, TRAININGS)
@@ -107,6 +108,7 @@ def test_what_is_shared_is_unpacked_once_by_each_worker_which_has_as_many_thread
     assert set(unpacked) == {"."}
 
 
+@pytest.mark.cluster
 def test_every_worker_sees_its_own_gpu_and_asks_itself_what_device_it_has(tmp_path):
     """The GPUs are stated: torch finds none."""
     found = [*on_ray(gpus=1).map(own_gpu, tmp_path, range(4))]
@@ -114,6 +116,7 @@ def test_every_worker_sees_its_own_gpu_and_asks_itself_what_device_it_has(tmp_pa
     assert {told for _, told in found} == {"`device` is 'cuda' and there is no CUDA device: set it to 'auto' or 'cpu'"}
 
 
+@pytest.mark.cluster
 def test_ctrl_c_stops_the_workers(tmp_path):
     def interrupt() -> None:
         while len([*tmp_path.iterdir()]) < 2:

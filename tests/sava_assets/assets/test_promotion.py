@@ -13,6 +13,7 @@ from sava_assets.home.resources import Workspace
 from sava_ops.decisions.audit import is_audited
 from tests.sava_assets.homes import copy_of
 
+pytestmark = pytest.mark.long
 QUIET = Console(quiet=True)
 
 

@@ -26,6 +26,7 @@ from sava_ops import BadInput
 from tests.sava_assets.cli.test_cli import refused, sava
 from tests.sava_assets.homes import copy_of, materialize, untrained_checkpoint, write_home
 
+pytestmark = pytest.mark.long
 QUIET = Console(quiet=True)
 BOTH = ["first", "second"]
 
@@ -219,7 +220,7 @@ def _killed_at(home: str, step: int) -> None:
     curate(Workspace(home=home), QUIET)
 
 
-@pytest.mark.parametrize("step", [2, 4, 6])
+@pytest.mark.parametrize("step", [2, pytest.param(4, marks=pytest.mark.slow), 6])
 def test_killed_at_any_step_the_old_version_stays_and_the_next_run_goes_on(workspace, step):
     old = whole(workspace)
     set_fraction(workspace, 0.5)

@@ -21,6 +21,7 @@ from tests.sava_assets.assets.test_decisions import points_of
 from tests.sava_assets.assets.test_report import sava
 from tests.sava_assets.homes import copy_of, materialize, untrained_checkpoint, write_home
 
+pytestmark = pytest.mark.long
 NAMES = [oddity.name for oddity in ODDITIES]
 FOUND = QualityEvidence(
     pool=np.array([0.0, 5.0, 5.0, 0.8, 5.0]),

@@ -21,6 +21,7 @@ from tests.sava_assets.assets.test_decisions import hashes_of, said, write
 from tests.sava_assets.assets.test_report import sava
 from tests.sava_assets.homes import NAMES, copy_of, materialize, pictures, write_set
 
+pytestmark = pytest.mark.long
 QUIET = Console(quiet=True)
 LEAKED = {
     "second/east/000-copy.png": "also in the reference set (reference/north/001.png)",

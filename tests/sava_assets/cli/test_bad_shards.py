@@ -20,6 +20,8 @@ from tests.pictures import png, scan
 from tests.sava_assets.cli.test_cli import refused, sava
 from tests.sava_assets.homes import copy_of, noisy, pictures, untrained_checkpoint, write_home, write_set
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def curated_once(tmp_path_factory):

@@ -25,6 +25,7 @@ from tests.sava_assets.homes import SETTINGS, copy_of, pictures, write_home
 from tests.shared_data import SHARED
 from tests.toy import clouds
 
+pytestmark = pytest.mark.long
 QUICK = {"steps": 2, "batch_size": 8, "learning_rate": 0.01}
 
 

@@ -10,6 +10,7 @@ import pytest
 from tests.sava_assets.cli.test_cli import refused, sava
 from tests.toy import clouds
 
+pytestmark = pytest.mark.long
 X, Y = clouds(40, seed=0, dtype=np.float32)
 RX, RY = clouds(30, seed=1, dtype=np.float32)
 

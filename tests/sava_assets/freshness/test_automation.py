@@ -32,6 +32,7 @@ from sava_ops.images.training import TrainingConfig
 from tests.pictures import encoded, png, scan, scans
 from tests.sava_assets.homes import materialize, noisy, pictures, untrained_checkpoint, write_home, write_set
 
+pytestmark = pytest.mark.long
 FROM_PRUNED = ["pruned_dataset", "curation_report", "curated_dataset"]
 """The proof has its own time: by default probes are trained in the night, and whole networks when asked."""
 PROBED = ["test_embeddings", "probe_accuracy"]

@@ -27,6 +27,7 @@ from sava_assets.home.resources import Workspace
 from sava_assets.home.store import BATCH_ROWS, Store
 from tests.sava_assets.homes import copy_of, untrained_checkpoint, write_home
 
+pytestmark = pytest.mark.long
 QUIET = Console(quiet=True)
 BOTH = ["first", "second"]
 
@@ -93,7 +94,14 @@ def test_gc_before_every_write_of_a_chain_changes_nothing(remote, monkeypatch, t
     assert results(remote) == results(Workspace(home=str(clean)))
 
 
-@pytest.mark.parametrize("written", ["results/embeddings/", "results/batch_rows/", "results/batch_ot/"])
+@pytest.mark.parametrize(
+    "written",
+    [
+        pytest.param("results/embeddings/", marks=pytest.mark.slow),
+        pytest.param("results/batch_rows/", marks=pytest.mark.slow),
+        "results/batch_ot/",
+    ],
+)
 def test_gc_without_grace_between_files_and_manifest_costs_one_computation(remote, monkeypatch, written):
     """Not even then does anything fail for ever."""
     put = Store.put

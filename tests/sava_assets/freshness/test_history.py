@@ -16,6 +16,7 @@ from sava_assets.freshness.survey import Survey
 from sava_assets.home.resources import Workspace
 from tests.sava_assets.homes import copy_of, noisy, pictures, write_set
 
+pytestmark = pytest.mark.long
 QUIET = Console(quiet=True)
 BOTH = ["first", "second"]
 HELD = {"classifier_accuracy": "held"}

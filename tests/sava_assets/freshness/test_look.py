@@ -24,6 +24,7 @@ from sava_assets.home.result import Output, bytes_file
 from tests.sava_assets.freshness.stored_home import unpack
 from tests.sava_assets.homes import copy_of
 
+pytestmark = pytest.mark.long
 VERSION = "5" * 32
 EMBEDDED = ("embeddings", "reference_embeddings")
 SETS = ("raw_images", "reference_images", "test_images")

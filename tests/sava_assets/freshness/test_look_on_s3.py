@@ -20,6 +20,7 @@ from sava_assets.home.store import put_file
 from tests.sava_assets.cli.test_cli import sava
 from tests.sava_assets.freshness.test_look import VERSION, whole_home
 
+pytestmark = pytest.mark.long
 MOST = 20
 SHARDS = 3, 9
 

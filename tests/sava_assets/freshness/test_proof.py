@@ -32,6 +32,7 @@ from sava_ops import BadInput
 from tests.sava_assets.freshness.stored_home import unpack
 from tests.sava_assets.homes import copy_of
 
+pytestmark = pytest.mark.long
 QUIET = Console(quiet=True)
 BOTH = ["first", "second"]
 WHEN = ["never", "on_demand", "nightly", "changed"]

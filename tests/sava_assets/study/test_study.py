@@ -28,6 +28,7 @@ from sava_ops.decisions.detection import auroc
 from tests.pictures import png
 from tests.sava_assets.homes import SHORT, copy_of, pictures, untrained_checkpoint
 
+pytestmark = pytest.mark.long
 SMALL = {
     "seeds": 2,
     "pruned_shares": [0.25, 0.5],

@@ -39,6 +39,7 @@ from sava_ops.ot.cost import Points, feature_cost, mean_feature_cost
 from sava_ops.reference.logistic import LEAST_PROBABILITY
 from tests.toy import clouds, mislabelled
 
+pytestmark = pytest.mark.long
 PAPER = replace(ValuationConfig.paper(), held_out_sample=0)
 FINDERS = [name for name in METHODS if name != "random"]
 

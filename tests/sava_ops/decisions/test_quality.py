@@ -17,6 +17,7 @@ from sava_ops.decisions.quality import (
     weigh_quality,
 )
 
+pytestmark = pytest.mark.long
 BLURRED = next(k for k, oddity in enumerate(ODDITIES) if oddity.name == "blurred")
 ATOMS = st.lists(st.integers(-3, 3), min_size=1, max_size=30).map(lambda v: np.array(v, dtype=float))
 

@@ -18,6 +18,7 @@ from sava_ops.images.classifier import (
 )
 from tests.pictures import scans
 
+pytestmark = pytest.mark.long
 SHORT = TrainingConfig(steps=2, batch_size=4, learning_rate=0.01)
 
 

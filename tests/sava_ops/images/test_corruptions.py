@@ -11,6 +11,8 @@ from sava_ops.images.classifier import resnet18
 from sava_ops.images.corruptions import confused_labels, noisy_features, noisy_labels, poison_frogs, trojan_square
 from sava_ops.images.encoder import Encoder, InputFormat
 
+pytestmark = pytest.mark.long
+
 
 @given(st.integers(1, 200), st.floats(0, 1), st.integers(2, 9), st.integers(0, 9))
 def test_noisy_labels_touches_exactly_the_share_and_reports_it(count, share, classes, seed):

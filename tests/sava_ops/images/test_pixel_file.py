@@ -17,6 +17,7 @@ from sava_ops.images.encoder import train_encoder
 from sava_ops.images.pixel_file import PixelFile
 from tests.pictures import scans
 
+pytestmark = pytest.mark.long
 SHORT = TrainingConfig(steps=3, batch_size=4, learning_rate=0.01)
 
 

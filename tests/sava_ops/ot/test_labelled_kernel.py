@@ -16,6 +16,7 @@ from sava_ops.ot.labelled_kernel import ColumnSide, LabelledKernel, Room, RowSid
 from sava_ops.ot.sinkhorn import DenseKernel, Problem, solve, sweep, uniform
 from tests.toy import clouds, mislabelled
 
+pytestmark = pytest.mark.long
 CLASSES, EPSILON, WEIGHT = 4, 0.4, 1.5
 DISTANCES = torch.rand(CLASSES, CLASSES, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 LABEL_COSTS = label_costs(DISTANCES, WEIGHT)

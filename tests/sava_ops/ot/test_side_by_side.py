@@ -14,6 +14,7 @@ from sava_ops.ot.cost import feature_cost
 from sava_ops.ot.side_by_side import Transports, bytes_of_problem, solve_side_by_side
 from sava_ops.ot.sinkhorn import Problem, Transport, solve
 
+pytestmark = pytest.mark.long
 EASY = Problem(epsilon=0.1, tolerance=1e-3)
 HARD = Problem(epsilon=0.01, tolerance=1e-4)
 Drawn = list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]
