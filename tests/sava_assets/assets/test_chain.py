@@ -340,7 +340,7 @@ def test_an_empty_reference_set_and_one_that_cannot_be_halved_are_refused(tmp_pa
 
 def test_a_set_of_broken_images_names_the_first_reason(tmp_path):
     home = tmp_path / "home"
-    write_home(home)
+    write_home(home, untrained_checkpoint(home))
     for path in (home / "test").iterdir():
         path.unlink()
     (home / "test" / "east").mkdir()

@@ -21,7 +21,7 @@ from sava_assets.formats.landing import read_images
 from sava_assets.home.result import Output
 from sava_ops import BadInput, ValuationConfig, value_points
 from tests.pictures import noise, png
-from tests.sava_assets.homes import SETTINGS, copy_of, pictures, write_home
+from tests.sava_assets.homes import SETTINGS, copy_of, pictures, untrained_checkpoint, write_home
 from tests.shared_data import SHARED
 from tests.toy import clouds
 
@@ -211,8 +211,8 @@ def test_curate_makes_no_home_for_folders_that_are_not_there(tmp_path):
 
 def test_curate_refuses_a_shard_without_labels_and_labels_out_of_range(tmp_path):
     home = tmp_path / "home"
-    home.mkdir()
-    write_home(home)
+    write_home(home, untrained_checkpoint(home))
+    shutil.rmtree(home / "test")
     shard = home / "landing" / "first.parquet"
     images = [png(noise(seed=k)) for k in range(3)]
     write_set(shard, Labelled(images, np.array([0, 9, 1]), ["a", "b"]))

@@ -397,7 +397,7 @@ def test_random_scores_follow_the_seed_and_nothing_else(monkeypatch):
     ],
 )
 def test_transport_methods_are_the_front_door(name, config, field):
-    train, reference = points(40, 0), points(30, 1)
+    train, reference = points(30, 0), points(12, 1)
     valuation = value_points(train.features, train.labels, reference.features, reference.labels, config=config)
     np.testing.assert_array_equal(METHODS[name](train, reference), getattr(valuation, field))
 

@@ -103,7 +103,8 @@ def frogs():
 
 def test_poison_frogs_collide_in_feature_space_and_touch_only_accepted_images(frogs):
     pixels, labels, target, encoder = frogs
-    poisoned, touched = poison_frogs(pixels, labels, target, encoder=encoder, share=0.2, base=0, seed=0, close=0.7)
+    asked = {"encoder": encoder, "share": 0.2, "base": 0, "seed": 0, "close": 0.7, "steps": 20}
+    poisoned, touched = poison_frogs(pixels, labels, target, **asked)
     assert touched.any()
     assert touched.sum() <= 12
     assert (labels[touched] == 0).all()
@@ -114,7 +115,7 @@ def test_poison_frogs_collide_in_feature_space_and_touch_only_accepted_images(fr
             (encoder(torch.from_numpy(images[touched])) - goal).norm(dim=1) for images in (pixels, poisoned)
         )
     assert (after <= 0.7 * before).all()
-    again, _ = poison_frogs(pixels, labels, target, encoder=encoder, share=0.2, base=0, seed=0, close=0.7)
+    again, _ = poison_frogs(pixels, labels, target, **asked)
     np.testing.assert_array_equal(again, poisoned)
 
 
