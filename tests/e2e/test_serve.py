@@ -103,17 +103,6 @@ def prune(served, fraction: float, **settings: dict) -> list[str]:
     return ["curated_dataset", "curation_report", "pruned_dataset"]
 
 
-def test_prune_fraction_changed(served):
-    expected = prune(served, 0.5)
-    assert work(served, expected) == expected
-
-
-def test_people_are_told_of_each_curation(served, told):
-    wait_for(lambda: len(told[1]) >= 2, lambda: f"two notices: {ticks(served[1], 'notices')}", served[1])
-    assert [(sent["curation"], sent["held_back"], sent["failed"]) for *_, sent in told[1]] == [(2, "", {}), (3, "", {})]
-    assert "1 new shard (third), 16 new images" in told[1][0][-1]["text"]
-
-
 def in_work(server) -> list[dict]:
     """Assets of the runs that have started."""
     return [asset for run in server.ask(STARTED)["runsOrError"]["results"] for asset in run["assetSelection"]]
@@ -133,6 +122,28 @@ def test_killed_run_is_run_again(served):
     again = [run for run in runs if run["parentRunId"]]
     assert [run["status"] for run in again] == ["SUCCESS"]
     assert {run["runId"]: run["status"] for run in runs}[again[0]["parentRunId"]] == "FAILURE"
+
+
+def test_people_are_told_of_each_curation_once_and_at_most_of_the_killed_run(served, told):
+    """Of the killed run they are told if a look at the notices comes before it is run again."""
+
+    def notices() -> list[dict]:
+        return [sent for *_, sent in told[1]]
+
+    def curations() -> list[int]:
+        return [sent["curation"] for sent in notices() if sent["curation"]]
+
+    def all_told() -> bool:
+        return len(curations()) >= 2 and not notices()[-1]["failed"]
+
+    wait_for(all_told, lambda: f"two curations: {ticks(served[1], 'notices')}", served[1])
+    first = notices()[0]
+    assert (first["curation"], first["held_back"], first["failed"]) == (2, "", {})
+    assert "1 new shard (third), 16 new images" in first["text"]
+    assert curations() == [2, 3]
+    assert {sent["held_back"] for sent in notices()} == {""}
+    reasons = [reason for sent in notices() for reason in sent["failed"].values()]
+    assert all("ended outside of it" in reason for reason in reasons)
 
 
 def test_people_are_told_of_a_curation_that_is_held_back(served, told):
