@@ -18,7 +18,7 @@ from sava_ops.ot.labelled_kernel import ColumnSide, LabelledKernel, Room, RowSid
 from sava_ops.ot.sinkhorn import Problem, Transport, solve, sweep, uniform
 from sava_ops.reference.covariate_shift import covariate_shift
 from sava_ops.reference.density_ratio import familiar
-from sava_ops.reference.label_shift import estimated_shares, reference_measure
+from sava_ops.reference.label_shift import possible_shares, reference_measure
 
 ENOUGH_TO_JUDGE = 2
 """Reference points of a class without which nobody knows what a right label of it costs."""
@@ -48,7 +48,8 @@ class Frame:
         self.label_costs = label_costs(calibration.label_distances, config.label_weight)
         self.estimate = config.class_shares == "estimated"
         ratios = calibration.density_ratio.log_ratios(batch.features)
-        self.shares = estimated_shares(losses, reference, familiar(ratios)) if self.estimate else reference.shares
+        found = calibration.label_noise.class_shares(batch, familiar(ratios)) if self.estimate else None
+        self.shares = possible_shares(found, reference.shares)
         self.shift = covariate_shift(batch, losses.argmin(1), self.shares, reference)
         self.problem = Problem(config.epsilon * unit, config.rho * unit, config.tolerance, config.max_sweeps)
         self.compact = LabelledKernel.holds(self.label_costs, self.problem.epsilon)

@@ -100,14 +100,14 @@ RULES = {
     "reference_batches": Rule("1", upstream=("reference_embeddings",), knobs=_BATCHING),
     "reference_values": Rule("9", upstream=("reference_embeddings",), knobs=("valuation",)),
     "label_distances": Rule(
-        "12",
+        "13",
         upstream=("reference_embeddings",),
         pinned=("embeddings",),
         knobs=(*_LABELS, "valuation.unit_norm", "valuation.seed"),
         apart_from=CLEAN_SETS,
     ),
     "batch_ot": Rule(
-        "8",
+        "9",
         upstream=("batches", "embeddings", "reference_batches", "reference_embeddings", "label_distances"),
         pinned=("raw_images", "reference_images"),
         knobs=tuple(f"valuation.{name}" for name in _PAIR + _WEIGHTS),
@@ -118,7 +118,7 @@ RULES = {
         knobs=("valuation.plan_epsilon", "valuation.rho", "valuation.batch_weights", "valuation.hierarchical"),
     ),
     "point_values": Rule(
-        "6",
+        "7",
         upstream=("raw_images", "batches", "batch_ot", "batch_plan"),
         pinned=("label_distances", "reference_embeddings", "reference_images", "reference_batches"),
         knobs=("valuation.gradient",),

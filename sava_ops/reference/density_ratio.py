@@ -43,7 +43,7 @@ class DensityRatio:
     reference_log_ratios: Float[Tensor, " M"]
     """z of the reference points, each by the regression that has not seen it."""
     pool_shares: Float[Tensor, " classes"]
-    """True class shares of the pool, as its images tell them that are not foreign."""
+    """True class shares of the pool, as its images and labels tell them that are not foreign."""
     side_converged: Bool[Tensor, ""]
     """Whether the regressions met `LOSS_TOLERANCE`."""
 
@@ -61,14 +61,14 @@ def familiar(log_ratios: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
 def fit_density_ratio(sides: BothSides) -> DensityRatio:
     """Without points in the pool, z is 0."""
     losses_of_pool = sides.known.losses(sides.pool.features)
-    shares = estimated_shares(losses_of_pool, sides.known)
+    shares = estimated_shares(losses_of_pool, sides.pool.labels, sides.known)
     if not len(sides.pool):
         return _no_difference(sides, shares)
     first = _with_shares(sides, shares)
     if not first.side_weights.any():
         return first
     weights = familiar(first.log_ratios(sides.pool.features))
-    return _with_shares(sides, estimated_shares(losses_of_pool, sides.known, weights))
+    return _with_shares(sides, estimated_shares(losses_of_pool, sides.pool.labels, sides.known, weights))
 
 
 def _no_difference(sides: BothSides, shares: Tensor) -> DensityRatio:

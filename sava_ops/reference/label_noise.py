@@ -4,22 +4,32 @@
                 other labels alike) by a Dirichlet prior of `PRIOR_LABELS` labels
     r_i(c)    ∝ p(c | x_i) T[c, z_i]                       what the label of pool image i truly is (soft); p is what
                                                            the reference set's regressions say
-    p̃(c | x)  = logistic regression on the reference set's labels and on r, cross-fitted on both sides
-    L(T, p̃)   = Σ_pool log Σ_c p̃(c | x_i) T[c, z_i] + Σ_reference log p̃(y_j | x_j), all points held out
+    p̃(c | x)  ∝ π_c e^{z_c(x)}, z by logistic regression on the reference set's labels and on r, cross-fitted on both
+                sides; π are the class shares in the pool, the mean of r, and in the reference set its own
+    L(T, p̃)   = Σ_pool log Σ_c p̃(c | x_i) T[c, z_i] + Σ_reference log p̃(y_j | x_j), all points held out, each under π of
+                its own side
     ℓ_c(x, z) = −log p̃(c | x) − log (T[c, z] / U[c, z])    what class c costs an image that is labelled z
 
 At first T is U, and p has the class shares of the pool's labels; or it is
 
     D[c, z]   = (1 − ω) 1[c = z] + ω q_z       a wrong label is drawn from q, whatever the image: ω and q by EM on p
 
-and p has the class shares that the images alone tell (`label_shift`). Where one label is given too often, to images
-with one mark, say, U takes it for a frequent class and p̃ would learn the mark. Reference points held out decide, whose
-labels nobody made wrong: D goes on if p̃ has less log loss under it, by more than chance explains. Then T and p̃ are
-found by turns, each from the other, for as long as L rises, `ROUNDS` times at most; in the first turn T from p as well,
-and the better one by L goes on. At last p̃ takes the place of p in r, as EM has it, for as long as L rises and reference
-points held out do not cost more than chance explains, `OWN_ROUNDS` times at most: who knows a class by few images
-learns it from the pool, and a mark that stands beside a label is not learnt. U, D or T follows where L gains by it, and
-so does the sharpness of p̃. Each fold asks its own p̃, which has seen nothing of what it will judge.
+and p has the class shares that images and labels tell together (`label_shift`). Where one label is given too often, to
+images with one mark, say, U takes it for a frequent class and p̃ would learn the mark; where the pool's images look
+otherwise than the reference's, what p says of class shares is worth less than what the labels say. D goes on if under
+it reference points held out, whose labels nobody made wrong, cost less by more than chance explains, or images and
+labels together are likelier by as much, L and the sum over the pool of
+
+    log P(x_i | pool) / P(x_i | reference) = log Σ_c p(c | x_i) π_c / π₀_c       were class shares all that differs
+
+Then T and p̃ are found by turns, each from the other, for as long as L rises, `ROUNDS` times at most; in the first turn
+T from p as well, and the better one by L goes on. At last p̃ takes the place of p in r, as EM has it, for as long as L
+rises and reference points held out do not cost more than chance explains, `OWN_ROUNDS` times at most: who knows a class
+by few images learns it from the pool, and a mark that stands beside a label is not learnt. U, D or T follows where L
+gains by it, and so does the sharpness of p̃. Each fold asks its own p̃, which has seen nothing of what it will judge.
+
+A reference set is often balanced and a pool hardly ever. Were z fitted without π, it would be between the two, T would
+explain the difference as confusion, and reference points held out would prefer whatever has their shares.
 
 A small reference set, or one of other cameras, knows its classes by few images; the pool has many, most of them
 labelled right. Semi-supervised learning under label noise (Nigam et al. 2000; Sukhbaatar et al. 2015; with trusted
@@ -28,9 +38,9 @@ they follow a given label only as far as p and T leave room for it. T comes from
 would look like those of the people who labelled, and p̃ has learned better; where it has not, a T that is the
 classifier's own predicts the labels of images held out no better than U does.
 
-The p̃, T and U that judge a point were fitted without it and its label, on both sides alike. Three things are shared
-by the folds: p is there the mean of all of them, the sharpness of p̃ is one number, and a T found from p̃
-has the labels of its own fold behind it at second hand, by way of the p̃ of the other folds' points.
+The p̃, T and U that judge a point were fitted without it and its label, on both sides alike. Four things are shared
+by the folds: the class shares of p, p is there the mean of all of them, the sharpness of p̃ is one number, and a T found
+from p̃ has the labels of its own fold behind it at second hand, by way of the p̃ of the other folds' points.
 """
 
 import math
@@ -47,7 +57,7 @@ from torch.nn.functional import one_hot
 from sava_ops.ot.cost import Points
 from sava_ops.reference.both_sides import BothSides, beyond_chance, hashed_folds, own_logits
 from sava_ops.reference.discriminant import Discriminant
-from sava_ops.reference.logistic import Regressions, losses
+from sava_ops.reference.logistic import Offset, Regressions, losses
 
 PRIOR_LABELS = 100.0
 """Strength of the Dirichlet prior: so many images with a label say as much of it as the prior."""
@@ -73,6 +83,8 @@ class LabelNoise:
     joint_weights: Float[Tensor, "folds classes d"]
     """Of p̃."""
     joint_biases: Float[Tensor, "folds classes"]
+    joint_shares: Float[Tensor, "folds classes"]
+    """Of the classes in the pool; 0 for a class that the reference set lacks."""
     confusions: Float[Tensor, "folds classes classes"]
     """T (true class, given label); rows sum to 1."""
     excess: Float[Tensor, "folds classes classes"]
@@ -91,6 +103,26 @@ class LabelNoise:
         logits = own_logits(features, fold_of, self.joint_weights, self.joint_biases)
         return losses(logits.softmax(1)) + self.excess[fold_of, :, labels].to(logits)
 
+    def class_shares(self, images: Points, weights: Float[Tensor, " n"]) -> Float[Tensor, " classes"] | None:
+        """What is truly of each class among images of which each counts so much, sum 1: by EM on p̃ and T, from the
+        shares in the pool (as by Saerens et al. 2002, with labels). None where the reference set knows no label."""
+        shares = self.joint_shares.mean(0).double()
+        known = shares[images.labels] > 0
+        images, weights = images.take(known.nonzero()[:, 0]), weights[known].double()
+        if not len(images):
+            return None
+        fold_of = hashed_folds(images.features, len(self.joint_weights))
+        logits = own_logits(images.features, fold_of, self.joint_weights, self.joint_biases)
+        likely = self.confusions[fold_of, :, images.labels].double() * logits.softmax(1).clamp(min=SMALLEST).double()
+        likely /= self.joint_shares[fold_of].clamp(min=SMALLEST)
+        for _ in range(EM_STEPS):
+            truth = likely * shares
+            found = weights @ (truth / truth.sum(1, keepdim=True)) / weights.sum()
+            shares, last = found, shares
+            if float((shares - last).abs().max()) < EM_TOLERANCE / 100:
+                break
+        return shares
+
 
 _Model = Callable[[Tensor, Tensor, Tensor], Tensor]
 """From p, given labels and U to U, D or T."""
@@ -104,13 +136,13 @@ class _Confusions:
     uniform: Float[Tensor, "folds classes classes"]
     model: _Model
 
-    def held_out(self, p: Float[Tensor, "n classes"], sides: BothSides) -> float:
-        """log P(given label | x) of the pool points under T, summed."""
-        return _log_likelihood(p, self.confusions, sides)
+    def held_out(self, p: Float[Tensor, "n classes"], sides: BothSides) -> Float[Tensor, " n"]:
+        """log P(given label | x) of the pool points under T."""
+        return _log_likelihoods(p, self.confusions, sides)
 
     def gain(self, p: Float[Tensor, "n classes"], sides: BothSides) -> float:
-        """How much larger that is than under U."""
-        return self.held_out(p, sides) - _log_likelihood(p, self.uniform, sides)
+        """How much larger their sum is than under U."""
+        return float((self.held_out(p, sides) - _log_likelihoods(p, self.uniform, sides)).sum())
 
     @property
     def excess(self) -> Float[Tensor, "folds classes classes"]:
@@ -123,28 +155,28 @@ class _Joint(NamedTuple):
 
     weights: Float[Tensor, "folds classes d"]
     biases: Float[Tensor, "folds classes"]
+    shares: Float[Tensor, "folds classes"]
+    """Of the classes in the pool."""
     converged: bool
     pool: Float[Tensor, "n classes"]
     """p̃ of the pool points, each held out."""
     reference_losses: Float[Tensor, "M classes"]
-    """−log p̃ of the reference points, each held out."""
+    """−log p̃ of the reference points, each held out, as if they were of the pool."""
+    own_losses: Float[Tensor, " M"]
+    """Of the reference points under their own labels, where classes have the shares of the reference set."""
 
     def of_all(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "folds n classes"]:
         """p̃ of every fold, whether it has seen them or not."""
         pairs = zip(self.weights, self.biases, strict=True)
         return torch.stack([(features @ own.T + bias).softmax(1).clamp(min=SMALLEST) for own, bias in pairs])
 
-    def own_losses(self, sides: BothSides) -> Float[Tensor, " M"]:
-        """Of the reference points under their own labels."""
-        return self.reference_losses.gather(1, sides.reference.labels[:, None])[:, 0].double()
-
-    def clearly_beats(self, other: "_Joint", sides: BothSides) -> bool:
+    def clearly_beats(self, other: "_Joint") -> bool:
         """Whether the reference points, each beside itself, cost less here, by more than chance."""
-        return beyond_chance(other.own_losses(sides) - self.own_losses(sides))
+        return beyond_chance(other.own_losses - self.own_losses)
 
     def likelihood(self, noise: _Confusions, sides: BothSides) -> float:
         """L."""
-        return noise.held_out(self.pool, sides) - float(self.own_losses(sides).sum())
+        return float(noise.held_out(self.pool, sides).sum() - self.own_losses.sum())
 
 
 class _Regressions:
@@ -160,33 +192,52 @@ class _Regressions:
     ) -> _Joint:
         """p̃ on the soft labels of this p and T."""
         sides, pairs = self.sides, zip(by_reference, noise.confusions, strict=True)
-        targets = [torch.cat([_truth(p, own, sides.pool.labels), self.certain]) for p, own in pairs]
-        weights, biases, converged = self.problem.solve(torch.stack(targets), INVERSE_PENALTY)
-        logits = own_logits(sides.reference.features, sides.reference_folds, weights, biases)
-        of_pool = own_logits(sides.pool.features, sides.pool_folds, weights, biases)
+        truth = torch.stack([_truth(p, own, sides.pool.labels) for p, own in pairs])
+        certain = self.certain.expand(len(truth), -1, -1)
+        priors = [self._log_shares(each) for each in (truth, certain)]
+        offsets = [Offset(each.shape[1], prior) for each, prior in zip((truth, certain), priors, strict=True)]
+        weights, biases, converged = self.problem.solve(torch.cat([truth, certain], 1), INVERSE_PENALTY, offsets)
+        of_pool = own_logits(sides.pool.features, sides.pool_folds, weights, biases + priors[0])
+        as_pool, as_reference = (
+            own_logits(sides.reference.features, sides.reference_folds, weights, biases + prior) for prior in priors
+        )
+
+        def reference_losses(logits: Tensor, sharpness: float) -> Tensor:
+            return losses((sharpness * logits).softmax(1))
 
         def judged(sharpness: float) -> float:
             """L, or what the reference set adds to it."""
-            own = losses((sharpness * logits).softmax(1)).gather(1, sides.reference.labels[:, None])
-            pool = noise.held_out((sharpness * of_pool).softmax(1), sides) if sharpened_by_both else 0.0
+            own = reference_losses(as_reference, sharpness).gather(1, sides.reference.labels[:, None])
+            pool = float(noise.held_out((sharpness * of_pool).softmax(1), sides).sum()) if sharpened_by_both else 0.0
             return pool - float(own.double().sum())
 
         # Soft labels and the penalty leave a regression less sure than it may be.
         sharpness = max(SHARPNESSES, key=judged)
         return _Joint(
             sharpness * weights,
-            sharpness * biases,
+            sharpness * (biases + priors[0]),
+            priors[0].exp() * (sides.known.shares > 0),
             converged,
             (sharpness * of_pool).softmax(1).clamp(min=SMALLEST),
-            losses((sharpness * logits).softmax(1)),
+            reference_losses(as_pool, sharpness),
+            reference_losses(as_reference, sharpness).gather(1, sides.reference.labels[:, None])[:, 0].double(),
         )
 
+    def _log_shares(self, truth: Float[Tensor, "folds n classes"]) -> Float[Tensor, "folds classes"]:
+        """Of the classes among the points of one side that each fold's regression is fitted to, near even by one point
+        a class; 0 for a class that the reference set lacks."""
+        present = (self.sides.known.shares > 0).to(truth)
+        start = 0 if truth.shape[1] == len(self.sides.pool) else len(self.sides.pool)
+        fitted = self.sides.fitted[:, start : start + truth.shape[1]].to(truth)
+        counts = torch.einsum("fnc,fn->fc", truth, fitted) + present
+        return (counts / counts.sum(1, keepdim=True)).log().masked_fill(present == 0, 0.0)
 
-def _log_likelihood(
+
+def _log_likelihoods(
     p: Float[Tensor, "n classes"], confusions: Float[Tensor, "folds classes classes"], sides: BothSides
-) -> float:
+) -> Float[Tensor, " n"]:
     likelihood = (p * confusions[sides.pool_folds, :, sides.pool.labels]).sum(1)
-    return float(likelihood.clamp(min=1e-12).log().double().sum())
+    return likelihood.clamp(min=1e-12).log().double()
 
 
 def fit_label_noise(sides: BothSides, shares: Float[Tensor, " classes"]) -> LabelNoise:
@@ -197,7 +248,13 @@ def fit_label_noise(sides: BothSides, shares: Float[Tensor, " classes"]) -> Labe
         by_reference = torch.stack([probabilities(pool, known, fold, these) for fold in range(sides.folds)])
         noise = _by_folds(by_reference.mean(0), sides, model)
         first.append((by_reference, noise, regressions.fit(by_reference, noise)))
-    by_reference, noise, found = first[first[1][2].clearly_beats(first[0][2], sides)]
+    # Predicting the labels does not tell a frequent class from a frequent mistake, the images do.
+    as_frequent, as_mistaken = (
+        torch.cat([noise.held_out(joint.pool, sides) + _image_likelihoods(joint, sides), -joint.own_losses])
+        for _, noise, joint in first
+    )
+    drawn = first[1][2].clearly_beats(first[0][2]) or beyond_chance(as_mistaken - as_frequent)
+    by_reference, noise, found = first[drawn]
     p, explained = by_reference.mean(0), None
     before = found.likelihood(noise, sides)
     # Of two classes, nothing is unknown about a wrong label.
@@ -221,6 +278,7 @@ def fit_label_noise(sides: BothSides, shares: Float[Tensor, " classes"]) -> Labe
     return LabelNoise(
         joint_weights=found.weights,
         joint_biases=found.biases,
+        joint_shares=found.shares,
         confusions=noise.confusions,
         excess=excess,
         explained=known.weights.new_tensor(explained or 0.0),
@@ -236,10 +294,10 @@ def _by_itself(
     """p̃ with p̃ in the place of p, for as long as L rises and the reference set does not clearly lose."""
     for _ in range(OWN_ROUNDS if len(sides.pool) else 0):
         followed = _by_folds(found.pool, sides, noise.model)
-        own = max(noise, followed, key=lambda each: each.held_out(found.pool, sides))
+        own = max(noise, followed, key=lambda each: float(each.held_out(found.pool, sides).sum()))
         tried = regressions.fit(found.of_all(sides.pool.features), own, sharpened_by_both=True)
         rises = tried.likelihood(own, sides) > found.likelihood(noise, sides)
-        if not rises or found.clearly_beats(tried, sides):
+        if not rises or found.clearly_beats(tried):
             break
         noise, found = own, tried
     return noise, found
@@ -261,6 +319,13 @@ def _explained(p: Float[Tensor, "n classes"], tried: _Confusions, sides: BothSid
     right = (joint / joint.sum(1, keepdim=True)).gather(1, sides.pool.labels[:, None])
     wrong = max(1 - float(right.double().mean()), LEAST_WRONG)
     return gain / len(p) / (wrong * math.log(max(p.shape[1] - 1, 2)))
+
+
+def _image_likelihoods(found: _Joint, sides: BothSides) -> Float[Tensor, " n"]:
+    """log (P(x | pool) / P(x | reference set)) of the pool's images, were class shares all that differs."""
+    ratio = found.pool.double().mean(0) / sides.known.shares.clamp(min=SMALLEST)
+    by_reference = (-sides.known.losses(sides.pool.features).double()).softmax(1)
+    return (by_reference @ ratio).log()
 
 
 def _given_shares(pool: Points, known: Discriminant) -> Float[Tensor, " classes"]:

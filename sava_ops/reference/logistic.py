@@ -2,11 +2,15 @@
 
     min_{W,b}  Σ_i s_i (log Σ_c e^{z_ic} − Σ_c t_ic z_ic) + ½ ‖W‖² / (C n),    z = W x + b,   Σ_i s_i = 1
 
-with targets t_i that are one label, or a probability of each. The linear part is one product, made once: a step costs
-a pass over the points for the logits and one for the slope. The steps are taken in units in which the curvature is
-about 1, of the penalty and of logits that vary as much as a direction does, or the narrow directions would take most.
+with targets t_i that are one label, or a probability of each. Where populations differ in their class shares, log π_c
+of its own is added to the logits of each (`Offset`): what is fitted is then what they have in common.
+
+The linear part is one product, made once: a step costs a pass over the points for the logits and one for the slope. The
+steps are taken in units in which the curvature is about 1, of the penalty and of logits that vary as much as a
+direction does, or the narrow directions would take most.
 """
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -34,6 +38,13 @@ class Fitted(NamedTuple):
     converged: bool
 
 
+class Offset(NamedTuple):
+    """Of so many points."""
+
+    points: int
+    logits: Float[Tensor, "folds classes"]
+
+
 class Projected:
     """n points along their main directions, in units of their standard deviation (over all columns together)."""
 
@@ -56,13 +67,20 @@ class Regressions:
         self.spread = self.x.square().mean(0)
         self.start: np.ndarray | None = None
 
-    def solve(self, targets: Float[Tensor, "folds n classes"], inverse_penalty: float) -> Fitted:
-        """With these targets and this C; begins where the last one ended."""
+    def solve(
+        self, targets: Float[Tensor, "folds n classes"], inverse_penalty: float, offsets: Sequence[Offset] = ()
+    ) -> Fitted:
+        """With these targets and this C; begins where the last one ended. `offsets` of runs of points that follow each
+        other, as many as there are: what is added to their logits, and is no part of what is returned."""
         from scipy.optimize import minimize
 
         owned = (targets * self.share[..., None]).transpose(1, 2)
         self.pull, self.mass = owned @ self.x, owned.sum(2)
         self.absent = self.mass == 0
+        self.offsets = offsets or [Offset(len(self.x), torch.zeros_like(self.mass))]
+        self.constant = torch.zeros((), dtype=torch.float64, device=self.x.device)
+        for rows, offset in self._runs():
+            self.constant += (owned[..., rows].sum(2) * offset).sum(dtype=torch.float64)
         if self.start is None:
             self.start = np.zeros(self.pull.numel() + self.mass.numel())
         options = {"ftol": LOSS_TOLERANCE, "gtol": 0.0, "maxiter": MOST_STEPS}
@@ -80,6 +98,12 @@ class Regressions:
             weights, (biases - weights @ self.points.centre).masked_fill(self.absent, -torch.inf), bool(found.success)
         )
 
+    def _runs(self) -> Iterator[tuple[slice, Float[Tensor, "folds classes"]]]:
+        start = 0
+        for offset in self.offsets:
+            yield slice(start, start + offset.points), offset.logits
+            start += offset.points
+
     def _units(self, inverse_penalty: float) -> np.ndarray:
         """One over the root of each unknown's curvature."""
         penalty = 1 / (inverse_penalty * self.counts)
@@ -96,13 +120,16 @@ class Regressions:
         weights, biases = self._unpacked(flat)
         penalty = (1 / (inverse_penalty * self.counts))[:, None, None]
         # Points last: the passes over them are then over neighbours in memory.
-        logits = (weights.flatten(0, 1) @ self.x.T).view(*self.mass.shape, -1).add_(biases[..., None])
+        logits = (weights.flatten(0, 1) @ self.x.T).view(*self.mass.shape, -1)
+        for rows, offset in self._runs():
+            logits[..., rows] += (biases + offset)[..., None]
         logits = logits.masked_fill_(self.absent[..., None], -torch.inf)
         most = logits.amax(1, keepdim=True)
         p = logits.sub_(most).exp_()
         total = p.sum(1, keepdim=True)
         log_total = (most + total.log())[:, 0]
         linear = (weights * self.pull).sum(dtype=torch.float64) + (biases * self.mass).sum(dtype=torch.float64)
+        linear = linear + self.constant
         value = (penalty * weights.square()).sum() / 2 + (self.share * log_total).sum(dtype=torch.float64) - linear
         p = p.mul_(self.share[:, None] / total)
         slope = (p.flatten(0, 1) @ self.x).view_as(weights) - self.pull + penalty * weights

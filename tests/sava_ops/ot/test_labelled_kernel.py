@@ -109,7 +109,7 @@ def noisy_clouds(dtype) -> tuple[np.ndarray, ...]:
 def test_fast_float32_values_are_the_slow_plain_ones_in_float64(monkeypatch):
     """Within 1e-4 of the spread of the values: far below what could change a ranking. Converged, because two plans
     within a wider tolerance need not be the same; without the regression, whose steps end by another rounding."""
-    config = replace(ValuationConfig(), batch_size=100, tolerance=1e-6, classifier_weight=0.0)
+    config = replace(ValuationConfig(), batch_size=100, tolerance=1e-6, classifier_weight=0.0, class_shares="reference")
     fast = value_points(*noisy_clouds(np.float32), config=config)
     monkeypatch.setattr(LabelledKernel, "holds", staticmethod(lambda *_: False))
     slow = value_points(*noisy_clouds(np.float64), config=config)

@@ -77,7 +77,7 @@ def test_images_that_are_foreign_do_not_tell_the_class_shares():
     )
     reference = drawn(600, 15)
     known = fit_discriminant(reference, classes=CLASSES, seed=0)
-    naive = estimated_shares(known.losses(moved.features), known)
+    naive = estimated_shares(known.losses(moved.features), moved.labels, known)
     found = fitted(reference, moved).pool_shares
     errors = [float((shares - 1 / 3).abs().sum()) for shares in (naive, found)]
     assert errors[0] > 0.3

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from sava_ops.decisions.detection import auroc
 from sava_ops.ot.cost import Points
 from sava_ops.reference import both_sides, logistic
 from sava_ops.reference import label_noise as module
@@ -31,7 +32,7 @@ def relabelled(points: Points, rows: np.ndarray, labels: np.ndarray) -> Points:
 def fitted(reference: Points, pool: Points, classes: int = CLASSES) -> LabelNoise:
     known = fit_discriminant(reference, classes=classes, seed=0)
     sides = BothSides(reference, pool, known, seed=0)
-    return fit_label_noise(sides, estimated_shares(known.losses(sides.pool.features), known))
+    return fit_label_noise(sides, estimated_shares(known.losses(sides.pool.features), sides.pool.labels, known))
 
 
 def test_the_fold_of_an_image_is_its_own():
@@ -82,6 +83,9 @@ def marked(pool: Points) -> tuple[Points, np.ndarray]:
 def test_a_label_given_to_a_mark_is_not_learned(monkeypatch, learned, blamed):
     if learned != "from both":
         monkeypatch.setattr(both_sides, "CHANCE_DEVIATIONS", np.inf)
+        monkeypatch.setattr(
+            module, "_image_likelihoods", lambda _, sides: torch.zeros(len(sides.pool), dtype=torch.float64)
+        )
     pool, rows = marked(drawn(4_000, 30, apart=3.0))
     costs = fitted(drawn(800, 31, apart=3.0), pool).costs(pool.features, pool.labels)[rows]
     least, most = blamed
@@ -94,7 +98,9 @@ def test_a_class_that_is_frequent_is_no_flood(monkeypatch):
     pool = pool.take(((pool.labels == 0) | (torch.arange(4_000) % 5 == 0)).nonzero()[:, 0])
     noise = fitted(drawn(200, 33), pool)
     monkeypatch.setattr(both_sides, "CHANCE_DEVIATIONS", np.inf)
-    assert torch.equal(fitted(drawn(200, 33), pool).confusions, noise.confusions)
+    again = fitted(drawn(200, 33), pool)
+    torch.testing.assert_close(again.confusions, noise.confusions, atol=0.01, rtol=0)
+    torch.testing.assert_close(again.joint_shares, noise.joint_shares, atol=0.01, rtol=0)
 
 
 def test_few_reference_points_learn_from_the_pool():
@@ -120,7 +126,8 @@ def test_no_point_is_judged_by_what_its_own_label_taught(monkeypatch):
     moved = [float((a - b).norm()) for a, b in zip(one.joint_weights, other.joint_weights, strict=True)]
     assert moved[2] < 0.2 * min(moved[:2] + moved[3:])
     noise = (one.confusions - other.confusions).abs().amax((1, 2))
-    assert noise[2] == 0
+    # By way of the class shares, which are those of all labels.
+    assert float(noise[2]) < 1e-3
     assert (noise[[0, 1, 3, 4]] > 0.01).all()
 
 
@@ -165,3 +172,80 @@ def test_tiny_sides_say_little_but_say_it(labels, given):
     assert torch.isfinite(noise.costs(pool.features, pool.labels)).all()
     assert torch.isfinite(noise.joint_reference_losses).all()
     assert torch.isfinite(noise.excess).all()
+
+
+def skewed(pool: Points, *, seed: int) -> Points:
+    """Of class c, a share of 3^−c is left."""
+    left = np.random.default_rng(seed).random(len(pool)) < 3.0 ** -pool.labels.numpy()
+    return pool.take(torch.from_numpy(left.nonzero()[0]))
+
+
+def shares(labels: torch.Tensor) -> torch.Tensor:
+    return torch.bincount(labels, minlength=CLASSES).double() / len(labels)
+
+
+@pytest.mark.parametrize("wrong", [0.0, 0.3])
+def test_other_class_shares_than_the_reference_sets_are_no_confusion(wrong):
+    """Weak features, a balanced reference set: a pool that is not has no other T, and p̃ knows its shares."""
+    rng = np.random.default_rng(40)
+    pool = skewed(drawn(12_000, 41, apart=1.0), seed=42)
+    rows = (rng.random(len(pool)) < wrong).nonzero()[0]
+    given = relabelled(pool, rows, (pool.labels.numpy()[rows] + rng.integers(1, CLASSES, len(rows))) % CLASSES)
+    noise = fitted(drawn(200, 43, apart=1.0), given)
+    found = 1 - (shares(pool.labels) * noise.confusions.mean(0).diagonal()).sum()
+    assert float(found) == pytest.approx(wrong, abs=0.08)
+    p = (-noise.costs(pool.features, pool.labels) + noise.excess.mean(0)[:, pool.labels].T).softmax(1)
+    torch.testing.assert_close(p.mean(0), shares(pool.labels), atol=0.05, rtol=0)
+
+
+def test_class_shares_of_a_batch_are_told_by_images_and_labels_together():
+    rng = np.random.default_rng(44)
+    pool, batch = (drawn(4_000, 45, apart=1.0), skewed(drawn(3_000, 46, apart=1.0), seed=47))
+    sides = []
+    for side in (pool, batch):
+        rows = (rng.random(len(side)) < 0.3).nonzero()[0]
+        wrong = (side.labels.numpy()[rows] + rng.integers(1, CLASSES, len(rows))) % CLASSES
+        sides.append(relabelled(side, rows, wrong))
+    noise, ones = fitted(drawn(200, 48, apart=1.0), sides[0]), torch.ones(len(batch), dtype=torch.float64)
+    found = noise.class_shares(sides[1], ones)
+    assert found is not None
+    torch.testing.assert_close(found, shares(batch.labels), atol=0.05, rtol=0)
+    assert float((shares(sides[1].labels) - shares(batch.labels)).abs().max()) > 0.08, (
+        "the labels alone are further off"
+    )
+    # Images that do not count say nothing.
+    first = noise.class_shares(sides[1], (batch.labels == 0).double())
+    assert first is not None
+    assert float(first[0]) > 0.9
+
+
+def test_labels_that_the_reference_set_lacks_tell_no_class_shares():
+    reference, pool = drawn(60, 49, classes=3), drawn(300, 50, classes=3)
+    noise = fitted(reference, pool)
+    strangers = relabelled(pool, np.arange(300), np.full(300, 3))
+    assert noise.class_shares(strangers, torch.ones(300, dtype=torch.float64)) is None
+    both = Points(torch.cat([pool.features, pool.features]), torch.cat([pool.labels, strangers.labels]))
+    some = noise.class_shares(both, torch.ones(600, dtype=torch.float64))
+    torch.testing.assert_close(some, noise.class_shares(pool, torch.ones(300, dtype=torch.float64)))
+    assert float(some[3]) == 0
+
+
+def test_a_label_that_floods_the_pool_is_no_frequent_class_however_weak_the_features(monkeypatch):
+    """A quarter of all other images are labelled 3, a rare class: predicting labels tells no mistake from a class."""
+    pool = skewed(drawn(40_000, 51, apart=1.0), seed=52)
+    rows = (pool.labels != 3).nonzero()[:, 0].numpy()[::4]
+    given = relabelled(pool, rows, np.full(len(rows), 3))
+    bad = np.zeros(len(pool), dtype=bool)
+    bad[rows] = True
+
+    def found() -> float:
+        costs = fitted(drawn(200, 53, apart=1.0), given).costs(pool.features, given.labels)
+        own = costs.gather(1, given.labels[:, None])[:, 0]
+        return auroc((own + (-costs).logsumexp(1)).numpy(), bad)
+
+    told = found()
+    assert told > 0.9
+    monkeypatch.setattr(
+        module, "_image_likelihoods", lambda _, sides: torch.zeros(len(sides.pool), dtype=torch.float64)
+    )
+    assert found() < told - 0.08

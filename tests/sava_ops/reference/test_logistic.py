@@ -1,11 +1,12 @@
 """Several regressions at once, against scikit-learn."""
 
 import numpy as np
+import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
 from sava_ops.reference import logistic
-from sava_ops.reference.logistic import LEAST_PROBABILITY, Projected, Regressions, losses
+from sava_ops.reference.logistic import LEAST_PROBABILITY, Offset, Projected, Regressions, losses
 from tests.toy import clouds
 
 
@@ -35,6 +36,43 @@ def test_what_has_no_weight_is_not_learned_from(monkeypatch):
     one, other = (Regressions(Projected(x), weights).solve(t.expand(2, -1, -1), 2.0) for t in (targets, turned))
     torch.testing.assert_close(one.weights[1], other.weights[1], atol=1e-3, rtol=1e-3)
     assert (one.weights[0] - other.weights[0]).abs().max() > 0.1
+
+
+def log_shares(labels: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(np.bincount(labels, minlength=2) / len(labels)).log()[None]
+
+
+def test_populations_of_other_class_shares_have_the_same_regression(monkeypatch):
+    """Two Gaussians at ±1: z_1 − z_0 = 2 x, however frequent the classes are on either side."""
+    monkeypatch.setattr(logistic, "LOSS_TOLERANCE", 1e-12)
+    rng = np.random.default_rng(3)
+    labels = [(rng.random(40_000) < share).astype(int) for share in (0.03, 0.6)]
+    x = torch.from_numpy(np.concatenate([2.0 * y - 1 + rng.normal(size=len(y)) for y in labels]))[:, None]
+    targets = torch.nn.functional.one_hot(torch.from_numpy(np.concatenate(labels)), 2).double()[None]
+    offsets = [Offset(len(y), log_shares(y)) for y in labels]
+
+    def slope_and_bias(offsets: list[Offset]) -> tuple[float, float]:
+        problem = Regressions(Projected(x), torch.ones(1, len(x), dtype=x.dtype))
+        weights, biases, _ = problem.solve(targets, 1e3, offsets)
+        return float(weights[0, 1] - weights[0, 0]), float(biases[0, 1] - biases[0, 0])
+
+    slope, bias = slope_and_bias(offsets)
+    assert slope == pytest.approx(2.0, abs=0.05)
+    assert bias == pytest.approx(0.0, abs=0.05)
+    assert abs(slope_and_bias([])[1]) > 0.5
+
+
+def test_what_is_added_to_all_logits_is_taken_off_the_biases(monkeypatch):
+    monkeypatch.setattr(logistic, "LOSS_TOLERANCE", 1e-12)
+    features, labels = clouds(60, classes=3, seed=4)
+    x, targets = torch.from_numpy(features), torch.nn.functional.one_hot(torch.from_numpy(labels), 3).double()[None]
+    added = torch.tensor([[0.5, -1.0, 0.5]], dtype=x.dtype)
+    plain, moved = (
+        Regressions(Projected(x), torch.ones(1, 60, dtype=x.dtype)).solve(targets, 2.0, offsets)
+        for offsets in ([], [Offset(20, added), Offset(40, added)])
+    )
+    torch.testing.assert_close(moved.weights, plain.weights, atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(moved.biases + added, plain.biases, atol=1e-3, rtol=1e-3)
 
 
 def test_losses_are_finite_and_those_of_the_probability():
