@@ -5,6 +5,7 @@ names the result of `curated_dataset`; a limit under which it passes names nothi
 publishes nothing anew, and one that is raised far enough publishes what was held back.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -70,7 +71,9 @@ def group_numbers(points: pa.Table, cut: int) -> dict[str, Any]:
     """What the limits look at, of the table of decisions; `cut` = points that the algorithm alone takes out."""
     own = valued(points)
     if "expected_bad" not in own.column_names:  # written before there was one
-        own = own.append_column("expected_bad", pa.array(beyond_chance(own["p_value"].to_numpy())))
+        # By how many reference points, it does not tell.
+        expected = beyond_chance(own["p_value"].to_numpy(), judges=math.inf)
+        own = own.append_column("expected_bad", pa.array(expected))
     shards = own["shard"].unique().sort().to_pylist()
     by_shard = {shard: own.filter(pc.field("shard") == shard)["expected_bad"].to_numpy() for shard in shards}
     counted = points["curated_label"].drop_null().value_counts().to_pylist()

@@ -57,10 +57,9 @@ from torch.nn.functional import one_hot
 from sava_ops.ot.cost import Points
 from sava_ops.reference.both_sides import BothSides, beyond_chance, hashed_folds, own_logits
 from sava_ops.reference.discriminant import Discriminant
+from sava_ops.reference.label_shift import LEAST_WRONG, MOST_WRONG, PRIOR_LABELS, SMALLEST
 from sava_ops.reference.logistic import Offset, Regressions, losses
 
-PRIOR_LABELS = 100.0
-"""Strength of the Dirichlet prior: so many images with a label say as much of it as the prior."""
 ROUNDS, OWN_ROUNDS = 2, 4
 """Of T and p̃ by turns, and then of p̃ by itself: each fits the regressions on both sides again."""
 INVERSE_PENALTY = 2.0
@@ -70,10 +69,6 @@ SHARPNESSES = tuple(2 ** (k / 4) for k in range(-4, 9))
 """Tried inverse temperatures."""
 EM_STEPS, EM_TOLERANCE = 50, 1e-4
 """At most so many steps, until no probability changes by more."""
-LEAST_WRONG, MOST_WRONG = 1e-3, 0.9
-"""Bounds of the share of wrong labels."""
-SMALLEST = 1e-6
-"""Probability below which no class of an image is held for."""
 
 
 @dataclass(frozen=True)

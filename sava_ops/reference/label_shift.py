@@ -21,12 +21,13 @@ from sava_ops.reference.discriminant import Discriminant
 SMALLEST_SHARE = 0.01
 """Of a class's share in the reference set; transport needs every reference point to have some mass."""
 PRIOR_LABELS = 100.0
+"""Strength of the Dirichlet prior: so many images with a label say as much of it as the prior."""
 EM_STEPS, EM_TOLERANCE = 300, 1e-5
 """At most so many steps, until no share changes by more."""
 SMALLEST = 1e-6
 """Probability below which no class of an image is held for."""
 LEAST_WRONG, MOST_WRONG = 1e-3, 0.9
-"""Bounds of ω."""
+"""Bounds of ω, the share of wrong labels."""
 
 
 def estimated_shares(
@@ -44,10 +45,8 @@ def estimated_shares(
     counted = known[labels]
     if not counted.any():
         return reference.shares.clone()
-    z, w = (
-        labels[counted],
-        (torch.ones_like(reference.shares[labels]) if weights is None else weights.double())[counted],
-    )
+    weights = reference.shares.new_ones(len(labels)) if weights is None else weights.double()
+    z, w = labels[counted], weights[counted]
     likely = (-losses[counted].double()).softmax(1).clamp(min=SMALLEST) / reference.shares.clamp(min=SMALLEST)
     likely[:, ~known] = 0.0
     prior = PRIOR_LABELS * known.double() / known.sum()

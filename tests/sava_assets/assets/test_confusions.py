@@ -11,6 +11,7 @@ def noise(confusions: torch.Tensor, excess: torch.Tensor) -> LabelNoise:
     return LabelNoise(
         nothing,
         nothing[..., 0],
+        nothing[..., 0],
         confusions[None],
         excess[None],
         torch.tensor(0.5),

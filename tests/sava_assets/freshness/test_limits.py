@@ -183,19 +183,19 @@ def test_a_limit_on_accuracy_needs_a_test_set(home):
 def test_a_cut_that_was_stored_without_these_numbers_is_looked_at_itself(home):
     points = pa.table(
         {
-            "shard": ["a", "a", "b", "b"],
-            "action": ["keep", "drop", "keep", "set_aside"],
-            "p_value": pa.array([0.9, 0.0, 0.9, None]),
-            "curated_label": pa.array(["cat", None, "cat", None]),
+            "shard": 20 * ["a", "a", "b", "b"],
+            "action": 20 * ["keep", "drop", "keep", "set_aside"],
+            "p_value": pa.array(20 * [0.9, 0.0, 0.9, None]),
+            "curated_label": pa.array(20 * ["cat", None, "cat", None]),
         }
     )
     found = group_numbers(points, cut=1)
-    assert found["images_of_class"] == {"cat": 2}
+    assert found["images_of_class"] == {"cat": 40}
     assert found["bad_share_of_shard"] == {"a": pytest.approx(4 / 9), "b": 0.0}
-    home.put("pruned_dataset", "older", {"points": 4}, files={"points.parquet": table_file(points)})
-    told = home.judged(gates={"shard_bad_share": 0.4, "class_images": {"cat": 3}})[HELD]
+    home.put("pruned_dataset", "older", {"points": 80}, files={"points.parquet": table_file(points)})
+    told = home.judged(gates={"shard_bad_share": 0.4, "class_images": {"cat": 41}})[HELD]
     assert "a is about 44% bad" in told
-    assert "cat would have 2 images of 3" in told
+    assert "cat would have 40 images of 41" in told
 
 
 def test_the_published_curation_outlives_later_ones_that_were_held_back(home):
