@@ -54,7 +54,7 @@ def _photograph(browser: str, address: str) -> None:
         chromium = playwright.chromium.launch(
             executable_path=browser, args=["--no-sandbox", "--disable-background-networking"]
         )
-        page = chromium.new_page(viewport={"width": 2000, "height": 2400})
+        page = chromium.new_page(viewport={"width": 2000, "height": 3600})
         page.goto(address)
         page.locator("foreignObject").nth(len(RULES) - 1).wait_for()
         page.wait_for_timeout(5_000)  # the states of the assets come after the graph
