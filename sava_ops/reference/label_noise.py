@@ -44,7 +44,6 @@ from p̃ has the labels of its own fold behind it at second hand, by way of the 
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -56,8 +55,18 @@ from torch.nn.functional import one_hot
 
 from sava_ops.ot.cost import Points
 from sava_ops.reference.both_sides import BothSides, beyond_chance, hashed_folds, own_logits
+from sava_ops.reference.confusions import (
+    EM_STEPS,
+    EM_TOLERANCE,
+    Confusions,
+    by_folds,
+    confused_noise,
+    drawn_noise,
+    even_noise,
+    likely_truth,
+)
 from sava_ops.reference.discriminant import Discriminant
-from sava_ops.reference.label_shift import LEAST_WRONG, MOST_WRONG, PRIOR_LABELS, SMALLEST
+from sava_ops.reference.label_shift import LEAST_WRONG, SMALLEST
 from sava_ops.reference.logistic import Offset, Regressions, losses
 
 ROUNDS, OWN_ROUNDS = 2, 4
@@ -67,8 +76,6 @@ INVERSE_PENALTY = 2.0
 `make benchmark`."""
 SHARPNESSES = tuple(2 ** (k / 4) for k in range(-4, 9))
 """Tried inverse temperatures."""
-EM_STEPS, EM_TOLERANCE = 50, 1e-4
-"""At most so many steps, until no probability changes by more."""
 
 
 @dataclass(frozen=True)
@@ -119,32 +126,6 @@ class LabelNoise:
         return shares
 
 
-_Model = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""From p, given labels and U to U, D or T."""
-
-
-@dataclass(frozen=True)
-class _Confusions:
-    """T and U of every fold, from the pool points outside of it."""
-
-    confusions: Float[Tensor, "folds classes classes"]
-    uniform: Float[Tensor, "folds classes classes"]
-    model: _Model
-
-    def held_out(self, p: Float[Tensor, "n classes"], sides: BothSides) -> Float[Tensor, " n"]:
-        """log P(given label | x) of the pool points under T."""
-        return _log_likelihoods(p, self.confusions, sides)
-
-    def gain(self, p: Float[Tensor, "n classes"], sides: BothSides) -> float:
-        """How much larger their sum is than under U."""
-        return float((self.held_out(p, sides) - _log_likelihoods(p, self.uniform, sides)).sum())
-
-    @property
-    def excess(self) -> Float[Tensor, "folds classes classes"]:
-        log_ratio = self.uniform.clamp(min=SMALLEST).log() - self.confusions.clamp(min=SMALLEST).log()
-        return log_ratio.masked_fill(self.uniform == 0, 0.0)
-
-
 class _Joint(NamedTuple):
     """p̃ of one T."""
 
@@ -169,7 +150,7 @@ class _Joint(NamedTuple):
         """Whether the reference points, each beside itself, cost less here, by more than chance."""
         return beyond_chance(other.own_losses - self.own_losses)
 
-    def likelihood(self, noise: _Confusions, sides: BothSides) -> float:
+    def likelihood(self, noise: Confusions, sides: BothSides) -> float:
         """L."""
         return float(noise.held_out(self.pool, sides).sum() - self.own_losses.sum())
 
@@ -183,11 +164,11 @@ class _Regressions:
         self.problem = Regressions(sides.projected, sides.fitted.to(self.certain))
 
     def fit(
-        self, by_reference: Float[Tensor, "folds n classes"], noise: _Confusions, *, sharpened_by_both: bool = False
+        self, by_reference: Float[Tensor, "folds n classes"], noise: Confusions, *, sharpened_by_both: bool = False
     ) -> _Joint:
         """p̃ on the soft labels of this p and T."""
         sides, pairs = self.sides, zip(by_reference, noise.confusions, strict=True)
-        truth = torch.stack([_truth(p, own, sides.pool.labels) for p, own in pairs])
+        truth = torch.stack([likely_truth(p, own, sides.pool.labels) for p, own in pairs])
         certain = self.certain.expand(len(truth), -1, -1)
         priors = [self._log_shares(each) for each in (truth, certain)]
         offsets = [Offset(each.shape[1], prior) for each, prior in zip((truth, certain), priors, strict=True)]
@@ -228,20 +209,13 @@ class _Regressions:
         return (counts / counts.sum(1, keepdim=True)).log().masked_fill(present == 0, 0.0)
 
 
-def _log_likelihoods(
-    p: Float[Tensor, "n classes"], confusions: Float[Tensor, "folds classes classes"], sides: BothSides
-) -> Float[Tensor, " n"]:
-    likelihood = (p * confusions[sides.pool_folds, :, sides.pool.labels]).sum(1)
-    return likelihood.clamp(min=1e-12).log().double()
-
-
 def fit_label_noise(sides: BothSides, shares: Float[Tensor, " classes"]) -> LabelNoise:
     """From a sample of the pool, whose true class shares are these, and the reference set."""
     pool, reference, known = sides.pool, sides.reference, sides.known
     regressions, present, first = _Regressions(sides), known.shares > 0, []
-    for these, model in ((_given_shares(pool, known), _even), (shares, partial(_drawn, present=present))):
+    for these, model in ((_given_shares(pool, known), even_noise), (shares, partial(drawn_noise, present=present))):
         by_reference = torch.stack([probabilities(pool, known, fold, these) for fold in range(sides.folds)])
-        noise = _by_folds(by_reference.mean(0), sides, model)
+        noise = by_folds(by_reference.mean(0), sides, model)
         first.append((by_reference, noise, regressions.fit(by_reference, noise)))
     # Predicting the labels does not tell a frequent class from a frequent mistake, the images do.
     as_frequent, as_mistaken = (
@@ -256,7 +230,7 @@ def fit_label_noise(sides: BothSides, shares: Float[Tensor, " classes"]) -> Labe
     for turn in range(ROUNDS if int(present.sum()) > 2 and len(pool) else 0):
         # A strong reference set is the better judge of who confuses what, for it has not learned from them.
         judges = [found.pool, p] if turn == 0 else [found.pool]
-        tried = [(judge, _by_folds(judge, sides, _confusions)) for judge in judges]
+        tried = [(judge, by_folds(judge, sides, confused_noise)) for judge in judges]
         gains = [own.gain(judge, sides) for judge, own in tried]
         if explained is None:
             explained = _explained(*tried[0], sides, gain=gains[0])
@@ -284,11 +258,11 @@ def fit_label_noise(sides: BothSides, shares: Float[Tensor, " classes"]) -> Labe
 
 
 def _by_itself(
-    noise: _Confusions, found: _Joint, sides: BothSides, regressions: _Regressions
-) -> tuple[_Confusions, _Joint]:
+    noise: Confusions, found: _Joint, sides: BothSides, regressions: _Regressions
+) -> tuple[Confusions, _Joint]:
     """p̃ with p̃ in the place of p, for as long as L rises and the reference set does not clearly lose."""
     for _ in range(OWN_ROUNDS if len(sides.pool) else 0):
-        followed = _by_folds(found.pool, sides, noise.model)
+        followed = by_folds(found.pool, sides, noise.model)
         own = max(noise, followed, key=lambda each: float(each.held_out(found.pool, sides).sum()))
         tried = regressions.fit(found.of_all(sides.pool.features), own, sharpened_by_both=True)
         rises = tried.likelihood(own, sides) > found.likelihood(noise, sides)
@@ -298,18 +272,7 @@ def _by_itself(
     return noise, found
 
 
-def _by_folds(p: Float[Tensor, "n classes"], sides: BothSides, model: _Model) -> _Confusions:
-    """T of this model and U of every fold."""
-    labels, present, found = sides.pool.labels, sides.known.shares > 0, []
-    for fold in range(sides.folds):
-        fitted = sides.pool_folds != fold if sides.folds > 1 else sides.pool_folds == fold
-        uniform = _uniform_noise(p[fitted], labels[fitted], present)
-        found.append((model(p[fitted], labels[fitted], uniform), uniform))
-    confusions, uniform = (torch.stack(side) for side in zip(*found, strict=True))
-    return _Confusions(confusions, uniform, model)
-
-
-def _explained(p: Float[Tensor, "n classes"], tried: _Confusions, sides: BothSides, *, gain: float) -> float:
+def _explained(p: Float[Tensor, "n classes"], tried: Confusions, sides: BothSides, *, gain: float) -> float:
     joint = p * tried.confusions[sides.pool_folds, :, sides.pool.labels]
     right = (joint / joint.sum(1, keepdim=True)).gather(1, sides.pool.labels[:, None])
     wrong = max(1 - float(right.double().mean()), LEAST_WRONG)
@@ -336,56 +299,3 @@ def probabilities(
     odds = (shares.clamp(min=SMALLEST) / known.shares.clamp(min=SMALLEST)).log().to(known.biases)
     logits = pool.features @ known.weights[fold].T + known.biases[fold] + odds
     return logits.softmax(1).clamp(min=SMALLEST)
-
-
-def _truth(
-    p: Float[Tensor, "n classes"], confusions: Tensor, labels: Int64[Tensor, " n"]
-) -> Float[Tensor, "n classes"]:
-    """r."""
-    joint = p * confusions.T[labels]
-    return joint / joint.sum(1, keepdim=True)
-
-
-def _uniform_noise(p: Float[Tensor, "n classes"], labels: Int64[Tensor, " n"], present: Tensor) -> Tensor:
-    """U, with the most likely share of wrong labels."""
-    own = torch.eye(len(present), dtype=p.dtype, device=p.device)
-    others = max(int(present.sum()) - 1, 1)
-    right = p.gather(1, labels[:, None])[:, 0].double()
-    rest = (p[:, present].double().sum(1) - right).clamp(min=0.0) / others
-    wrong = 0.2
-    for _ in range(EM_STEPS if len(p) else 0):
-        belongs = (1 - wrong) * right / ((1 - wrong) * right + wrong * rest)
-        wrong, last = min(max(1 - float(belongs.mean()), LEAST_WRONG), MOST_WRONG), wrong
-        if abs(wrong - last) < EM_TOLERANCE / 10:
-            break
-    return (1 - wrong) * own + wrong * present.to(p.dtype) * (1 - own) / others
-
-
-def _even(_p: Float[Tensor, "n classes"], _labels: Int64[Tensor, " n"], uniform: Tensor) -> Tensor:
-    return uniform
-
-
-def _drawn(p: Float[Tensor, "n classes"], labels: Int64[Tensor, " n"], uniform: Tensor, *, present: Tensor) -> Tensor:
-    """D; q near even, as T is near U."""
-    even = present.double() / present.sum()
-    right, q, wrong = p.gather(1, labels[:, None])[:, 0].double(), even, 0.2
-    for _ in range(EM_STEPS if len(p) else 0):
-        belongs = wrong * q[labels] / (wrong * q[labels] + (1 - wrong) * right)
-        wrong = min(max(float(belongs.mean()), LEAST_WRONG), MOST_WRONG)
-        drawn = (PRIOR_LABELS * even).index_add(0, labels, belongs)
-        q, last = drawn / drawn.sum(), q
-        if float((q - last).abs().max()) < EM_TOLERANCE:
-            break
-    drawn = ((1 - wrong) * torch.eye(len(q), dtype=q.dtype, device=q.device) + wrong * q).to(p.dtype)
-    return torch.where(present[:, None], drawn, uniform)
-
-
-def _confusions(p: Float[Tensor, "n classes"], labels: Int64[Tensor, " n"], prior: Tensor) -> Tensor:
-    """T near this prior."""
-    confusions = prior
-    for _ in range(EM_STEPS):
-        given = (PRIOR_LABELS * prior.T).index_add(0, labels, _truth(p, confusions, labels))
-        confusions, last = given.T / given.sum(0)[:, None], confusions
-        if float((confusions - last).abs().max()) < EM_TOLERANCE:
-            break
-    return confusions
