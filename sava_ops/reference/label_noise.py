@@ -170,7 +170,12 @@ class _Regressions:
         sides, pairs = self.sides, zip(by_reference, noise.confusions, strict=True)
         truth = torch.stack([likely_truth(p, own, sides.pool.labels) for p, own in pairs])
         certain = self.certain.expand(len(truth), -1, -1)
-        priors = [self._log_shares(each) for each in (truth, certain)]
+        priors = [
+            self._log_shares(each, fitted)
+            for each, fitted in zip(
+                (truth, certain), sides.fitted.split([len(sides.pool), len(sides.reference)], 1), strict=True
+            )
+        ]
         offsets = [Offset(each.shape[1], prior) for each, prior in zip((truth, certain), priors, strict=True)]
         weights, biases, converged = self.problem.solve(torch.cat([truth, certain], 1), INVERSE_PENALTY, offsets)
         of_pool = own_logits(sides.pool.features, sides.pool_folds, weights, biases + priors[0])
@@ -199,13 +204,13 @@ class _Regressions:
             reference_losses(as_reference, sharpness).gather(1, sides.reference.labels[:, None])[:, 0].double(),
         )
 
-    def _log_shares(self, truth: Float[Tensor, "folds n classes"]) -> Float[Tensor, "folds classes"]:
+    def _log_shares(
+        self, truth: Float[Tensor, "folds n classes"], fitted: Bool[Tensor, "folds n"]
+    ) -> Float[Tensor, "folds classes"]:
         """Of the classes among the points of one side that each fold's regression is fitted to, near even by one point
         a class; 0 for a class that the reference set lacks."""
         present = (self.sides.known.shares > 0).to(truth)
-        start = 0 if truth.shape[1] == len(self.sides.pool) else len(self.sides.pool)
-        fitted = self.sides.fitted[:, start : start + truth.shape[1]].to(truth)
-        counts = torch.einsum("fnc,fn->fc", truth, fitted) + present
+        counts = torch.einsum("fnc,fn->fc", truth, fitted.to(truth)) + present
         return (counts / counts.sum(1, keepdim=True)).log().masked_fill(present == 0, 0.0)
 
 

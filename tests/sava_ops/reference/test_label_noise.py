@@ -249,3 +249,21 @@ def test_a_label_that_floods_the_pool_is_no_frequent_class_however_weak_the_feat
         module, "_image_likelihoods", lambda _, sides: torch.zeros(len(sides.pool), dtype=torch.float64)
     )
     assert found() < told - 0.08
+
+
+def test_a_side_is_known_by_its_place_and_not_by_its_size(monkeypatch):
+    """The classes that a fold is fitted to, of both sides, where they have as many points."""
+    reference, pool = drawn(200, 54), drawn(200, 55)
+    known = fit_discriminant(reference, classes=CLASSES, seed=0)
+    sides = BothSides(reference, pool, known, seed=0)
+    regressions, asked = module._Regressions(sides), []
+    solve = regressions.problem.solve
+    monkeypatch.setattr(
+        regressions.problem, "solve", lambda t, c, offsets: asked.append(offsets) or solve(t, c, offsets)
+    )
+    by_reference = torch.full((sides.folds, 200, CLASSES), 1 / CLASSES, dtype=torch.float64)
+    regressions.fit(by_reference, module.by_folds(by_reference[0], sides, module.even_noise))
+    found = asked[0][1].logits.exp()
+    for fold in range(sides.folds):
+        counts = torch.bincount(reference.labels[sides.reference_folds != fold], minlength=CLASSES).double() + 1
+        torch.testing.assert_close(found[fold], counts / counts.sum())
