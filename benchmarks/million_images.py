@@ -43,8 +43,9 @@ def main(folder: Path, home: Path, shards: int, images: int) -> None:
     for asset, rule in RULES.items():
         for shard in names if rule.sharded else [None]:
             unit = asset if shard is None else f"{asset}[{shard}]"
-            # What is made of all shards is made anew for more of them.
-            if found.get(unit, {}).get("shards") != (shards if shard is None else 1):
+            # What is made of all shards is made anew for more of them, and what was measured of less again.
+            known = found.get(unit, {})
+            if "busy" not in known or known["shards"] != (shards if shard is None else 1):
                 of_asset = measured(home, asset, shard, names)
                 found[unit] = {**of_asset._asdict(), "shards": shards if shard is None else 1}
                 (home / FOUND).write_text(json.dumps(found, indent=1))

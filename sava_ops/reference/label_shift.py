@@ -36,8 +36,8 @@ def estimated_shares(
     reference: Discriminant,
     weights: Float[Tensor, " n"] | None = None,
 ) -> Float[Tensor, " classes"]:
-    """π: true class shares, sum 1, from what each label would cost; 0 for classes that the reference set lacks, as for
-    their labels.
+    """π: true class shares, sum 1, from what each label would cost and what is given; 0 for a class that the reference
+    set lacks. Points labelled so say nothing.
 
     `weights` in 0..1 say how much an image counts: a damaged one looks like anything.
     """
