@@ -15,8 +15,11 @@ fit would allow more). Where images of one class look alike, as handwritten digi
 bit: there no copy is told from chance. Ours.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import islice
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Int64, Shaped, UInt8, UInt64
@@ -37,12 +40,14 @@ SEEN = 10
 """The smallest distances that are passed over; ten times as many are looked at."""
 MOST_REFERENCES = 10_000
 BLOCK = 1_024
-"""Points of either side that are compared at once: 20 MB."""
+"""Points of either side that one thread compares at once: 20 MB."""
 MOST_PAIRS = 2_000_000
 """Held at once: 50 MB."""
 Pairs = tuple[Int64[np.ndarray, "_ 2"], UInt8[np.ndarray, " _"]]
 """Rows of either side, and the distances of these pairs."""
 
+
+T = TypeVar("T")
 
 Hashes = UInt64[np.ndarray, "_ 5 2"]
 """Of each image its views, the whole one first, and of each view two words (`as_hashes`)."""
@@ -66,12 +71,12 @@ def as_hashes(written: Sequence[bytes]) -> Hashes:
 def distances(one: Hashes, other: Hashes) -> UInt8[np.ndarray, "n m"]:
     """d of every image to every other one, in bits, 0..96."""
     found = _bits(one[:, None, 0], other[None, :, 0])
-    rows, columns = (found <= CUT_WITHIN).nonzero()
-    least, left, right = found[rows, columns], one[rows], other[columns]
-    for corner in range(1, VIEWS):
-        cut = np.minimum(_bits(left[:, corner], right[:, 0]), _bits(left[:, 0], right[:, corner]))
-        least = np.minimum(least, cut)
-    found[rows, columns] = least
+    flat = found.reshape(-1)
+    looked_at = np.flatnonzero(flat <= CUT_WITHIN)
+    rows, columns = np.divmod(looked_at, len(other))
+    left, right = one[rows], other[columns]
+    cut = np.minimum(_bits(left[:, 1:], right[:, :1]), _bits(left[:, :1], right[:, 1:])).min(1)
+    flat[looked_at] = np.minimum(flat[looked_at], cut)
     return found
 
 
@@ -91,9 +96,8 @@ def nearest(
     if not len(other):
         raise BadInput("`other` has no image: nothing is nearest")
     rows, least = np.zeros(len(one), dtype=np.int64), np.full(len(one), 2 * HALF, dtype=np.uint8)
-    for start, beside, found in _blocks(one, other, block):
-        own, best = slice(start, start + len(found)), found.argmin(1)
-        far = found[np.arange(len(found)), best]
+    for start, beside, (best, far) in _blocks(_nearest_of, one, other, block):
+        own = slice(start, start + len(best))
         nearer = far < least[own]
         rows[own], least[own] = np.where(nearer, best + beside, rows[own]), np.minimum(far, least[own])
     return rows, least
@@ -117,12 +121,11 @@ def near_forest(
     inside, shift = other is None, 0 if other is None else len(one)
     count = shift + len(one if other is None else other)
     gathered, held = [_equal(one)] if inside else [], 0
-    for start, across, found in _blocks(left, right, block, upper=inside):
-        rows, columns = (found <= within).nonzero()
-        own = rows + start < columns + across if inside else np.ones(len(rows), dtype=bool)
-        rows, columns = rows[own], columns[own]
-        ends = np.stack([first[rows + start], beside[columns + across] + shift], axis=1)
-        gathered.append((ends, found[rows, columns]))
+    for start, across, (pairs, far) in _blocks(partial(_pairs_of, within=within), left, right, block, upper=inside):
+        rows, columns = (pairs + np.array([start, across])).T
+        own = rows < columns if inside else np.ones(len(rows), dtype=bool)
+        ends = np.stack([first[rows[own]], beside[columns[own]] + shift], axis=1)
+        gathered.append((ends, far[own]))
         held += len(ends)
         if held > MOST_PAIRS:
             gathered, held = [_spanning(count, gathered)], 0
@@ -165,7 +168,7 @@ def distance_counts(hashes: Hashes, labels: Shaped[np.ndarray, " m"], *, block: 
     rows = np.linspace(0, len(hashes) - 1, min(len(hashes), MOST_REFERENCES)).astype(np.int64)
     hashes, codes = hashes[rows], np.unique(labels[rows], return_inverse=True)[1]
     different, same = (np.zeros(2 * HALF + 1, dtype=np.int64) for _ in range(2))
-    for start, beside, found in _blocks(hashes, hashes, block, upper=True):
+    for start, beside, found in _blocks(np.asarray, hashes, hashes, block, upper=True):
         one, other = (slice(first, first + size) for first, size in zip((start, beside), found.shape, strict=True))
         alike = codes[one, None] == codes[None, other]
         pairs = np.triu(np.ones_like(alike), 1) if beside == start else np.ones_like(alike)
@@ -200,13 +203,36 @@ def _continued(seen: Int64[np.ndarray, " bins"], allowed: float) -> int:
     return int(np.floor(low - np.log(seen[low] / wanted) / slope))
 
 
+def _nearest_of(found: UInt8[np.ndarray, "n m"]) -> tuple[Int64[np.ndarray, " n"], UInt8[np.ndarray, " n"]]:
+    best = found.argmin(1)
+    return best, found[np.arange(len(found)), best]
+
+
+def _pairs_of(found: UInt8[np.ndarray, "n m"], *, within: int) -> Pairs:
+    near = np.flatnonzero(found <= within)
+    return np.stack(np.divmod(near, found.shape[1]), axis=1), found.reshape(-1)[near]
+
+
 def _blocks(
-    one: Hashes, other: Hashes, block: int, *, upper: bool = False
-) -> Iterator[tuple[int, int, UInt8[np.ndarray, "_ _"]]]:
-    """First row of either side, and the distances, block by block; `upper`: none below the diagonal."""
-    for start in range(0, len(one), block):
-        for beside in range(start if upper else 0, len(other), block):
-            yield start, beside, distances(one[start : start + block], other[beside : beside + block])
+    asked: Callable[[UInt8[np.ndarray, "n m"]], T], one: Hashes, other: Hashes, block: int, *, upper: bool = False
+) -> Iterator[tuple[int, int, T]]:
+    """First row of either side, and what is asked of the distances, block by block, in as many threads as torch has;
+    `upper`: none below the diagonal."""
+    import torch
+
+    def answer(at: tuple[int, int]) -> tuple[int, int, T]:
+        start, beside = at
+        return start, beside, asked(distances(one[start : start + block], other[beside : beside + block]))
+
+    places = (
+        (start, beside)
+        for start in range(0, len(one), block)
+        for beside in range(start if upper else 0, len(other), block)
+    )
+    threads = torch.get_num_threads()
+    with ThreadPoolExecutor(threads) as pool:
+        while some := list(islice(places, threads)):
+            yield from pool.map(answer, some)
 
 
 def _distinct(hashes: Hashes) -> tuple[Hashes, Int64[np.ndarray, " k"]]:
