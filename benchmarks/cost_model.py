@@ -134,8 +134,8 @@ def page(known: Inputs) -> str:
     lines = [
         "# What a size costs", "",
         "Written by `make cost-model` ([cost_model.py](../benchmarks/cost_model.py)) from what was measured at small",
-        "scale, taken to be linear. Nothing above a million points has been run: of the first table, whose columns are",
-        "numbers of images, nothing was measured.", "",
+        "scale, taken to be linear. Nothing above a million images has been run, and they on another machine",
+        "([million_images.md](../benchmarks/million_images.md)): of the first table nothing was measured.", "",
         f"Shards of {SHARD:,} images, {REFERENCE:,} reference images, batches of {BATCH:,}. GPU: {known.gpu}.", "",
         f"| | {' | '.join(SIZES)} |", f"|---|{'---:|' * len(SIZES)}",
     ]  # fmt: skip
