@@ -41,6 +41,8 @@ SEEN = 10
 MOST_REFERENCES = 10_000
 BLOCK = 1_024
 """Points of either side that one thread compares at once: 20 MB."""
+CUT_PAIRS = 32_768
+"""Of which the cut views are looked at at once."""
 MOST_PAIRS = 2_000_000
 """Held at once: 50 MB."""
 Pairs = tuple[Int64[np.ndarray, "_ 2"], UInt8[np.ndarray, " _"]]
@@ -72,11 +74,14 @@ def distances(one: Hashes, other: Hashes) -> UInt8[np.ndarray, "n m"]:
     """d of every image to every other one, in bits, 0..96."""
     found = _bits(one[:, None, 0], other[None, :, 0])
     flat = found.reshape(-1)
-    looked_at = np.flatnonzero(flat <= CUT_WITHIN)
-    rows, columns = np.divmod(looked_at, len(other))
-    left, right = one[rows], other[columns]
-    cut = np.minimum(_bits(left[:, 1:], right[:, :1]), _bits(left[:, :1], right[:, 1:])).min(1)
-    flat[looked_at] = np.minimum(flat[looked_at], cut)
+    near = np.flatnonzero(flat <= CUT_WITHIN)
+    # Where all images look alike, these are all pairs.
+    for start in range(0, len(near), CUT_PAIRS):
+        some = near[start : start + CUT_PAIRS]
+        rows, columns = np.divmod(some, len(other))
+        left, right = one[rows], other[columns]
+        cut = np.minimum(_bits(left[:, 1:], right[:, :1]), _bits(left[:, :1], right[:, 1:])).min(1)
+        flat[some] = np.minimum(flat[some], cut)
     return found
 
 

@@ -4,6 +4,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -77,6 +78,17 @@ def test_distances_are_those_of_the_definition_and_those_of_mirror_images(seed, 
     mirrored = one ^ np.array([0, 2**64 - 1], dtype=np.uint64)
     assert (distances(mirrored, other) == found).all()
     assert not np.diagonal(distances(one, mirrored)).any()
+
+
+def test_neither_threads_nor_how_much_is_looked_at_at_once_change_what_is_near(monkeypatch):
+    one, other = hashes(40, changed=30), hashes(30, changed=30)
+    known = [near_forest(one, other, block=7), near_forest(one, block=7), nearest(one, other, block=7)]
+    monkeypatch.setattr(near_copies, "CUT_PAIRS", 5)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    asked = [near_forest(one, other, block=7), near_forest(one, block=7), nearest(one, other, block=7)]
+    for before, after in zip(known, asked, strict=True):
+        assert all(a.tolist() == b.tolist() for a, b in zip(before, after, strict=True))
+    assert distances(one, other).tolist() == [[plain(a, b) for b in other] for a in one]
 
 
 def test_an_image_that_was_cut_at_a_corner_is_near_the_whole_one_if_that_looks_a_little_like_it():
