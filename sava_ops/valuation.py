@@ -38,6 +38,7 @@ from sava_ops.ot.cost import Points
 from sava_ops.ot.labelled_kernel import Room
 from sava_ops.ot.sinkhorn import Problem, solve
 from sava_ops.reference.label_noise import LabelNoise
+from sava_ops.threads import in_threads
 from sava_ops.transport import BatchRow, starting_potentials, transport_row
 
 PLAN_TOLERANCE = 1e-6
@@ -101,13 +102,13 @@ def value_points(
     reference_batches = calibration.batches(reference, reference_rows)
     starts = starting_potentials(reference_batches, calibration, config)
     room = Room()
-    rows = [
-        transport_row(
-            train.take(torch.from_numpy(own).to(device)),
-            reference_batches, starts, calibration, config, turn=i, room=room,
-        )
-        for i, own in enumerate(train_rows)
-    ]  # fmt: skip
+
+    def row(batch: tuple[int, np.ndarray]) -> BatchRow:
+        turn, own = batch
+        points = train.take(torch.from_numpy(own).to(device))
+        return transport_row(points, reference_batches, starts, calibration, config, turn=turn, room=room)
+
+    rows = list((in_threads if device == "cpu" else map)(row, enumerate(train_rows)))
     costs = torch.stack([row.costs for row in rows]).double().cpu().numpy()
     plan = plan_batches(costs, [len(rows) for rows in train_rows], [len(rows) for rows in reference_rows], config)
     order = np.concatenate(train_rows).argsort()

@@ -27,6 +27,17 @@ def untyped() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
+@pytest.fixture
+def three_threads() -> Iterator[None]:
+    """Of torch, in this process."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def object_store() -> Iterator["ObjectStore"]:
     """One server for all tests of this process."""

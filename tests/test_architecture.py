@@ -32,7 +32,7 @@ FLOORS = {
         {"calibration"},
         {"decomposition", "reference", "decisions", "inputs", "config"},
         {"ot", "batches", "images"},
-        {"errors"},
+        {"errors", "threads"},
     ],
 }
 

@@ -139,7 +139,7 @@ class _Grid:
         config = ValuationConfig(**vars(self.run.knobs.valuation))
         device = self.run.workers.device
         judges = Judges(self.reference_batches, self.starts, self.calibration, config, device, self.held_out_of)
-        made = self.run.workers.map(solved, judges, self._batches_of(missing))
+        made = self.run.workers.map(solved, judges, self._batches_of(missing), beside_each_other=True)
         for (key, shard, *_), row in zip(missing, made, strict=True):
             self.run.workspace.store.save(BATCH_ROWS, key, Output({"tensors.safetensors": tensor_file(vars(row))}))
             self.computed += 1

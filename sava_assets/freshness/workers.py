@@ -13,6 +13,7 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import Any, Protocol, TypeVar
 from sava_assets.home.failures import in_words
 from sava_assets.home.worker_knobs import WorkerKnobs
 from sava_ops.errors import BadInput
+from sava_ops.threads import in_threads
 
 Shared = TypeVar("Shared")
 Item = TypeVar("Item")
@@ -46,9 +48,19 @@ class Workers(Protocol):
         """Whether they round otherwise than the processor of this process, as far as is known."""
         ...
 
-    def map(self, call: Callable[[Shared, Item], Made], shared: Shared, items: Iterable[Item]) -> Iterator[Made]:
+    def map(
+        self,
+        call: Callable[[Shared, Item], Made],
+        shared: Shared,
+        items: Iterable[Item],
+        *,
+        beside_each_other: bool = False,
+    ) -> Iterator[Made]:
         """The results of `call(shared, item)`, in the order of the items, which are asked for only as workers get
-        free. What a call raises is raised here; what is under way then, or when the iterator is closed, is stopped."""
+        free. What a call raises is raised here; what is under way then, or when the iterator is closed, is stopped.
+
+        `beside_each_other`: pieces that hold little memory and are made of small operations; in this process, each
+        gets one thread."""
         ...
 
 
@@ -58,7 +70,7 @@ def workers_of(knobs: WorkerKnobs, device: str, here_device: Callable[[], str]) 
 
 
 class Here:
-    """One piece after the other, in this process."""
+    """In this process: one piece after the other, unless they are small and work on processors."""
 
     here = True
 
@@ -66,9 +78,16 @@ class Here:
         self.device = self.given_on = device
         self.unlike = device != "cpu"
 
-    def map(self, call: Callable[[Shared, Item], Made], shared: Shared, items: Iterable[Item]) -> Iterator[Made]:
-        for item in items:
-            yield call(shared, item)
+    def map(
+        self,
+        call: Callable[[Shared, Item], Made],
+        shared: Shared,
+        items: Iterable[Item],
+        *,
+        beside_each_other: bool = False,
+    ) -> Iterator[Made]:
+        apply = in_threads if beside_each_other and self.device == "cpu" else map
+        yield from apply(partial(call, shared), items)
 
 
 class OnRay:
@@ -96,7 +115,14 @@ class OnRay:
     def unlike(self) -> bool:
         return self.device != "cpu" or bool(self._processors - {_processor()})
 
-    def map(self, call: Callable[[Shared, Item], Made], shared: Shared, items: Iterable[Item]) -> Iterator[Made]:
+    def map(
+        self,
+        call: Callable[[Shared, Item], Made],
+        shared: Shared,
+        items: Iterable[Item],
+        *,
+        beside_each_other: bool = False,  # noqa: ARG002 (each has processors of its own)
+    ) -> Iterator[Made]:
         ray, (cpus, gpus) = connected(self.knobs.address), (self.knobs.cpus, self.knobs.gpus)
         most = self.knobs.ahead * _slots(ray.nodes(), cpus, gpus)
         work = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)(_worked)

@@ -16,9 +16,7 @@ bit: there no copy is told from chance. Ours.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from itertools import islice
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -27,6 +25,7 @@ from jaxtyping import Int64, Shaped, UInt8, UInt64
 from sava_ops.decisions.copies import ALONE, groups_of
 from sava_ops.errors import BadInput
 from sava_ops.images.perceptual_hash import HALF, VIEWS
+from sava_ops.threads import in_threads
 
 FARTHEST = 32
 """Bits: no distance above is near, whatever the reference set says; of random hashes one pair in 100,000."""
@@ -223,7 +222,6 @@ def _blocks(
 ) -> Iterator[tuple[int, int, T]]:
     """First row of either side, and what is asked of the distances, block by block, in as many threads as torch has;
     `upper`: none below the diagonal."""
-    import torch
 
     def answer(at: tuple[int, int]) -> tuple[int, int, T]:
         start, beside = at
@@ -234,10 +232,7 @@ def _blocks(
         for start in range(0, len(one), block)
         for beside in range(start if upper else 0, len(other), block)
     )
-    threads = torch.get_num_threads()
-    with ThreadPoolExecutor(threads) as pool:
-        while some := list(islice(places, threads)):
-            yield from pool.map(answer, some)
+    yield from in_threads(answer, places)
 
 
 def _distinct(hashes: Hashes) -> tuple[Hashes, Int64[np.ndarray, " k"]]:

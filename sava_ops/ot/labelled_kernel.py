@@ -9,6 +9,7 @@ largest entry.
 """
 
 import math
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -70,8 +71,8 @@ def _half_squares(x: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
     return torch.linalg.vector_norm(x, dim=1).square_().mul_(0.5)
 
 
-class Room:
-    """Memory for some kernels after others: fresh pages cost as much as a few sweeps."""
+class Room(threading.local):
+    """Memory for some kernels after others: fresh pages cost as much as a few sweeps. Each thread has its own."""
 
     def __init__(self) -> None:
         self.memory: Tensor | None = None

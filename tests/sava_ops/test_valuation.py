@@ -124,6 +124,17 @@ def test_numpy_and_torch_give_the_same_bytes_every_time(config):
 
 
 @BOTH
+def test_threads_change_no_byte(config, request):
+    small = replace(config, batch_size=10)  # six batches of training points
+    before = value_points(*TRAIN, *REFERENCE, config=small)
+    request.getfixturevalue("three_threads")
+    after = value_points(*TRAIN, *REFERENCE, config=small)
+    assert len(after.train_batches) == 6
+    for name in ("values", "evidence", "p_values", "batch_costs"):
+        assert getattr(before, name).tobytes() == getattr(after, name).tobytes()
+
+
+@BOTH
 def test_float32_agrees_with_float64(config):
     config = replace(config, tolerance=1e-6, batch_size=20)
     wide = value_points(*TRAIN, *REFERENCE, config=config).values

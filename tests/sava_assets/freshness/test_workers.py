@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from sava_assets.freshness import workers
 from sava_assets.freshness.computation import Run
@@ -56,6 +57,16 @@ def cluster(monkeypatch) -> Cluster:
     monkeypatch.setattr(workers, "connected", lambda _: made)
     monkeypatch.setattr(workers, "_processor", lambda: "this processor")
     return made
+
+
+@pytest.mark.usefixtures("three_threads")
+@pytest.mark.parametrize(("device", "own"), [("cpu", 1), ("cuda", 3)])
+def test_small_pieces_here_have_a_thread_each_and_large_ones_all(device, own):
+    def threads(shared: int, item: int) -> tuple[int, int]:
+        return shared + item, torch.get_num_threads()
+
+    assert list(Here(device).map(threads, 10, range(5), beside_each_other=True)) == [(10 + k, own) for k in range(5)]
+    assert list(Here(device).map(threads, 10, range(5))) == [(10 + k, 3) for k in range(5)]
 
 
 def on_ray(device: str = "auto", **knobs) -> OnRay:

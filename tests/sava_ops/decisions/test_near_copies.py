@@ -4,7 +4,6 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -80,11 +79,11 @@ def test_distances_are_those_of_the_definition_and_those_of_mirror_images(seed, 
     assert not np.diagonal(distances(one, mirrored)).any()
 
 
-def test_neither_threads_nor_how_much_is_looked_at_at_once_change_what_is_near(monkeypatch):
+def test_neither_threads_nor_how_much_is_looked_at_at_once_change_what_is_near(monkeypatch, request):
     one, other = hashes(40, changed=30), hashes(30, changed=30)
     known = [near_forest(one, other, block=7), near_forest(one, block=7), nearest(one, other, block=7)]
     monkeypatch.setattr(near_copies, "CUT_PAIRS", 5)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 4)
+    request.getfixturevalue("three_threads")
     asked = [near_forest(one, other, block=7), near_forest(one, block=7), nearest(one, other, block=7)]
     for before, after in zip(known, asked, strict=True):
         assert all(a.tolist() == b.tolist() for a, b in zip(before, after, strict=True))
