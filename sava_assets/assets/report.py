@@ -12,6 +12,7 @@ from upath import UPath
 from sava_assets.assets.pixels import encoded
 from sava_assets.formats.columns import places_of
 from sava_assets.freshness.computation import Run, computed
+from sava_assets.freshness.copies import NOT_TOLD, can_be_told
 from sava_assets.freshness.limits import HELD, judged
 from sava_assets.freshness.overlap import valued
 from sava_assets.freshness.proof import ACCURACIES, SETS, is_of
@@ -122,6 +123,8 @@ def page_of(workspace: Workspace, result: Result, *, served: bool) -> bytes:
     history = [{**{name: getattr(each, name) for name in seen}, **each.numbers} for each in past]
     told = {**summary, "history": history, "changes": counts, "curation": pruned.key[:12]}
     told[HELD] = judged(workspace, proven=True).get(HELD, "")
+    near = store.current("near_copies")
+    told["near_copies"] = NOT_TOLD if near and not can_be_told(near.numbers) else ""
     told["accuracies"] = {
         called: [[found.numbers[f"{each}_{what}"] for what in ("mean", "std")] for each in SETS]
         for name, called in ACCURACIES.items()

@@ -46,4 +46,9 @@ def in_words(numbers: Mapping[str, Any], near: Mapping[str, Any]) -> list[str]:
         if out:
             line += f"; {out:,} are left out, as another one stands for them"
         said.append(line)
-    return said if near["threshold_bits"] >= 0 else [*said, NOT_TOLD]
+    return said if can_be_told(near) else [*said, NOT_TOLD]
+
+
+def can_be_told(near: Mapping[str, Any]) -> bool:
+    """Whether the reference images tell a near copy from another image; from the numbers of `near_copies`."""
+    return near["threshold_bits"] >= 0

@@ -349,7 +349,8 @@ function overview() {
     worth(each, "probe"), worth(each, "accuracy")]);
   const part = { label: "class", shard: "shard" };
   $("overview").append(...(told.held_back ? [make("p", { textContent: `Not published: ${told.held_back}` })] : []), make("div", { className: "sides" },
-    section("What came, what was cut", came), section("How sure", rates), section("Since the last curation", ...changed)),
+    section("What came, what was cut", came,
+      ...(told.near_copies ? [make("p", { className: "small", textContent: told.near_copies })] : [])), section("How sure", rates), section("Since the last curation", ...changed)),
     section("Test accuracy, by what is trained on", proved.length ? table(["", ...told.trained_on], proved)
       : make("p", { textContent: "It has not been measured on this curation." })),
     section("Share left out, by curation", trend([...history, now]),

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from sava_assets.cli.commands import app
 from sava_assets.formats.decision_files import read_decisions
+from sava_assets.freshness.copies import NOT_TOLD
 from sava_assets.home.resources import Workspace
 from sava_assets.review.page import page as rendered
 from tests.pictures import noise, png
@@ -145,6 +146,7 @@ def test_twenty_images_by_keyboard_three_relabelled_and_exactly_these_decisions_
     assert f"{clean} clean among {len(decided)} decided of a sample of " in told
     page.click("#tab-overview")
     assert "of the sample decided" in page.inner_text("#overview")
+    assert NOT_TOLD in page.inner_text("#overview")  # its images have 8 × 8 pixels
     assert all(address.startswith(("file:", "data:", "blob:")) for address in opened.asked)
 
 
