@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 
+from sava_ops.decisions import evidence as evidence_module
+from sava_ops.decisions.conformal import bad_share, benjamini_hochberg, conformal_p_values
 from sava_ops.decisions.detection import auroc
 from sava_ops.decisions.evidence import MOST_SURPRISE, MistakenOdds, Side, weigh
 
@@ -55,6 +57,19 @@ def test_what_all_images_of_a_pool_have_in_common_is_not_held_against_them():
     near, far = (evidence(Side(pool.foreign + c, pool.label_odds), clean)[0] for c in (1.0, 50.0))
     np.testing.assert_allclose(far.total, near.total, rtol=1e-6, atol=1e-9)
     assert auroc(far.image, bad) > 0.95
+
+
+@pytest.mark.parametrize("damaged", [0.0, 0.1, 0.3, 0.5, 0.7])
+@pytest.mark.parametrize("common", [0.0, 1.0, 50.0])
+def test_damaged_images_do_not_hide_in_what_all_have_in_common(damaged, common):
+    """However many there are: their share is seen, they are found, and no others beyond the promised rate."""
+    pool, clean, bad, _ = sides(damaged=damaged)
+    seen = evidence_module._without_the_common_shift(pool.foreign + common, clean.foreign, np.ones(800))
+    p_values = conformal_p_values(seen, clean.foreign, np.ones(800))
+    assert bad_share(p_values, judges=800).share == pytest.approx(bad.mean(), abs=0.06 if common else 0.035)
+    flagged = benjamini_hochberg(p_values, rate=0.1)
+    assert (flagged & ~bad).sum() <= 0.11 * flagged.sum()
+    assert flagged[bad].sum() >= 0.9 * bad.sum()
 
 
 def test_the_unit_of_cost_does_not_matter():
