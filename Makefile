@@ -6,7 +6,7 @@ FUZZ ?= 10000
 SOAK ?= 50
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo cifar10 benchmark sensitivity study incremental bench million million-images cost-model memory publication near-copies neighbour workers cluster ui serve lineage page check quick test slow fuzz soak audit lint clean
+.PHONY: help setup demo cifar10 benchmark sensitivity study incremental bench million million-images cost-model memory publication near-copies clothing neighbour workers cluster ui serve lineage page check quick test slow fuzz soak audit lint clean
 
 help:            ## list the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## /make \1\t/' | expand -t 20
@@ -53,6 +53,10 @@ publication: setup  ## time and memory of publishing a shard with more than 2 Gi
 
 near-copies: setup  ## planted near copies: recall and precision, beside imagededup if that is installed; a minute
 	.venv/bin/python benchmarks/near_copies.py $(CIFAR10)
+
+clothing: setup  ## real photographs from landing to a person's decisions and the next night; needs chromium; minutes
+	rm -rf data/clothing
+	.venv/bin/python benchmarks/clothing.py $(CIFAR10) data/clothing
 
 neighbour: setup  ## the same valuation quiet, beside one and beside two busy processes; 5 minutes
 	.venv/bin/python benchmarks/neighbour.py

@@ -2,10 +2,11 @@
 
     python benchmarks/near_copies.py FOLDER [IMAGES]
 
-FOLDER holds cifar10/. Of IMAGES training images (10,000; the last shard of CIFAR-10 first) every fifth is planted once
-more: resized to three quarters, recompressed (JPEG, quality 50), cropped by 5 % of either side about the middle, or at
-one corner, or mirrored. The threshold comes from the 10,000 test images with their labels. Recall is per kind, and
-precision of all pairs found: whatever is no planted pair counts as wrong, also near copies that CIFAR-10 has anyway.
+FOLDER holds cifar10/ and tiny_imagenet100/. Of IMAGES (10,000; the last shard of CIFAR-10's training images first, then
+the quarters of Tiny ImageNet's, which are as large) every fifth is planted once more: resized to three quarters,
+recompressed (JPEG, quality 50), cropped by 5 % of either side about the middle, or at one corner, or mirrored. The
+threshold comes from the 10,000 test images with their labels. Recall is per kind, and precision of all pairs found:
+whatever is no planted pair counts as wrong, also near copies that these sets have anyway.
 `imagededup` is measured if it is installed; nothing else needs it.
 """
 
@@ -61,11 +62,27 @@ def planted(data: bytes, kind: str) -> bytes:
     return out.getvalue()
 
 
+def pool_of(folder: Path, count: int) -> list[bytes]:
+    """So many images that show different things."""
+    images, _ = read(folder / "cifar10", "train", count)
+    whole, _ = read(folder / "tiny_imagenet100", "train", -(-(count - len(images)) // 4))
+    return (images + [quarter for data in whole for quarter in quarters(data)])[:count]
+
+
+def quarters(data: bytes) -> Iterator[bytes]:
+    image = Image.open(io.BytesIO(data)).convert("RGB")
+    wide, high = (side // 2 for side in image.size)
+    for left, top in ((0, 0), (wide, 0), (0, high), (wide, high)):
+        out = io.BytesIO()
+        image.crop((left, top, left + wide, top + high)).save(out, "PNG")
+        yield out.getvalue()
+
+
 def read(folder: Path, name: str, count: int) -> tuple[list[bytes], np.ndarray]:
     """The first so many images and labels of the files of this name, the last file first."""
     images: list[bytes] = []
     labels: list[int] = []
-    for file in sorted((folder / "cifar10").glob(f"{name}*"), reverse=True):
+    for file in sorted(folder.glob(f"{name}*.parquet"), reverse=True):
         table = pq.read_table(file).slice(0, count - len(images))
         images += [row["bytes"] for row in table["image"].to_pylist()]
         labels += table["label"].to_pylist()
@@ -121,8 +138,8 @@ def peak() -> float:
 
 def main(folder: Path, count: int) -> None:
     """Print the table, and write it with what it was measured on."""
-    pool, _ = read(folder, "train", count)
-    reference, labels = read(folder, "test", 10_000)
+    pool = pool_of(folder, count)
+    reference, labels = read(folder / "cifar10", "test", 10_000)
     originals = list(range(0, len(pool), 5))
     kinds = [KINDS[k % len(KINDS)] for k in range(len(originals))]
     images = pool + [planted(pool[row], kind) for row, kind in zip(originals, kinds, strict=True)]

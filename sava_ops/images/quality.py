@@ -55,7 +55,8 @@ def quality(pixels: UInt8[np.ndarray, "height width 3"]) -> Quality:
 
 def _energy(differences: np.ndarray) -> float:
     """Mean square of whole numbers; their sum is exact in any order."""
-    return float(np.vdot(differences, differences)) / max(differences.size, 1)
+    # Not by BLAS, whose threads would stand in the way of those that decode.
+    return float(np.einsum("ij,ij->", differences, differences)) / max(differences.size, 1)
 
 
 def _reduced(grey: Image.Image) -> Image.Image:

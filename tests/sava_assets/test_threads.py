@@ -1,4 +1,4 @@
-"""How threads wait is settled before torch is loaded, in whatever process of ours."""
+"""How threads wait, and who has them, is settled before torch and NumPy are loaded, in whatever process of ours."""
 
 import os
 import subprocess
@@ -6,14 +6,23 @@ import sys
 
 import pytest
 
-ASKED = "import os, sys, sava_assets; print(os.environ['OMP_WAIT_POLICY'], 'torch' in sys.modules)"
+ASKED = "import os, sys, sava_assets; print(os.environ[{!r}], 'torch' in sys.modules, 'numpy' in sys.modules)"
 
 
-@pytest.mark.parametrize(("own", "kept"), [(None, "passive"), ("active", "active")])
-def test_threads_wait_without_spinning_unless_the_user_says_otherwise(own, kept):
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    environment |= {"OMP_WAIT_POLICY": own} if own else {}
+@pytest.mark.parametrize(
+    ("name", "own", "kept"),
+    [
+        ("OMP_WAIT_POLICY", None, "passive"),
+        ("OMP_WAIT_POLICY", "active", "active"),
+        ("OPENBLAS_NUM_THREADS", None, "1"),
+        ("OPENBLAS_NUM_THREADS", "2", "2"),
+    ],
+)
+def test_threads_do_not_stand_in_the_way_of_others_unless_the_user_says_otherwise(name, own, kept):
+    environment = {key: value for key, value in os.environ.items() if key != name}
+    environment |= {name: own} if own else {}
     said = subprocess.run(
-        [sys.executable, "-c", ASKED], env=environment, capture_output=True, text=True, check=True, timeout=60
-    )
-    assert said.stdout.split() == [kept, "False"]
+        [sys.executable, "-c", ASKED.format(name)],
+        env=environment, capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    assert said.stdout.split() == [kept, "False", "False"]
