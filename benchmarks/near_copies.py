@@ -1,12 +1,12 @@
 """Planted near copies, found by perceptual hash, beside imagededup's: writes near_copies.md.
 
-    python benchmarks/near_copies.py FOLDER [IMAGES]
+    python benchmarks/near_copies.py FOLDER [IMAGES ...]
 
-FOLDER holds cifar10/ and tiny_imagenet100/. Of IMAGES (10,000; the last shard of CIFAR-10's training images first, then
-the quarters of Tiny ImageNet's, which are as large) every fifth is planted once more: resized to three quarters,
-recompressed (JPEG, quality 50), cropped by 5 % of either side about the middle, or at one corner, or mirrored. The
-threshold comes from the 10,000 test images with their labels. Recall is per kind, and precision of all pairs found:
-whatever is no planted pair counts as wrong, also near copies that these sets have anyway.
+FOLDER holds cifar10/, cifar10_encoder/ and tiny_imagenet100/. Of IMAGES (10,000; the last shard of CIFAR-10's training
+images first, then the quarters of Tiny ImageNet's, which are as large) every fifth is planted once more: resized to
+three quarters, recompressed (JPEG, quality 50), cropped by 5 % of either side about the middle, or at one corner, or
+mirrored. The threshold comes from the 10,000 test images with their labels. Recall is per kind, and precision of all
+pairs found: whatever is no planted pair counts as wrong, also near copies that these sets have anyway.
 `imagededup` is measured if it is installed; nothing else needs it.
 """
 
@@ -15,14 +15,20 @@ import logging
 import platform
 import resource
 import sys
+import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
 from itertools import chain, combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
+import torch
 from PIL import Image
+from torchvision.transforms import Compose, PILToTensor, Resize
 
 from sava_ops.decisions.copies import ALONE
 from sava_ops.decisions.near_copies import (
@@ -35,12 +41,17 @@ from sava_ops.decisions.near_copies import (
     near_forest,
 )
 from sava_ops.images.decode import decode, inspect_all
+from sava_ops.images.encoder import load_encoder
 from sava_ops.images.perceptual_hash import HASH_BYTES
 
 KINDS = ("resized", "recompressed", "cropped", "cut at a corner", "mirrored")
 REPORT = Path(__file__).with_suffix(".md")
-PEER_BITS = (4, 10)
-"""Distances up to which imagededup calls images duplicates; 10 is its default."""
+PEER_BITS, PEER_SIMILARITIES = (4, 10), (0.9, 0.98)
+"""Up to and from which imagededup calls images duplicates; 10 and 0.9 are its defaults."""
+MOST_FOR_PEERS = 20_000
+"""Images: its hashes are compared one by one, its similarities are held, all of them."""
+ENCODER = "cifar10_encoder/resnet18_cifar10_first30k.safetensors"
+INPUT: dict[str, Any] = {"image_size": 32, "mean": (125.3, 123.0, 113.9), "std": (63.0, 62.1, 66.7)}
 Row = tuple[str, set[tuple[int, int]], float, float]
 """Method, pairs found, seconds for hashes and for pairs."""
 
@@ -114,21 +125,45 @@ def _near(hashes: np.ndarray, groups: np.ndarray, within: int) -> Iterator[tuple
         yield from ((int(rows[a]), int(rows[b])) for a, b in combinations(range(len(rows)), 2) if near[a, b])
 
 
-def theirs(images: list[bytes]) -> Iterable[Row]:
-    """imagededup's perceptual hash of 64 bits; nothing where it is not installed."""
+def theirs(images: list[bytes], folder: Path) -> Iterable[Row]:
+    """imagededup's perceptual hash of 64 bits, and its search by the features of a network, here of the encoder for
+    CIFAR-10 (its own weights come from the network); nothing where it is not installed."""
     try:
-        from imagededup.methods import PHash  # pyright: ignore[reportMissingImports]
+        from imagededup.methods import CNN, PHash  # pyright: ignore[reportMissingImports]
+        from imagededup.utils import CustomModel  # pyright: ignore[reportMissingImports]
     except ImportError:
         return
+    if len(images) > MOST_FOR_PEERS:
+        return
+    logging.getLogger("imagededup").setLevel(logging.WARNING)
     method, started = PHash(verbose=False), time.perf_counter()
     encoded = {str(row): method.encode_image(image_array=decode(data)) for row, data in enumerate(images)}
-    hashed = time.perf_counter()
-    logging.getLogger("imagededup").setLevel(logging.WARNING)
+    seconds = time.perf_counter() - started
     for bits in PEER_BITS:
-        began = time.perf_counter()
-        found = method.find_duplicates(encoding_map=encoded, max_distance_threshold=bits, num_dist_workers=0)
-        pairs = {(int(a), int(b)) for a, others in found.items() for b in others if int(a) < int(b)}
-        yield f"imagededup PHash, ≤ {bits}", pairs, hashed - started, time.perf_counter() - began
+        found = partial(method.find_duplicates, max_distance_threshold=bits, num_dist_workers=0)
+        yield f"imagededup PHash, ≤ {bits}", *_pairs_of(found, encoded, seconds)
+    encoder = load_encoder(str(folder / ENCODER), **INPUT)
+    size = encoder.input_format.image_size
+    own = CustomModel("cifar10", encoder.network.eval(), Compose([Resize((size, size)), PILToTensor()]))
+    model, started = CNN(verbose=False, model_config=own), time.perf_counter()
+    with tempfile.TemporaryDirectory() as files:
+        for row, data in enumerate(images):
+            (Path(files) / f"{row}.png").write_bytes(data)
+        features = model.encode_images(image_dir=files, num_enc_workers=0)
+    encoded = {name.removesuffix(".png"): own for name, own in features.items()}
+    seconds = time.perf_counter() - started
+    for similarity in PEER_SIMILARITIES:
+        found = partial(model.find_duplicates, min_similarity_threshold=similarity, num_sim_workers=0)
+        yield f"imagededup CNN, ≥ {similarity}", *_pairs_of(found, encoded, seconds)
+
+
+def _pairs_of(
+    method: Callable[..., dict[str, list[str]]], encoded: dict[str, Any], seconds: float
+) -> tuple[set[tuple[int, int]], float, float]:
+    started = time.perf_counter()
+    found = method(encoding_map=encoded)
+    pairs = {(int(a), int(b)) for a, others in found.items() for b in others if int(a) < int(b)}
+    return pairs, seconds, time.perf_counter() - started
 
 
 def peak() -> float:
@@ -136,33 +171,47 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
-def main(folder: Path, count: int) -> None:
-    """Print the table, and write it with what it was measured on."""
-    pool = pool_of(folder, count)
+def main(folder: Path, counts: Sequence[int]) -> None:
+    """Print the tables, and write them with what they were measured on."""
     reference, labels = read(folder / "cifar10", "test", 10_000)
-    originals = list(range(0, len(pool), 5))
-    kinds = [KINDS[k % len(KINDS)] for k in range(len(originals))]
-    images = pool + [planted(pool[row], kind) for row, kind in zip(originals, kinds, strict=True)]
-    truth = {(row, len(pool) + k): kind for k, (row, kind) in enumerate(zip(originals, kinds, strict=True))}
     lines = [
         "# Planted near copies",
         "",
-        f"Written by `make near-copies`: {len(pool):,} CIFAR-10 images and {len(originals):,} planted copies, a "
-        f"threshold from {len(reference):,} others (rate {RATE:g}). What is no planted pair counts as wrong, also near "
-        f"copies that CIFAR-10 has of its own. One thread, {platform.machine()}, a shared machine: seconds are rough.",
-        "",
-        f"| method | {' | '.join(KINDS)} | precision | pairs | hashing (s) | pairs (s) | peak (GB) |",
-        "|---|" + "---:|" * (len(KINDS) + 5),
+        f"Written by `make near-copies`: a threshold from {len(reference):,} other images (rate {RATE:g}). What is no "
+        f"planted pair counts as wrong, also near copies that the sets have of their own. {_versions()}, "
+        f"{torch.get_num_threads()} threads, {platform.machine()}, a shared machine: seconds are rough, and the peak "
+        f"is of all so far. imagededup is asked for up to {MOST_FOR_PEERS:,} images; its CNN has the weights of the "
+        "encoder for CIFAR-10, as its own come from the network.",
     ]
-    print(*lines, sep="\n")
-    for name, pairs, hashing, pairing in chain([ours(images, reference, labels)], theirs(images)):
-        right = [truth[pair] for pair in pairs & truth.keys()]
-        recalls = " | ".join(f"{right.count(kind) / kinds.count(kind):.3f}" for kind in KINDS)
-        found = f"{len(right) / max(len(pairs), 1):.3f} | {len(pairs):,} | {hashing:.1f} | {pairing:.1f} | {peak():.2f}"
-        lines.append(f"| {name} | {recalls} | {found} |")
-        print(lines[-1], flush=True)
+    for count in counts:
+        pool = pool_of(folder, count)
+        originals = list(range(0, len(pool), 5))
+        kinds = [KINDS[k % len(KINDS)] for k in range(len(originals))]
+        images = pool + [planted(pool[row], kind) for row, kind in zip(originals, kinds, strict=True)]
+        truth = {(row, len(pool) + k): kind for k, (row, kind) in enumerate(zip(originals, kinds, strict=True))}
+        lines += [
+            "",
+            f"{len(pool):,} images and {len(originals):,} planted copies:",
+            "",
+            f"| method | {' | '.join(KINDS)} | precision | pairs | hashing (s) | pairs (s) | peak (GB) |",
+            "|---|" + "---:|" * (len(KINDS) + 5),
+        ]
+        for name, pairs, hashing, pairing in chain([ours(images, reference, labels)], theirs(images, folder)):
+            right = [truth[pair] for pair in pairs & truth.keys()]
+            recalls = " | ".join(f"{right.count(kind) / kinds.count(kind):.3f}" for kind in KINDS)
+            precision = len(right) / max(len(pairs), 1)
+            found = f"{precision:.3f} | {len(pairs):,} | {hashing:.1f} | {pairing:.1f} | {peak():.2f}"
+            lines.append(f"| {name} | {recalls} | {found} |")
+            print(lines[-1], flush=True)
     REPORT.write_text("\n".join(lines) + "\n")
 
 
+def _versions() -> str:
+    try:
+        return f"imagededup {version('imagededup')}, torch {version('torch')}"
+    except PackageNotFoundError:
+        return f"torch {version('torch')}, without imagededup"
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 10_000)
+    main(Path(sys.argv[1]), [int(count) for count in sys.argv[2:]] or [10_000])

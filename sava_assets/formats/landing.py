@@ -35,20 +35,23 @@ class Landed:
     shards: dict[str, UPath]
     """Shard name → its file or folder."""
     passed_over: list[PassedOver]
+    unclear: dict[str, str]
+    """Shard name → why nobody knows what it is."""
 
 
 def landed(landing: UPath, *, follow_links: bool = True) -> Landed:
     """Look at a landing folder: every folder and every Parquet file is a shard, everything else is passed over."""
-    found = Landed({}, [])
+    found = Landed({}, [], {})
     for path in _entries(landing):
         if (reason := _no_shard(path, follow_links)) is not None:
             found.passed_over.append(PassedOver(shown(path.name), reason))
             continue
         name = path.stem if is_table(path.name) else path.name
         if name in found.shards:
-            raise BadInput(
-                f"{found.shards[name].name} and {path.name} in {landing} both name the shard {name!r}: rename one"
-            )
+            both = f"{found.shards[name].name} and {path.name}"
+            found.unclear[name] = f"{both} in {landing} both name the shard {name!r}: rename one"
+            found.passed_over.append(PassedOver(shown(path.name), f"{both} name the same shard: rename one"))
+            continue
         found.shards[name] = path
     return found
 

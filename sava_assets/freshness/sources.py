@@ -99,10 +99,12 @@ def source_of(home: Home, name: str, shard: str | None) -> UPath:
         if not folder.exists():
             raise BadInput(f"the {name} set {folder} does not exist: create it, or set `{name}` in sava.yaml")
         return folder
-    shards = shards_of(home)
-    if shard not in shards:
+    found = landing_of(home)
+    if shard not in found.shards:
         raise BadInput(f"the shard {shard!r} is not in {folder}: put it there, or delete its partition")
-    return shards[shard]
+    if shard in found.unclear:
+        raise BadInput(found.unclear[shard])
+    return found.shards[shard]
 
 
 def looked_into(home: Home, path: UPath) -> dict[str, Any]:

@@ -122,12 +122,13 @@ def _without_the_common_shift(values: np.ndarray, clean: np.ndarray, weights: np
     of damaged images says, and that follows from what lies beyond clean ones once the shift is off: by turns, beginning
     with none."""
     damaged, judges = 0.0, effective_count(weights)
+    seen = _shifted(values, clean, weights, undamaged=1.0)
     for _ in range(SHIFT_STEPS):
-        seen = _shifted(values, clean, weights, undamaged=1 - damaged)
         found = bad_share(conformal_p_values(seen, clean, weights), judges=judges).share
         if found < damaged + SHIFT_TOLERANCE:
             break
         damaged = found
+        seen = _shifted(values, clean, weights, undamaged=1 - damaged)
     return seen
 
 

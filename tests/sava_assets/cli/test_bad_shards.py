@@ -66,6 +66,21 @@ def test_damaged_files_are_set_aside_and_the_rest_goes_on(home):
     assert "failed raw_images[pages]: " in told
 
 
+def test_two_of_one_name_stop_no_other_and_their_shard_stays_as_it_was(home):
+    add_shard(home)
+    (home / "landing" / "first" / "cat").mkdir(parents=True)
+    (home / "landing" / "first" / "cat" / "1.png").write_bytes(png(scan(1, seed=1)))
+    why = "first and first.parquet in landing both name the shard 'first': rename one"
+    said = refused("curate", "--home", home).replace(f"{home}/", "")
+    assert why in said
+    assert shards_in(home) == {"first", "second", "third"}
+    told = sava("status", "--home", home)[1].replace(f"{home}/", "")
+    assert why in told
+    assert "first.parquet: first and first.parquet name the same shard: rename one" in told
+    shutil.rmtree(home / "landing" / "first")
+    assert sava("curate", "--home", home)[0] == 0
+
+
 def test_a_shard_that_killed_two_processes_is_named_and_the_rest_goes_on(home, monkeypatch):
     add_shard(home, "bad")
     add_shard(home)

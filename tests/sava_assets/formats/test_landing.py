@@ -4,7 +4,7 @@ import pytest
 from upath import UPath
 
 from sava_assets.formats.demo_sets import Labelled, write_set
-from sava_assets.formats.landing import find_shards, fingerprint, read_images
+from sava_assets.formats.landing import find_shards, fingerprint, landed, read_images
 from sava_ops import BadInput
 from tests.pictures import noise, png
 
@@ -100,13 +100,20 @@ def test_shards_are_files_and_folders_but_not_what_is_hidden_or_unfinished(tmp_p
     assert {name: path.name for name, path in find_shards(UPath(tmp_path)).items()} == {"a": "a", "b": "b.parquet"}
 
 
-def test_a_landing_folder_that_is_not_there_or_ambiguous_is_refused(tmp_path):
+def test_a_landing_folder_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(BadInput, match=r"the landing folder .*gone does not exist: create it, or name another one"):
         find_shards(UPath(tmp_path / "gone"))
+
+
+def test_two_of_one_name_are_one_shard_that_is_unclear(tmp_path):
     hugging_face(tmp_path / "a.parquet")
+    hugging_face(tmp_path / "b.parquet")
     class_folders(tmp_path / "a")
-    with pytest.raises(BadInput, match=r"a and a.parquet in .* both name the shard 'a': rename one"):
-        find_shards(UPath(tmp_path))
+    found = landed(UPath(tmp_path))
+    assert found.unclear == {"a": f"a and a.parquet in {tmp_path} both name the shard 'a': rename one"}
+    assert list(found.shards) == ["a", "b"]
+    (passed,) = found.passed_over
+    assert (passed.name, passed.reason) == ("a.parquet", "a and a.parquet name the same shard: rename one")
 
 
 def test_fingerprint_is_of_content_and_names_and_not_of_time(tmp_path):
