@@ -5,7 +5,6 @@ batch.
 """
 
 from functools import cached_property
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -19,17 +18,6 @@ CHANCE_DEVIATIONS = 2.0
 """By how many standard errors what was gained on points held out must be above 0."""
 
 
-class Given(NamedTuple):
-    """The labels of one side."""
-
-    labels: Int64[Tensor, " n"]
-    fold_of: Int64[Tensor, " n"]
-    """Of each point."""
-    folds: int
-    known: Bool[Tensor, " classes"]
-    """Whether the reference set has the class."""
-
-
 class BothSides:
     """A sample of n points of the pool and M reference points."""
 
@@ -41,10 +29,6 @@ class BothSides:
         self.pool_folds = hashed_folds(self.pool.features, self.folds)
         self.reference_folds = fold_numbers(reference.labels, seed=seed)
         self.fold_of = torch.cat([self.pool_folds, self.reference_folds])
-        self.given, self.trusted = (
-            Given(side.labels, fold_of, self.folds, known.shares > 0)
-            for side, fold_of in ((self.pool, self.pool_folds), (reference, self.reference_folds))
-        )
 
     @cached_property
     def projected(self) -> Projected:

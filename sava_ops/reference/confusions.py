@@ -2,11 +2,8 @@
 
     U[c, z]   = (1 − e) 1[c = z] + e / (C − 1) 1[c ≠ z]     any other label, alike
     D[c, z]   = (1 − ω) 1[c = z] + ω q_z                    a wrong label is drawn from q, whatever the image
-    T[c, z]   = P(given label z | true class c), held near U by a Dirichlet prior of s labels for each class, as q is
-                held near even by `PRIOR_LABELS`
-
-s, of `STRENGTHS`, is the one by which labels held out are likeliest, beyond U: those of the pool, less what the same s
-gains on those of the reference set. Nobody made these wrong, so what T explains of them are mistakes of p.
+    T[c, z]   = P(given label z | true class c), held near U by a Dirichlet prior of `PRIOR_LABELS` labels, as q is held
+                near even
 
 Sukhbaatar et al. 2015; Dawid & Skene 1979 for the EM. Each fold has its own, from the pool points outside of it
 (`label_noise` asks them).
@@ -14,17 +11,14 @@ Sukhbaatar et al. 2015; Dawid & Skene 1979 for the EM. Each fold has its own, fr
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from sava_ops.reference.both_sides import Given
+from sava_ops.reference.both_sides import BothSides
 from sava_ops.reference.label_shift import LEAST_WRONG, MOST_WRONG, PRIOR_LABELS, SMALLEST
 
-STRENGTHS = (300.0, 100.0, 30.0, 10.0, 3.0)
-"""Labels; of equally good ones the first."""
 EM_STEPS, EM_TOLERANCE = 50, 1e-4
 """At most so many steps, until no probability changes by more."""
 
@@ -40,13 +34,13 @@ class Confusions:
     uniform: Float[Tensor, "folds classes classes"]
     model: NoiseModel
 
-    def held_out(self, p: Float[Tensor, "n classes"], given: Given) -> Float[Tensor, " n"]:
-        """log P(given label | x) of these points under T."""
-        return _log_likelihoods(p, self.confusions, given)
+    def held_out(self, p: Float[Tensor, "n classes"], sides: BothSides) -> Float[Tensor, " n"]:
+        """log P(given label | x) of the pool points under T."""
+        return _log_likelihoods(p, self.confusions, sides)
 
-    def gain(self, p: Float[Tensor, "n classes"], given: Given) -> float:
+    def gain(self, p: Float[Tensor, "n classes"], sides: BothSides) -> float:
         """How much larger their sum is than under U."""
-        return float((self.held_out(p, given) - _log_likelihoods(p, self.uniform, given)).sum())
+        return float((self.held_out(p, sides) - _log_likelihoods(p, self.uniform, sides)).sum())
 
     @property
     def excess(self) -> Float[Tensor, "folds classes classes"]:
@@ -55,28 +49,15 @@ class Confusions:
         return log_ratio.masked_fill(self.uniform == 0, 0.0)
 
 
-def by_folds(p: Float[Tensor, "n classes"], given: Given, model: NoiseModel) -> Confusions:
+def by_folds(p: Float[Tensor, "n classes"], sides: BothSides, model: NoiseModel) -> Confusions:
     """T of this model and U of every fold."""
-    labels, found = given.labels, []
-    for fold in range(given.folds):
-        fitted = given.fold_of != fold if given.folds > 1 else given.fold_of == fold
-        uniform = _uniform_noise(p[fitted], labels[fitted], given.known)
+    labels, present, found = sides.pool.labels, sides.known.shares > 0, []
+    for fold in range(sides.folds):
+        fitted = sides.pool_folds != fold if sides.folds > 1 else sides.pool_folds == fold
+        uniform = _uniform_noise(p[fitted], labels[fitted], present)
         found.append((model(p[fitted], labels[fitted], uniform), uniform))
     confusions, uniform = (torch.stack(side) for side in zip(*found, strict=True))
     return Confusions(confusions, uniform, model)
-
-
-def confused(
-    p: Float[Tensor, "n classes"], given: Given, trusted_p: Float[Tensor, "M classes"], trusted: Given
-) -> Confusions:
-    """T of the pool with the best s; `trusted` are the labels of the reference set, and what is said of its points."""
-
-    def beyond_mistakes(found: Confusions) -> float:
-        own = by_folds(trusted_p, trusted, found.model).gain(trusted_p, trusted) / max(len(trusted_p), 1)
-        return found.gain(p, given) / max(len(p), 1) - max(own, 0.0)
-
-    tried = [by_folds(p, given, partial(confused_noise, strength=strength)) for strength in STRENGTHS]
-    return max(tried, key=beyond_mistakes)
 
 
 def likely_truth(
@@ -124,13 +105,11 @@ def drawn_noise(
     return torch.where(present[:, None], drawn, uniform)
 
 
-def confused_noise(
-    p: Float[Tensor, "n classes"], labels: Int64[Tensor, " n"], prior: Tensor, *, strength: float
-) -> Tensor:
+def confused_noise(p: Float[Tensor, "n classes"], labels: Int64[Tensor, " n"], prior: Tensor) -> Tensor:
     """T near this prior."""
     confusions = prior
     for _ in range(EM_STEPS):
-        given = (strength * prior.T).index_add(0, labels, likely_truth(p, confusions, labels))
+        given = (PRIOR_LABELS * prior.T).index_add(0, labels, likely_truth(p, confusions, labels))
         confusions, last = given.T / given.sum(0)[:, None], confusions
         if float((confusions - last).abs().max()) < EM_TOLERANCE:
             break
@@ -138,7 +117,7 @@ def confused_noise(
 
 
 def _log_likelihoods(
-    p: Float[Tensor, "n classes"], confusions: Float[Tensor, "folds classes classes"], given: Given
+    p: Float[Tensor, "n classes"], confusions: Float[Tensor, "folds classes classes"], sides: BothSides
 ) -> Float[Tensor, " n"]:
-    likelihood = (p * confusions[given.fold_of, :, given.labels]).sum(1)
+    likelihood = (p * confusions[sides.pool_folds, :, sides.pool.labels]).sum(1)
     return likelihood.clamp(min=1e-12).log().double()

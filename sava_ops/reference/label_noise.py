@@ -1,7 +1,7 @@
 """What the training pool says of its labels: who confuses what, and a classifier that has learned from both sides.
 
     T[c, z]   = P(given label z | true class c) in the pool, by EM on p̃(c | x), held near uniform noise U (1 − e; all
-                other labels alike) by a Dirichlet prior (`confusions`)
+                other labels alike) by a Dirichlet prior of `PRIOR_LABELS` labels
     r_i(c)    ∝ p(c | x_i) T[c, z_i]                       what the label of pool image i truly is (soft); p is what
                                                            the reference set's regressions say
     p̃(c | x)  ∝ π_c e^{z_c(x)}, z by logistic regression on the reference set's labels and on r, cross-fitted on both
@@ -60,7 +60,7 @@ from sava_ops.reference.confusions import (
     EM_TOLERANCE,
     Confusions,
     by_folds,
-    confused,
+    confused_noise,
     drawn_noise,
     even_noise,
     likely_truth,
@@ -138,10 +138,8 @@ class _Joint(NamedTuple):
     """p̃ of the pool points, each held out."""
     reference_losses: Float[Tensor, "M classes"]
     """−log p̃ of the reference points, each held out, as if they were of the pool."""
-    reference: Float[Tensor, "M classes"]
-    """p̃ of the reference points, each held out, where classes have the shares of the reference set."""
     own_losses: Float[Tensor, " M"]
-    """Of the reference points under their own labels, likewise."""
+    """Of the reference points under their own labels, where classes have the shares of the reference set."""
 
     def of_all(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "folds n classes"]:
         """p̃ of every fold, whether it has seen them or not."""
@@ -154,7 +152,7 @@ class _Joint(NamedTuple):
 
     def likelihood(self, noise: Confusions, sides: BothSides) -> float:
         """L."""
-        return float(noise.held_out(self.pool, sides.given).sum() - self.own_losses.sum())
+        return float(noise.held_out(self.pool, sides).sum() - self.own_losses.sum())
 
 
 class _Regressions:
@@ -191,9 +189,7 @@ class _Regressions:
         def judged(sharpness: float) -> float:
             """L, or what the reference set adds to it."""
             own = reference_losses(as_reference, sharpness).gather(1, sides.reference.labels[:, None])
-            pool = (
-                float(noise.held_out((sharpness * of_pool).softmax(1), sides.given).sum()) if sharpened_by_both else 0.0
-            )
+            pool = float(noise.held_out((sharpness * of_pool).softmax(1), sides).sum()) if sharpened_by_both else 0.0
             return pool - float(own.double().sum())
 
         # Soft labels and the penalty leave a regression less sure than it may be.
@@ -205,7 +201,6 @@ class _Regressions:
             converged,
             (sharpness * of_pool).softmax(1).clamp(min=SMALLEST),
             reference_losses(as_pool, sharpness),
-            (sharpness * as_reference).softmax(1).clamp(min=SMALLEST),
             reference_losses(as_reference, sharpness).gather(1, sides.reference.labels[:, None])[:, 0].double(),
         )
 
@@ -225,11 +220,11 @@ def fit_label_noise(sides: BothSides, shares: Float[Tensor, " classes"]) -> Labe
     regressions, present, first = _Regressions(sides), known.shares > 0, []
     for these, model in ((_given_shares(pool, known), even_noise), (shares, partial(drawn_noise, present=present))):
         by_reference = torch.stack([probabilities(pool, known, fold, these) for fold in range(sides.folds)])
-        noise = by_folds(by_reference.mean(0), sides.given, model)
+        noise = by_folds(by_reference.mean(0), sides, model)
         first.append((by_reference, noise, regressions.fit(by_reference, noise)))
     # Predicting the labels does not tell a frequent class from a frequent mistake, the images do.
     as_frequent, as_mistaken = (
-        torch.cat([noise.held_out(joint.pool, sides.given) + _image_likelihoods(joint, sides), -joint.own_losses])
+        torch.cat([noise.held_out(joint.pool, sides) + _image_likelihoods(joint, sides), -joint.own_losses])
         for _, noise, joint in first
     )
     drawn = first[1][2].clearly_beats(first[0][2]) or beyond_chance(as_mistaken - as_frequent)
@@ -240,8 +235,8 @@ def fit_label_noise(sides: BothSides, shares: Float[Tensor, " classes"]) -> Labe
     for turn in range(ROUNDS if int(present.sum()) > 2 and len(pool) else 0):
         # A strong reference set is the better judge of who confuses what, for it has not learned from them.
         judges = [found.pool, p] if turn == 0 else [found.pool]
-        tried = [(judge, confused(judge, sides.given, found.reference, sides.trusted)) for judge in judges]
-        gains = [own.gain(judge, sides.given) for judge, own in tried]
+        tried = [(judge, by_folds(judge, sides, confused_noise)) for judge in judges]
+        gains = [own.gain(judge, sides) for judge, own in tried]
         if explained is None:
             explained = _explained(*tried[0], sides, gain=gains[0])
         refitted = [
@@ -272,8 +267,8 @@ def _by_itself(
 ) -> tuple[Confusions, _Joint]:
     """p̃ with p̃ in the place of p, for as long as L rises and the reference set does not clearly lose."""
     for _ in range(OWN_ROUNDS if len(sides.pool) else 0):
-        followed = by_folds(found.pool, sides.given, noise.model)
-        own = max(noise, followed, key=lambda each: float(each.held_out(found.pool, sides.given).sum()))
+        followed = by_folds(found.pool, sides, noise.model)
+        own = max(noise, followed, key=lambda each: float(each.held_out(found.pool, sides).sum()))
         tried = regressions.fit(found.of_all(sides.pool.features), own, sharpened_by_both=True)
         rises = tried.likelihood(own, sides) > found.likelihood(noise, sides)
         if not rises or found.clearly_beats(tried):
