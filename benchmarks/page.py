@@ -1,6 +1,6 @@
 """How long the page of 20,000 flagged images takes to open and to scroll, in headless chromium.
 
-python benchmarks/page.py [images]
+PYTHONPATH=. python benchmarks/page.py [images]
 """
 
 import shutil

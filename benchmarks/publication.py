@@ -22,6 +22,7 @@ from sava_assets.home.result import Output, table_file
 
 SHARD = "large"
 IMAGE_BYTES = 3_000_000
+NUMBERS = {"pruned": 0, "bad_share": 0.0}
 
 
 def peak() -> float:
@@ -40,7 +41,10 @@ def write(workspace: Workspace, count: int) -> None:
         ("raw_images", files, SHARD),
         ("pruned_dataset", {"points.parquet": decided(points)}, None),
     ):
-        output = Output({name: table_file(table) for name, table in tables.items()}, numbers=numbers | {"pruned": 0})
+        output = Output(
+            {name: table_file(table) for name, table in tables.items()},
+            numbers=numbers | NUMBERS | {"points": count},
+        )
         workspace.store.set_current(workspace.store.save(asset, "stored", output), shard)
 
 
@@ -50,6 +54,7 @@ def decided(points: pa.Table) -> pa.Table:
         "shard": [SHARD] * len(points),
         "value": np.zeros(len(points)),
         "keep": kept,
+        "action": ["keep" if keep else "drop" for keep in kept],
         "curated_label": ["cat" if keep else None for keep in kept],
     }
     for name, column in columns.items():
