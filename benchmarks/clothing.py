@@ -44,7 +44,7 @@ class Night:
     what: str
     seconds: float
     ran: list[str]
-    """Assets that were computed, and what for."""
+    """Assets that were computed, once for each shard, batch or pair of shards."""
     points: pa.Table
     """As published."""
 
@@ -143,6 +143,8 @@ def found(points: pa.Table) -> list[str]:
 
 
 def main(folder: Path, home: Path) -> None:
+    if shutil.which("chromium") is None:  # said now, not after the first night
+        sys.exit("chromium is not installed: install it (Debian: apt-get install chromium)")
     clothing, landing = folder / "clothing", home / "landing"
     *first, last = sorted((clothing / "landing").glob("*.parquet"))
     landing.mkdir(parents=True)

@@ -15,8 +15,8 @@ Made = TypeVar("Made")
 
 
 def in_threads(call: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
-    """The results of `call(item)` in the order of the items, which are asked for as threads get free, at most one for
-    each thread more than it works on. What a call raises is raised here."""
+    """The results of `call(item)` in the order of the items, which are asked for as threads get free, at most two for
+    each thread. What a call raises is raised here, once the pieces that others work on are done."""
     import torch
 
     threads, items = torch.get_num_threads(), iter(items)
