@@ -23,6 +23,7 @@ FLOORS = {
         {"review"},
         {"freshness"},
         {"formats", "home"},
+        {"parquet"},
     ],
     "sava_ops": [
         {"baselines", "trust"},

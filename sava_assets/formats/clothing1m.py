@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sava_assets.formats.landing import MARKER, image_schema
+from sava_assets.parquet import ParquetFile
 from sava_ops.errors import BadInput
 from sava_ops.images.training import TrainingConfig
 
@@ -203,7 +204,7 @@ def _write(file: Path, images: Images, data: Clothing1M) -> None:
 def _holds(file: Path, images: Images, classes: Sequence[str]) -> bool:
     """Whether a file lists these images; their bytes are not compared."""
     try:
-        with pq.ParquetFile(file) as table:
+        with ParquetFile(file) as table:
             if not table.schema_arrow.equals(schema := image_schema(classes)):
                 return False
             if (table.schema_arrow.metadata or {}).get(b"huggingface") != (schema.metadata or {})[b"huggingface"]:

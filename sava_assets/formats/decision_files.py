@@ -23,11 +23,11 @@ from datetime import UTC, date, datetime
 from typing import Any, Literal, cast, get_args
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from upath import UPath
 
 from sava_assets.formats.by_name import why_not
 from sava_assets.formats.names import class_name, shown
+from sava_assets.parquet import ParquetFile
 from sava_ops.errors import BadInput
 
 Word = Literal["keep", "drop", "relabel", "accept"]
@@ -172,7 +172,7 @@ def _json_rows(name: str, data: bytes) -> Iterator[Mapping[str, Any]]:
 
 def _parquet_rows(name: str, data: bytes) -> Iterator[Mapping[str, Any]]:
     try:
-        file = pq.ParquetFile(pa.BufferReader(data))
+        file = ParquetFile(pa.BufferReader(data))
         columns = _checked_columns(name, file.schema_arrow.names)
         for batch in file.iter_batches(columns=[column for column in COLUMNS if column in columns]):
             yield from batch.to_pylist()

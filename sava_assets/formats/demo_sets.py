@@ -14,6 +14,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from sava_assets.formats.landing import MARKER, image_schema
+from sava_assets.parquet import read_table
 from sava_ops.errors import BadInput
 from sava_ops.images.corruptions import noisy_labels
 
@@ -139,7 +140,7 @@ def _finished(folder: Path) -> None:
 
 def planted_errors(home: Path) -> set[str]:
     """Ids of the training images whose label was made wrong."""
-    return set(pq.read_table(home / PLANTED)["id"].to_pylist())
+    return set(read_table(home / PLANTED)["id"].to_pylist())
 
 
 def write_set(path: Path, points: Labelled) -> None:
@@ -152,7 +153,7 @@ def write_set(path: Path, points: Labelled) -> None:
 
 def read_set(file: Path) -> Labelled:
     """An image set that `write_set` wrote, or one of that layout."""
-    table = pq.read_table(file)
+    table = read_table(file)
     features = json.loads(table.schema.metadata[b"huggingface"])["info"]["features"]
     images = [image["bytes"] for image in table["image"].to_pylist()]
     return Labelled(images, table["label"].to_numpy(), features["label"]["names"])

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from sava_assets.formats.joined import refuse_joined
 from sava_assets.formats.names import class_name, first_few
+from sava_assets.parquet import ParquetFile
 from sava_ops.errors import BadInput
 
 ROWS_AT_ONCE = 8_192
@@ -83,9 +83,9 @@ def read_features(path: Path, *, taken: Sequence[str] = ()) -> FeatureTable:
 
 
 @contextmanager
-def _parquet(path: Path) -> Iterator[pq.ParquetFile]:
+def _parquet(path: Path) -> Iterator[ParquetFile]:
     try:
-        with path.open("rb") as stream, pq.ParquetFile(stream, buffer_size=BUFFER_BYTES) as file:
+        with path.open("rb") as stream, ParquetFile(stream, buffer_size=BUFFER_BYTES) as file:
             refuse_joined(file, stream, str(path))
             yield file
     except (pa.ArrowException, OSError) as error:

@@ -12,12 +12,12 @@ from typing import Any
 from urllib.parse import unquote
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from upath import UPath
 
 from sava_assets.formats.contents import File, contents
 from sava_assets.formats.image_table import own_paths, prefix_of, readable_table
 from sava_assets.formats.names import HIVE_DEFAULT, shown
+from sava_assets.parquet import ParquetFile
 from sava_ops.errors import BadInput
 
 OWN = ("image", "label")
@@ -112,7 +112,7 @@ def _text(value: Any) -> str | None:
     return json.dumps(value, default=_text, ensure_ascii=False) if isinstance(value, list | dict) else str(value)
 
 
-def _names(table: pq.ParquetFile, file: File) -> list[str]:
+def _names(table: ParquetFile, file: File) -> list[str]:
     names = [name for name in table.schema_arrow.names if name not in OWN]
     counts = Counter(names)
     if repeated := sorted(name for name, count in counts.items() if count > 1):

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from upath import UPath
 
 from sava_assets.formats.contents import Contents, File
 from sava_assets.formats.joined import refuse_joined
 from sava_assets.formats.names import class_name, first_few, partition_label, readable, shown
 from sava_assets.formats.stored_images import BUFFER, rows_at_once
+from sava_assets.parquet import ParquetFile
 from sava_ops.errors import BadInput
 
 NO_LABEL = "no label"
@@ -79,10 +79,10 @@ def prefix_of(file: File, found: Contents) -> str:
 
 
 @contextmanager
-def readable_table(path: UPath) -> Iterator[pq.ParquetFile]:
+def readable_table(path: UPath) -> Iterator[ParquetFile]:
     """A Parquet file. Raises BadInput for what is none, whenever that comes to light."""
     try:
-        with path.open("rb") as stream, pq.ParquetFile(stream, buffer_size=BUFFER, pre_buffer=False) as table:
+        with path.open("rb") as stream, ParquetFile(stream, buffer_size=BUFFER) as table:
             refuse_joined(table, stream, shown(str(path)))
             yield table
     except PermissionError as error:
@@ -100,7 +100,7 @@ def _require(schema: pa.Schema, column: str, place: str) -> None:
         raise BadInput(f"{place} has {count} columns `{column}`: keep one")
 
 
-def _image_columns(table: pq.ParquetFile, place: str) -> tuple[bool, bool]:
+def _image_columns(table: ParquetFile, place: str) -> tuple[bool, bool]:
     """Whether every image has a path of its own, so that rows may be named by it; and whether it is a struct."""
     _require(table.schema_arrow, "image", place)
     kind = table.schema_arrow.field("image").type
@@ -114,7 +114,7 @@ def _image_columns(table: pq.ParquetFile, place: str) -> tuple[bool, bool]:
     return own_paths(table) is not None, True
 
 
-def own_paths(table: pq.ParquetFile) -> pa.Array | None:
+def own_paths(table: ParquetFile) -> pa.Array | None:
     """The paths of its images, if every image has one of its own: then they name the rows."""
     kind = table.schema_arrow.field("image").type
     if not pa.types.is_struct(kind) or not any(field.name == "path" and _is_text(field.type) for field in kind):

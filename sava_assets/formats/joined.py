@@ -9,6 +9,7 @@ from typing import IO
 
 import pyarrow.parquet as pq
 
+from sava_assets.parquet import ParquetFile
 from sava_ops.errors import BadInput
 
 MAGIC = b"PAR1"
@@ -17,7 +18,7 @@ LENGTH_BYTES = 4
 AT_ONCE = 2**20
 
 
-def refuse_joined(table: pq.ParquetFile, stream: IO[bytes], place: str) -> None:
+def refuse_joined(table: ParquetFile, stream: IO[bytes], place: str) -> None:
     """Raise BadInput where another Parquet file ends and begins between the data of a table and its footer."""
     about = table.metadata
     columns = (

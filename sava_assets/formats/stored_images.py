@@ -13,6 +13,8 @@ import pyarrow.parquet as pq
 from jaxtyping import Int64
 from upath import UPath
 
+from sava_assets.parquet import ParquetFile
+
 IMAGES_FILE = "images.parquet"
 """Its name among the files of a set."""
 IMAGES = pa.schema({"id": pa.string(), "image": pa.binary()})
@@ -31,7 +33,7 @@ def image_writer(target: Path) -> pq.ParquetWriter:
 def encoded_images(images: UPath, rows: Int64[np.ndarray, " chosen"] | None = None) -> Iterator[pa.RecordBatch]:
     """All rows of a table of encoded images, or these (ascending), in batches of about `BYTES_AT_ONCE`. No row group is
     held, and those without a row that is asked for are not read."""
-    with images.open("rb") as stream, pq.ParquetFile(stream, buffer_size=BUFFER, pre_buffer=False) as table:
+    with images.open("rb") as stream, ParquetFile(stream, buffer_size=BUFFER) as table:
         about, first = table.metadata, 0
         for group in range(about.num_row_groups):
             after = first + about.row_group(group).num_rows
@@ -44,7 +46,7 @@ def encoded_images(images: UPath, rows: Int64[np.ndarray, " chosen"] | None = No
             first = after
 
 
-def rows_at_once(table: pq.ParquetFile) -> int:
+def rows_at_once(table: ParquetFile) -> int:
     """Of a table of images: so many that they are about `BYTES_AT_ONCE`, and at most `ROWS_AT_ONCE`."""
     about = table.metadata
     size = sum(about.row_group(k).total_byte_size for k in range(about.num_row_groups))

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from sava_assets.home.result import DamagedResult, sha256_of
 from sava_assets.home.store import Store, file_name
+from sava_assets.parquet import read_table
 
 VERSIONS, ABOUT, SUPERSEDED = "versions", "version.json", "superseded.json"
 CURRENT, IMAGES, POINTS = "current", "images", "points.parquet"
@@ -99,8 +99,8 @@ class Links:
         names = [ABOUT]
         if table.is_file() and not table.is_symlink():
             try:
-                shards = pq.read_table(table, columns=["shard"])["shard"].unique().to_pylist()
-            except (pa.ArrowException, OSError) as error:
+                shards = read_table(table, columns=["shard"])["shard"].unique().to_pylist()
+            except (pa.ArrowException, KeyError, OSError) as error:
                 raise DamagedResult(f"{table} cannot be read ({error}): move it out of {self.root}") from error
             names += [POINTS, *(f"{IMAGES}/{file_name(shard)}.parquet" for shard in shards)]
         return {name: self.root / name for name in names}

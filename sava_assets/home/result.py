@@ -15,6 +15,7 @@ from safetensors.numpy import load as load_arrays
 from upath import UPath
 
 from sava_assets.home.processes import lives
+from sava_assets.parquet import read_table
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -109,7 +110,7 @@ class Result:
         return data
 
     def table(self, name: str, columns: list[str] | None = None) -> pa.Table:
-        return pq.read_table(pa.BufferReader(self.read(name)), columns=columns)
+        return read_table(pa.BufferReader(self.read(name)), columns=columns)
 
     def tensors(self, name: str) -> "dict[str, Tensor]":
         from safetensors.torch import load
