@@ -15,7 +15,8 @@ NOT_TOLD = (
     "near copies: none are looked for, as the reference images are too few, too small or too much alike to tell a near "
     "copy from another image"
 )
-NEARLY = "near copies: {:,} images of the pool look nearly alike, in {:,} groups"
+EXACTLY = "copies: {:,} images of the pool show {:,} {}", ("picture", "pictures")
+NEARLY = "near copies: {:,} images of the pool look nearly alike, in {:,} {}", ("group", "groups")
 
 
 def has_copies(store: Store, images: Mapping[str | None, Result]) -> bool:
@@ -36,11 +37,11 @@ def in_words(numbers: Mapping[str, Any], near: Mapping[str, Any]) -> list[str]:
     """What the numbers of `pruned_dataset` say of copies, and of near copies; nothing if there are none. From those of
     `near_copies`, whether these could be told."""
     said = []
-    for prefix, told in (("", "copies: {:,} images of the pool show {:,} pictures"), ("near_", NEARLY)):
+    for prefix, (told, words) in (("", EXACTLY), ("near_", NEARLY)):
         images, pictures, mixed, out = (numbers.get(f"{prefix}{name}") for name in COUNTS)
         if not images:
             continue
-        line = told.format(images, pictures)
+        line = told.format(images, pictures, words[pictures > 1])
         if mixed:
             line += f"; {mixed:,} of them are also there under another label, and to be reviewed"
         if out:

@@ -2,8 +2,8 @@
 
     U[c, z]   = (1 − e) 1[c = z] + e / (C − 1) 1[c ≠ z]     any other label, alike
     D[c, z]   = (1 − ω) 1[c = z] + ω q_z                    a wrong label is drawn from q, whatever the image
-    T[c, z]   = P(given label z | true class c), held near U by a Dirichlet prior of `PRIOR_LABELS` labels, as q is held
-                near even; of fewer where classes have few
+    T[c, z]   = P(given label z | true class c), held near U by a Dirichlet prior of `PRIOR_LABELS` labels, or fewer
+                where classes have few, as q is held near even
 
 Sukhbaatar et al. 2015; Dawid & Skene 1979 for the EM. Each fold has its own, from the pool points outside of it
 (`label_noise` asks them).

@@ -1,7 +1,7 @@
 """What the training pool says of its labels: who confuses what, and a classifier that has learned from both sides.
 
     T[c, z]   = P(given label z | true class c) in the pool, by EM on p̃(c | x), held near uniform noise U (1 − e; all
-                other labels alike) by a Dirichlet prior of `PRIOR_LABELS` labels
+                other labels alike) by a Dirichlet prior of at most `PRIOR_LABELS` labels
     r_i(c)    ∝ p(c | x_i) T[c, z_i]                       what the label of pool image i truly is (soft); p is what
                                                            the reference set's regressions say
     p̃(c | x)  ∝ π_c e^{z_c(x)}, z by logistic regression on the reference set's labels and on r, cross-fitted on both

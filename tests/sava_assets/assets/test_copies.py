@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from sava_assets.cli.runner import curate
+from sava_assets.freshness.copies import COUNTS, in_words
 from sava_assets.freshness.survey import Survey
 from sava_assets.home.resources import Workspace
 from tests.pictures import png, scan
@@ -89,6 +90,30 @@ def test_copies_are_no_part_of_the_sample_that_measures_false_discoveries(made):
     assert kept_by_evidence
     assert not any(row["sample"] for row in kept_by_evidence)
     assert all(row["sample"] for row in shown if row["evidence"] >= threshold)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "told"),
+    [
+        (
+            1,
+            [
+                "copies: 3 images of the pool show 1 picture",
+                "near copies: 3 images of the pool look nearly alike, in 1 group",
+            ],
+        ),
+        (
+            2,
+            [
+                "copies: 3 images of the pool show 2 pictures",
+                "near copies: 3 images of the pool look nearly alike, in 2 groups",
+            ],
+        ),
+    ],
+)
+def test_one_is_one_and_two_are_several(pictures, told):
+    counts = dict(zip(COUNTS, (3, pictures, 0, 0), strict=True))
+    assert in_words(counts | {f"near_{name}": count for name, count in counts.items()}, {"threshold_bits": 4}) == told
 
 
 def test_status_says_how_many_there_are(made):
