@@ -20,8 +20,8 @@ from sava_ops.reference.both_sides import BothSides
 from sava_ops.reference.label_shift import LEAST_WRONG, MOST_WRONG, PRIOR_LABELS, SMALLEST
 
 PRIOR_SHARE = 0.5
-"""The prior of T counts at most so many labels as a class has on average, or of a hundred classes it would hide what
-they say. A fifth finds more of 100 confused classes, but the estimated shares and the rates suffer."""
+"""Labels of the prior of T for each one that a class has on average: where classes are many, more would hide what these
+say. A fifth ranks 100 confused classes better, at the price of the estimated shares and the rates."""
 EM_STEPS, EM_TOLERANCE = 50, 1e-4
 """At most so many steps, until no probability changes by more."""
 
