@@ -14,7 +14,7 @@ from upath import UPath
 
 from sava_assets.home.failures import root_in_words
 from sava_assets.home.ownership import LOCKS, owned
-from sava_assets.home.places import as_pure, is_address, is_local, refuse_out_of_reach
+from sava_assets.home.places import as_pure, is_address, is_local, refuse_out_of_reach, refuse_unseen
 from sava_assets.home.resources import KNOB_FILE, Knobs, Workspace
 from sava_assets.home.settings_file import knob_problems
 from sava_assets.home.store import put_file
@@ -121,9 +121,10 @@ def existing_home(home: str | Path) -> Workspace:
 
 
 def local_path(name: str | Path, what: str) -> Path:
-    """A path of this machine, for what is written or read there alone. Raises BadInput for an address, also for one
-    that was taken for a path before (`s3:/bucket`)."""
+    """A path of this machine, for what is written or read there alone. Raises BadInput for one that cannot be looked
+    at, and for an address, also for one that was taken for a path before (`s3:/bucket`)."""
     path = Path(name)
+    refuse_unseen(path)
     if re.match(r"[a-z][a-z0-9+.-]*:/", str(name)) and not path.exists():
         raise BadInput(f"{what} {re.sub(':/+', '://', str(name), count=1)} is a URL: choose a path of this machine")
     return path

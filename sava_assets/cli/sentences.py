@@ -109,8 +109,8 @@ def _store_for_tracebacks(home: str | None) -> "Store":
     from sava_assets.home.resources import Workspace
     from sava_assets.home.store import Store
 
-    if home is not None and Path(home).is_dir():
-        with suppress(BadInput, OSError):
+    with suppress(BadInput, OSError):
+        if home is not None and Path(home).is_dir():
             return Workspace(home=home).store
     return Store(UPath(tempfile.mkdtemp(prefix="sava-")))
 

@@ -41,7 +41,7 @@ def in_words(numbers: Mapping[str, Any], near: Mapping[str, Any]) -> list[str]:
         images, pictures, mixed, out = (numbers.get(f"{prefix}{name}") for name in COUNTS)
         if not images:
             continue
-        line = told.format(images, pictures, words[pictures > 1])
+        line = told.format(images, pictures, words[pictures != 1])
         if mixed:
             line += f"; {mixed:,} of them are also there under another label, and to be reviewed"
         if out:

@@ -34,9 +34,25 @@ TAKEN = {"PreconditionFailed", "ConditionalRequestConflict", "412"}
 """How object stores refuse a create-only put."""
 
 
+LONGEST_SHOWN = 200
+"""Letters of a path in a sentence."""
+
+
 def is_address(name: str) -> bool:
     """Whether a name is one of another place than this machine's file system."""
     return "://" in name
+
+
+def refuse_unseen(path: Path) -> None:
+    """Raise BadInput for a path of this machine of which its file system will not say whether something is there: a
+    name that is too long, a folder into which nobody may look, links in a circle."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        name = str(path) if len(str(path)) <= LONGEST_SHOWN else f"{str(path)[:LONGEST_SHOWN]}…"
+        raise BadInput(f"{name} cannot be looked at ({error.strerror}): allow it, or name another place") from error
 
 
 def is_local(path: UPath) -> bool:

@@ -15,7 +15,7 @@ from upath import UPath
 
 from sava_assets.home.gpus import free_gpu
 from sava_assets.home.outgoing import STRICT, GateKnobs, NotifyKnobs
-from sava_assets.home.places import is_address, opened
+from sava_assets.home.places import is_address, is_local, opened, refuse_unseen
 from sava_assets.home.settings_file import read_settings
 from sava_assets.home.store import Store
 from sava_assets.home.worker_knobs import WorkerKnobs
@@ -209,14 +209,18 @@ class Workspace:
         return read_knobs(self.root / KNOB_FILE)
 
     def folder(self, path: str) -> UPath:
-        """A knob's folder: absolute and remote paths as they are, others below the home folder."""
+        """A knob's folder: absolute and remote paths as they are, others below the home folder. Raises BadInput for
+        what is no path, or none that can be looked at."""
         if "\0" in path or any("\ud800" <= letter <= "\udbff" for letter in path):
             raise BadInput(f"{path!a} is no path: name a folder or file")
         if is_address(path):
             return opened(path)
         # Below a local home no name is an address (`s3:`, `data:`), however it begins.
         place = path if is_address(self.home) else f"./{path}"
-        return UPath(Path(path)) if Path(path).is_absolute() else self.root / place
+        found = UPath(Path(path)) if Path(path).is_absolute() else self.root / place
+        if is_local(found):
+            refuse_unseen(Path(found.path))
+        return found
 
     @property
     def device(self) -> str:

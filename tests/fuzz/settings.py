@@ -54,6 +54,8 @@ HAND_WRITTEN = [
     LAUGHS,
     LAUGHS + "\nlanding: *a9",
     "landing: " + "[" * 3_000,
+    "landing: " + "x" * 3_000,
+    "curated: " + "/x" * 2_100,
     "classes: [on, off, 1, 1.0]",
     "device: .inf",
     "prune: {fraction: .nan}",

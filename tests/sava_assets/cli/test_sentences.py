@@ -35,6 +35,13 @@ def test_a_command_without_a_home_keeps_its_traceback_too(tmp_path, monkeypatch)
     assert "value_tables" in Path(said.split()[-1].rstrip(")")).read_text()
 
 
+def test_a_home_that_no_file_system_takes_is_one_sentence():
+    home = "x" * 3_000
+    told = f"{home[:200]}… cannot be looked at (File name too long): allow it, or name another place"
+    for command in ("curate", "status", "report", "review", "history", "gc", "ui", "serve", "demo"):
+        assert refused(command, "--home", home) == told
+
+
 def test_a_ctrl_c_that_an_import_made_an_error_of_is_a_ctrl_c(tmp_path, monkeypatch):
     def fail(*_: object) -> None:
         try:

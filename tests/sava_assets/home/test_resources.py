@@ -1,4 +1,7 @@
+import errno
 import json
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -178,6 +181,33 @@ def test_a_few_lines_that_stand_for_a_billion_are_shown_in_short(tmp_path, key):
     with pytest.raises(BadInput, match=f"`{key}` is ") as told:
         Workspace(home=str(tmp_path)).knobs  # noqa: B018
     assert len(str(told.value)) < 2_000
+
+
+def test_a_name_that_is_too_long_is_shown_in_short(tmp_path):
+    with pytest.raises(
+        BadInput, match=r"xxx… cannot be looked at \(File name too long\): allow it, or name another"
+    ) as told:
+        Workspace(home=str(tmp_path)).folder("x" * 3_000)
+    assert len(str(told.value)) < 300
+
+
+def test_links_in_a_circle_are_no_folder(tmp_path):
+    (tmp_path / "a").symlink_to(tmp_path / "b")
+    (tmp_path / "b").symlink_to(tmp_path / "a")
+    with pytest.raises(
+        BadInput, match=r"/a cannot be looked at \(Too many levels of symbolic links\): allow it, or name"
+    ):
+        Workspace(home=str(tmp_path)).folder("a")
+
+
+def test_a_folder_in_which_nobody_may_look_is_named(tmp_path, monkeypatch):
+    def denied(path, **_):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    workspace = Workspace(home=str(tmp_path))
+    monkeypatch.setattr(Path, "stat", denied)
+    with pytest.raises(BadInput, match=r"/closed cannot be looked at \(Permission denied\): allow it, or name another"):
+        workspace.folder("closed")
 
 
 @pytest.mark.parametrize("path", ["a\0b", "\0", "\ud800"])
