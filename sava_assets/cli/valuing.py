@@ -43,10 +43,7 @@ def value_tables(train: Path, reference: Path, output: Path, *, paper: bool, dev
 
     Raises BadInput, before any work where that can be.
     """
-    try:
-        _check_output(output, (train, reference))
-    except OSError as error:  # a name that is too long, a folder into which nobody may look
-        raise BadInput(f"{in_words(error)}: name other files") from error
+    _check_output(output, (train, reference))
     device = Workspace.checked_device(device)
     points, judges = read_features(train, taken=[*COLUMNS.values(), SUGGESTED]), read_features(reference)
     _check_classes(points, judges)
