@@ -3,6 +3,7 @@
 What goes wrong there is one sentence: the driver, the credentials, the bucket, the endpoint.
 """
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePath, PurePosixPath
@@ -36,6 +37,8 @@ TAKEN = {"PreconditionFailed", "ConditionalRequestConflict", "412"}
 
 LONGEST_SHOWN = 200
 """Letters of a path in a sentence."""
+UNSEEN = (errno.ENAMETOOLONG, errno.EACCES, errno.ELOOP)
+"""Of a path at which nobody can look."""
 
 
 def is_address(name: str) -> bool:
@@ -51,6 +54,8 @@ def refuse_unseen(path: Path) -> None:
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
+        if error.errno not in UNSEEN:  # a disk or a server that fails: no other path would help
+            raise
         name = str(path) if len(str(path)) <= LONGEST_SHOWN else f"{str(path)[:LONGEST_SHOWN]}…"
         raise BadInput(f"{name} cannot be looked at ({error.strerror}): allow it, or name another place") from error
 

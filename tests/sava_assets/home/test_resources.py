@@ -210,6 +210,16 @@ def test_a_folder_in_which_nobody_may_look_is_named(tmp_path, monkeypatch):
         workspace.folder("closed")
 
 
+def test_a_disk_that_fails_is_not_taken_for_a_wrong_path(tmp_path, monkeypatch):
+    def failing(path, **_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+
+    workspace = Workspace(home=str(tmp_path))
+    monkeypatch.setattr(Path, "stat", failing)
+    with pytest.raises(OSError, match="Input/output error"):
+        workspace.folder("landing")
+
+
 @pytest.mark.parametrize("path", ["a\0b", "\0", "\ud800"])
 def test_what_no_file_system_takes_is_no_path(tmp_path, path):
     with pytest.raises(BadInput, match="is no path: name a folder or file"):
