@@ -9,6 +9,7 @@ from sava_ops.ot.cost import Points
 from sava_ops.reference import both_sides, logistic
 from sava_ops.reference import label_noise as module
 from sava_ops.reference.both_sides import BothSides, hashed_folds
+from sava_ops.reference.confusions import confused_noise
 from sava_ops.reference.discriminant import fit_discriminant
 from sava_ops.reference.label_noise import LabelNoise, fit_label_noise
 from sava_ops.reference.label_shift import estimated_shares
@@ -55,6 +56,18 @@ def test_who_confuses_what_is_found():
         torch.testing.assert_close(confusions.sum(1), torch.ones(CLASSES, dtype=confusions.dtype))
     # All wrong labels are of one pair, so what is unknown about one is nothing.
     assert float(noise.explained) > 0.5
+
+
+@pytest.mark.parametrize(("per_class", "strength"), [(20, 10), (100, 50), (200, 100), (2_000, 100)])
+def test_the_prior_of_who_confuses_what_is_at_most_half_of_what_classes_have(per_class, strength):
+    # Where nobody doubts what an image is, T is the mean of U and of what was counted.
+    truth = torch.arange(4).repeat_interleave(per_class)
+    labels = torch.where(torch.arange(len(truth)) % 5 == 0, (truth + 1) % 4, truth)
+    own = torch.eye(4)
+    uniform = 0.7 * own + 0.1 * (1 - own)
+    counted = 0.8 * own + 0.2 * own.roll(1, 1)
+    expected = (strength * uniform + per_class * counted) / (strength + per_class)
+    torch.testing.assert_close(confused_noise(own[truth], labels, uniform), expected)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.4])
