@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sava_assets.formats.landing import MARKER, image_schema
+from sava_assets.formats.names import shown
 from sava_assets.parquet import ParquetFile
 from sava_ops.errors import BadInput
 from sava_ops.images.training import TrainingConfig
@@ -85,7 +86,7 @@ class Clothing1M:
 def read_clothing1m(source: Path) -> Clothing1M:
     """What the folder lists. Raises BadInput unless every image has a file, a label and one place in one list."""
     named = [CLASS_NAMES, *LABELS.values(), *CLEAN_LISTS.values(), NOISY_LIST]
-    found = {name: file for name in named for file in (source / "annotations" / name, source / name) if file.is_file()}
+    found = {name: file for name in named for file in (source / "annotations" / name, source / name) if _is_file(file)}
     if missing := [name for name in named if name not in found]:
         raise BadInput(f"neither {source} nor its annotations/ holds {', '.join(missing)}: name the folder that does")
     classes = _lines(found[CLASS_NAMES])
@@ -100,8 +101,8 @@ def read_clothing1m(source: Path) -> Clothing1M:
         _refuse(name, outside, f"are absolute or hold `..`: write them as paths below {source}")
         kind = "noisy" if name == NOISY_LIST else "clean"
         _refuse(name, [p for p in paths if p not in labels[kind]], f"have no label in {LABELS[kind]}: add them")
-        absent = [path for path in paths if not (source / path).is_file()]
-        _refuse(name, absent, f"do not exist in {source}: unpack all archives there")
+        absent = [path for path in paths if not _is_file(source / path)]
+        _refuse(name, absent, f"are no files in {source}: unpack all archives there")
         sets[name] = Images(paths, [labels[kind][path] for path in paths])
     return Clothing1M(source, classes, sets[NOISY_LIST], {place: sets[name] for place, name in CLEAN_LISTS.items()})
 
@@ -179,9 +180,19 @@ def _refuse_repeats(lists: Mapping[str, Sequence[str]]) -> None:
             raise BadInput(f"{name} lists {len(paths) - len(set(paths)):,} images twice: remove the repeated lines")
 
 
+def _is_file(path: Path) -> bool:
+    """Not so for a line that is longer than a name can be, or where nobody may look."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
+
+
 def _refuse(name: str, paths: Sequence[str], fault: str) -> None:
     if paths:
-        raise BadInput(f"{len(paths):,} images of {name} (first: {paths[0]}) {fault}, or remove them from the list")
+        raise BadInput(
+            f"{len(paths):,} images of {name} (first: {shown(paths[0])}) {fault}, or remove them from the list"
+        )
 
 
 def _write(file: Path, images: Images, data: Clothing1M) -> None:

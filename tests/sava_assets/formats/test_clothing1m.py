@@ -183,6 +183,7 @@ def change(source: Path, name: str, old: str, new: str) -> None:
 
 
 NOISY, VAL = names_of("noisy_train"), names_of("clean_val")
+LONG = "images/" + "x" * 300 + ".jpg"
 MISTAKES = {
     "no class names": (
         lambda s: [(s / name).unlink() for name in ("category_names_eng.txt", "clean_label_kv.txt")],
@@ -220,8 +221,12 @@ MISTAKES = {
     ),
     "no image": (
         lambda s: [(s / path).unlink() for path in NOISY[3:5]],
-        f"2 images of noisy_train_key_list.txt (first: {NOISY[3]}) do not exist in SOURCE: unpack all archives there, "
+        f"2 images of noisy_train_key_list.txt (first: {NOISY[3]}) are no files in SOURCE: unpack all archives there, "
         "or remove them from the list",
+    ),
+    "line longer than a name": (
+        lambda s: [change(s, f"noisy_{file}.txt", NOISY[1], LONG) for file in ("train_key_list", "label_kv")],
+        f"1 images of noisy_train_key_list.txt (first: {LONG}) are no files in SOURCE: unpack all archives there",
     ),
     "upwards": (
         lambda s: change(s, "clean_val_key_list.txt", f"{VAL[1]}\n{VAL[2]}", f"images/../../x.jpg\n../{VAL[2]}"),
