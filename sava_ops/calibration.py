@@ -56,6 +56,7 @@ class Calibration:
             reference,
             features=reference.features - self.centre.to(reference.features),
             label_losses=self.label_noise.joint_reference_losses,
+            reference_losses=self.discriminant.reference_losses,
             log_ratios=self.density_ratio.reference_log_ratios,
             left_out=self.discriminant.left_out,
         )

@@ -9,7 +9,7 @@ the pairs and one product of (n, classes) with (classes, classes). At the given 
 
     feature_value   = min_c f_k(c)                          how foreign the image is under its best label
     label_value     = f_k(y_k) − min_{c ≠ y_k} f_k(c)       signed margin; above 0, another label fits better
-    suggested_label = argmin_c f_k(c)
+    suggested_label = argmin_c f_k(c)                      of damaged images, see `valuation.assess`
     label_odds      = log Σ_{c ≠ y_k} e^{(f_k(y_k) − f_k(c))/η}   Bayes' rule, were f/η minus log-likelihoods
     value           = f_k(y_k) = feature_value + max(label_value, 0)
 
@@ -102,6 +102,18 @@ def best_labels(
         labels[:, -1], ranked[:, -1] = mistakes, torch.where((mistakes == given) | ~known[mistakes], torch.inf, 0.0)
     chosen = potentials.gather(2, labels[:, None, :].expand(-1, potentials.shape[1], -1))
     return LabelPotentials(labels, chosen.masked_fill((ranked == torch.inf)[:, None, :], torch.inf))
+
+
+def best_other_labels(
+    losses: Float[Tensor, "n classes"], given: Int64[Tensor, " n"], *, known: Bool[Tensor, " classes"]
+) -> tuple[Int64[Tensor, " n"], Float[Tensor, " n"]]:
+    """The `known` label but the given one that costs least, and how much more the next one costs, the given one or
+    another: negative where the given one costs less. The given label and 0 where there is no other."""
+    others = losses.masked_fill(~known, torch.inf).scatter(1, given[:, None], torch.inf)
+    least, best = others.min(1)
+    nothing, own = least.isinf(), losses.gather(1, given[:, None])[:, 0]
+    margins = torch.minimum(own, others.scatter(1, best[:, None], torch.inf).amin(1)) - least
+    return torch.where(nothing, given, best), margins.masked_fill(nothing, 0.0)
 
 
 def spared(found: LabelPotentials, judgeable: Bool[Tensor, " classes"]) -> LabelPotentials:

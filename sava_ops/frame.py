@@ -7,18 +7,18 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from sava_ops.calibration import Calibration
 from sava_ops.config import ValuationConfig
-from sava_ops.decomposition import log_class_masses, potentials_by_label
+from sava_ops.decomposition import best_other_labels, log_class_masses, potentials_by_label
 from sava_ops.ot.cost import Points, feature_cost, label_costs, with_label_costs
 from sava_ops.ot.labelled_kernel import ColumnSide, LabelledKernel, Room, RowSide
 from sava_ops.ot.sinkhorn import Problem, Transport, solve, sweep, uniform
 from sava_ops.reference.covariate_shift import covariate_shift
 from sava_ops.reference.density_ratio import familiar
-from sava_ops.reference.label_shift import possible_shares, reference_measure
+from sava_ops.reference.label_shift import SMALLEST, possible_shares, reference_measure
 
 ENOUGH_TO_JUDGE = 2
 """Reference points of a class without which nobody knows what a right label of it costs."""
@@ -55,7 +55,7 @@ class Frame:
         self.compact = LabelledKernel.holds(self.label_costs, self.problem.epsilon)
         centred = batch.features - calibration.centre.to(batch.features)
         costs = calibration.label_noise.costs(batch.features, batch.labels)
-        self.own = self.side(Points(centred, batch.labels, costs, ratios), of_batch=True)
+        self.own = self.side(Points(centred, batch.labels, costs, losses, ratios), of_batch=True)
 
     @property
     def known(self) -> Bool[Tensor, " classes"]:
@@ -151,6 +151,12 @@ class Frame:
         losses = known_of(side.points.label_losses)
         beyond = losses - losses.amin(1, keepdim=True)
         return potentials + self.config.classifier_weight * self.calibration.scale * beyond
+
+    def best_others(self, points: Points) -> tuple[Int64[Tensor, " n"], Float[Tensor, " n"]]:
+        """The best known label of each point but its own to the reference set's own regressions, were its classes as
+        frequent as in the batch, and by how much it beats all others, nats."""
+        losses = known_of(points.reference_losses) - self.odds.clamp(min=SMALLEST).log().to(points.features)
+        return best_other_labels(losses, points.labels, known=self.known)
 
     def _masses_of(self, images: Tensor, judge: Judge, g: Tensor) -> Float[Tensor, "n classes"]:
         """log S from the costs of the images."""

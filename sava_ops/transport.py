@@ -67,6 +67,12 @@ class BatchRow:
     """How much likelier each image is of the pool than of the reference set: z of `density_ratio`, nats."""
     held_out_log_ratios: Float[Tensor, " h"]
     """The same of the reference points."""
+    reference_labels: Int64[Tensor, " n"]
+    """The best label but the given one to a classifier that has learned from the reference set alone."""
+    reference_margins: Float[Tensor, " n"]
+    """By how much it is better than all others, nats; below 0 where the given one is better still."""
+    held_out_reference_margins: Float[Tensor, " h"]
+    """The same of the reference points."""
     told_apart: Float[Tensor, ""]
     """How well z tells the batch from a reference with its class shares, 0..1; see `density_ratio.told_apart`."""
     costs: Float[Tensor, " L"]
@@ -177,7 +183,10 @@ def mistakes(labels: Int64[Tensor, " n"], calibration: Calibration, *, seed: Seq
 
 
 def _joined(parts: Sequence[Points]) -> Points:
-    said = [[known_of(own) for own in (part.label_losses, part.log_ratios, part.left_out)] for part in parts]
+    said = [
+        [known_of(own) for own in (part.label_losses, part.reference_losses, part.log_ratios, part.left_out)]
+        for part in parts
+    ]
     sides = zip(*((part.features, part.labels, *own) for part, own in zip(parts, said, strict=True)), strict=True)
     return Points(*(torch.cat(side) for side in sides))
 
@@ -209,6 +218,7 @@ def _row(
     counts = (known.counts if asked is None else asked)[given]
     by_label = torch.bincount(given)[given] / counts.clamp(min=1) * size / max(len(weights), 1)
     own = torch.maximum(odds[given] * unit, by_label)
+    labels, margins = frame.best_others(frame.own.points)
     return BatchRow(
         labels=points.labels,
         potentials=points.potentials,
@@ -223,6 +233,9 @@ def _row(
         shift=frame.shift.size.to(like.dtype),
         log_ratios=known_of(frame.own.points.log_ratios),
         held_out_log_ratios=known_of(held_out.log_ratios),
+        reference_labels=labels,
+        reference_margins=margins,
+        held_out_reference_margins=frame.best_others(held_out)[1],
         told_apart=apart.to(like.dtype),
         costs=like.new_tensor([pair.cost for pair in solved]),
         marginal_errors=like.new_tensor([pair.marginal_error for pair in solved]),

@@ -30,7 +30,7 @@ from sava_ops.decisions.conformal import (
     effective_count,
     suggestion_confidence,
 )
-from sava_ops.decisions.evidence import Evidence, MistakenOdds, Side, against_label, weigh
+from sava_ops.decisions.evidence import EVEN_ODDS, Evidence, MistakenOdds, Side, against_label, weigh
 from sava_ops.decisions.shares import Mistaken, Seen, bad_points, beyond_chance, expected_bad
 from sava_ops.decomposition import Scores, decompose, odds_if_mistaken
 from sava_ops.inputs import Array, as_points, class_count, in_their_span
@@ -147,7 +147,15 @@ def assess(
         nat, other_labels, reference_points = float(row.nat), int(row.other_labels), int(row.reference_points)
         scores, of_clean = batch_scores(row, plan, i, config)
         points.append(
-            _arrays(scores, given=row.labels[:, 0], weights=row.weights, judged=row.judged, log_ratios=row.log_ratios)
+            _arrays(
+                scores,
+                given=row.labels[:, 0],
+                weights=row.weights,
+                judged=row.judged,
+                log_ratios=row.log_ratios,
+                reference_labels=row.reference_labels,
+                reference_margins=row.reference_margins,
+            )
         )
         clean.append(
             _arrays(
@@ -155,6 +163,7 @@ def assess(
                 given=row.held_out_labels[:, 0],
                 weights=row.held_out_weights,
                 log_ratios=row.held_out_log_ratios,
+                reference_margins=row.held_out_reference_margins,
             )
         )
         if nat > 0 and row.held_out_labels.shape[1] > 1:
@@ -162,6 +171,7 @@ def assess(
     found, usual = _joined(points), _joined(clean)
     weights = usual["weights"]
     evidence, usual_evidence, expected = Evidence(found["values"], found["feature_values"]), usual["values"], None
+    damaged = np.zeros(len(found["values"]), bool)
     if nat > 0 and len(weights):
         pool, held_out = (
             Side(side["feature_values"] + nat * side["log_ratios"], side["label_odds"]) for side in (found, usual)
@@ -172,6 +182,7 @@ def assess(
         if further is not None:
             evidence, of_clean = (own.with_further(f) for own, f in zip((evidence, of_clean), further, strict=True))
         usual_evidence = of_clean.total
+        damaged = evidence.image > EVEN_ODDS
         if wrong is not None:
             expected = expected_bad(
                 Seen(evidence.image, evidence.label, found["given"]),
@@ -182,19 +193,36 @@ def assess(
     known = found["judged"]  # what nobody can judge is not doubted
     # A reference point that went along with several batches is still one.
     own = found["weights"] * max(1.0, len(weights) / reference_points)
+    suggested, confidence = _suggestions(found, usual, damaged)
     p_values = np.where(known, conformal_p_values(evidence.total, usual_evidence, weights, own=own), 1.0)
     expected = np.where(
         known, beyond_chance(p_values, judges=effective_count(weights)) if expected is None else expected, 0.0
     )
     bad = bad_points(expected)
     return Assessment(
-        **{name: found[name] for name in ("values", "feature_values", "label_values", "suggested_labels")},
-        confidence=suggestion_confidence(found["gaps"], usual["gaps"], usual["suggested_labels"] == usual["given"]),
+        **{name: found[name] for name in ("values", "feature_values", "label_values")},
+        suggested_labels=suggested,
+        confidence=confidence,
         p_values=p_values,
         clean_probability=np.where(known, clean_probability(evidence.total, usual_evidence, weights, bad=bad), 1.0),
         evidence=evidence.total,
         image_evidence=evidence.image,
         expected_bad=expected,
+    )
+
+
+def _suggestions(
+    found: dict[str, np.ndarray], usual: dict[str, np.ndarray], damaged: Bool[np.ndarray, " N"]
+) -> tuple[Int64[np.ndarray, " N"], Float[np.ndarray, " N"]]:
+    """The best label of each point, and how often such a suggestion is right. Damaged images have taught the classifier
+    of both sides what they look like: which other label they deserve, the reference set alone says."""
+    margins = usual["reference_margins"]
+    by_both = suggestion_confidence(found["gaps"], usual["gaps"], usual["suggested_labels"] == usual["given"])
+    by_reference = suggestion_confidence(found["reference_margins"], np.abs(margins), margins <= 0)
+    asked = damaged & (found["suggested_labels"] != found["given"])
+    return (
+        np.where(asked, found["reference_labels"], found["suggested_labels"]),
+        np.where(asked, by_reference, by_both),
     )
 
 

@@ -17,7 +17,8 @@ class Assessment:
     label_values: Float[np.ndarray, " N"]
     """How much better another label fits, signed: the ranking of wrong labels. Units of cost."""
     suggested_labels: Int64[np.ndarray, " N"]
-    """The label that fits best; the given one where that is it."""
+    """The label that fits best; the given one where that is it. Of damaged images that deserve another one, the best
+    other one to the reference set alone."""
     confidence: Float[np.ndarray, " N"]
     """How often such a suggestion is right for held-out reference points, 0..1."""
     p_values: Float[np.ndarray, " N"]

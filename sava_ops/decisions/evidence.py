@@ -17,6 +17,7 @@ held against them: the lower quartile of its undamaged images is brought to that
 above.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +29,8 @@ from sava_ops.decisions.conformal import bad_share, conformal_p_values, effectiv
 TAIL = 0.9
 """Quantile of the clean points from which on their tail is exponential."""
 MOST_SURPRISE = 300.0
+EVEN_ODDS = math.log(2)
+"""Evidence of an image that is as likely bad as good."""
 REPRESENTATIVES = 4096
 """Points that stand for a pool in the fits."""
 MOST_EVEN = 0.8

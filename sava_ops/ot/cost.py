@@ -26,6 +26,8 @@ class Points:
     """Global class ids, 0..classes-1."""
     label_losses: Float[Tensor, "n classes"] | None = None
     """What each label costs the image in the eyes of a classifier that has not seen it."""
+    reference_losses: Float[Tensor, "n classes"] | None = None
+    """The same in the eyes of one that has learned from the reference set alone."""
     log_ratios: Float[Tensor, " n"] | None = None
     """How much likelier the image is of the pool than of the reference set to one that has not seen it, nats."""
     left_out: Float[Tensor, " n"] | None = None
@@ -35,7 +37,7 @@ class Points:
         return len(self.labels)
 
     def take(self, rows: Int64[Tensor, " k"]) -> "Points":
-        known = self.label_losses, self.log_ratios, self.left_out
+        known = self.label_losses, self.reference_losses, self.log_ratios, self.left_out
         return Points(self.features[rows], self.labels[rows], *(None if own is None else own[rows] for own in known))
 
 

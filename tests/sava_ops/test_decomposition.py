@@ -13,6 +13,7 @@ from sava_ops.calibration import Calibration, calibrate
 from sava_ops.decisions.conformal import bad_share
 from sava_ops.decomposition import (
     best_labels,
+    best_other_labels,
     decompose,
     log_class_masses,
     odds_if_mistaken,
@@ -157,6 +158,21 @@ def test_only_the_best_labels_are_kept_and_the_given_one_first():
         assert int(scores.suggested_labels[k]) == min(choices, key=lambda c: mean[k, c])
         others = [float(mean[k, c]) for c in choices if c != given[k]]
         assert float(scores.label_values[k]) == pytest.approx(float(mean[k, given[k]]) - min(others), rel=1e-12)
+
+
+@pytest.mark.parametrize("lacking", [[], [7], range(2, 40), range(1, 40)])
+def test_the_best_other_label_is_ahead_of_all_others(lacking):
+    losses = torch.rand(6, 40, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    given, known = torch.tensor([3, 7, 20, 39, 0, 1]), torch.tensor([c not in lacking for c in range(40)])
+    losses[2, 20] = -1.0
+    labels, margins = best_other_labels(losses, given, known=known)
+    for k, own in enumerate(given.tolist()):
+        choices = [c for c in range(40) if known[c] and c != own]
+        best = min(choices, key=lambda c: losses[k, c], default=own)
+        behind = [float(losses[k, c]) for c in {*choices, own} - {best}] if choices else [float(losses[k, own])]
+        assert int(labels[k]) == best
+        assert float(margins[k]) == pytest.approx(min(behind) - float(losses[k, best]), rel=1e-12)
+    assert margins[2] <= 0, "its own label is better"
 
 
 def test_a_mistake_is_kept_as_the_last_label():

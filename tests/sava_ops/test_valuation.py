@@ -1,4 +1,5 @@
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -7,13 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from sava_ops import BadInput, ValuationConfig, transport, value_points
+from sava_ops import BadInput, ValuationConfig, transport, valuation, value_points
+from sava_ops.baselines.logistic_regression import class_probabilities
 from sava_ops.calibration import calibrate, calibration_rows
+from sava_ops.decisions.assessment import Assessment
 from sava_ops.decisions.conformal import benjamini_hochberg
 from sava_ops.decisions.detection import auroc
 from sava_ops.ot.cost import Points
-from sava_ops.transport import KERNELS, pairs_at_once, starting_potentials, transport_row
+from sava_ops.transport import KERNELS, BatchRow, pairs_at_once, starting_potentials, transport_row
 from sava_ops.valuation import assess, calibrated_gradient, plan_batches
+from tests.sava_ops.reference.test_label_noise import drawn, marked
 from tests.toy import clouds, mislabelled
 
 pytestmark = pytest.mark.long
@@ -378,19 +382,25 @@ def test_one_reference_point_a_class_still_gives_values():
     assert len(np.unique(values)) == 60
 
 
-@BOTH
-def test_further_evidence_adds_to_that_of_images_where_it_has_their_unit(config):
-    train, reference = (Points(*map(torch.from_numpy, side)) for side in (TRAIN, REFERENCE))
+def one_row(labels: np.ndarray, config: ValuationConfig) -> tuple[BatchRow, partial[Assessment]]:
+    """Of the training points with these labels, and what is then said of them."""
+    train, reference = (Points(*map(torch.from_numpy, side)) for side in ((TRAIN[0], labels), REFERENCE))
     calibration = calibrate(train, reference, classes=3, config=config)
     batches = calibration.batches(reference, [np.arange(40)])
     row = transport_row(train, batches, starting_potentials(batches, calibration, config), calibration, config)
     plan = plan_batches(row.costs[None].double().numpy(), [60], [40], config)
-    plain = assess([row], plan, config, noise=calibration.label_noise)
+    return row, partial(assess, plan=plan, config=config, noise=calibration.label_noise)
+
+
+@BOTH
+def test_further_evidence_adds_to_that_of_images_where_it_has_their_unit(config):
+    row, assessed = one_row(TRAIN[1], config)
+    plain = assessed([row])
     further, of_clean = np.zeros(60), np.zeros(len(row.held_out_labels))
-    nothing = assess([row], plan, config, noise=calibration.label_noise, further=(further, of_clean))
+    nothing = assessed([row], further=(further, of_clean))
     further[7] = 3.0
     of_clean[:] = 0.5
-    found = assess([row], plan, config, noise=calibration.label_noise, further=(further, of_clean))
+    found = assessed([row], further=(further, of_clean))
     for name, values in vars(plain).items():
         np.testing.assert_array_equal(getattr(nothing, name), values)
     if config is PAPER:
@@ -400,3 +410,36 @@ def test_further_evidence_adds_to_that_of_images_where_it_has_their_unit(config)
     np.testing.assert_allclose(found.image_evidence - plain.image_evidence, further, atol=1e-12)
     assert found.p_values[7] <= plain.p_values[7]
     assert (np.delete(found.p_values, 7) >= np.delete(plain.p_values, 7)).all()
+
+
+def test_of_damaged_images_the_reference_set_alone_names_the_other_label():
+    labels, _ = mislabelled(TRAIN[1], share=0.3, classes=3)
+    row, assessed = one_row(labels, DEFAULT)
+    others = (labels + 1 + np.arange(60) % 2) % 3
+    row, plain = replace(row, reference_labels=torch.from_numpy(others)), assessed([row])
+    damage = np.where(np.arange(60) < 40, 10.0, 0.0)
+    found = assessed([row], further=(damage, np.zeros(len(row.held_out_labels))))
+    asked = (plain.suggested_labels != labels) & (damage > 0)
+    assert (others[asked] != plain.suggested_labels[asked]).any()
+    np.testing.assert_array_equal(found.suggested_labels, np.where(asked, others, plain.suggested_labels))
+    np.testing.assert_array_equal(found.confidence[~asked], plain.confidence[~asked])
+
+
+def test_what_hides_behind_a_mark_is_named_as_often_as_by_the_reference_set_alone(monkeypatch):
+    pool, reference = drawn(3_000, 31, apart=3.0), drawn(600, 52, apart=3.0)
+    train, rows = marked(pool)
+
+    def named() -> tuple[np.ndarray, np.ndarray]:
+        found = value_points(train.features, train.labels, reference.features, reference.labels)
+        return found.suggested_labels[rows], found.confidence[rows]
+
+    labels, confidence = named()
+    other, truth = labels != 0, pool.labels.numpy()[rows]
+    alone, classes = class_probabilities(train, reference)
+    right = (labels == truth)[other].mean()
+    assert right >= (classes[alone.argmax(1)][rows] == truth)[other].mean()
+    assert confidence[other].mean() == pytest.approx(right, abs=0.1)
+    monkeypatch.setattr(valuation, "EVEN_ODDS", np.inf)
+    by_both, _ = named()
+    np.testing.assert_array_equal(by_both != 0, other)
+    assert right > (by_both == truth)[other].mean() + 0.05
