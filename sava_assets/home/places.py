@@ -36,7 +36,7 @@ TAKEN = {"PreconditionFailed", "ConditionalRequestConflict", "412"}
 
 
 LONGEST_SHOWN = 200
-"""Letters of a path in a sentence."""
+"""Letters of a path, or of what else somebody wrote, in a sentence."""
 UNSEEN = (errno.ENAMETOOLONG, errno.EACCES, errno.ELOOP)
 """Of a path at which nobody can look."""
 
@@ -56,8 +56,13 @@ def refuse_unseen(path: Path) -> None:
     except OSError as error:
         if error.errno not in UNSEEN:  # a disk or a server that fails: no other path would help
             raise
-        name = str(path) if len(str(path)) <= LONGEST_SHOWN else f"{str(path)[:LONGEST_SHOWN]}…"
-        raise BadInput(f"{name} cannot be looked at ({error.strerror}): allow it, or name another place") from error
+        fault = f"{shortened(str(path))} cannot be looked at ({error.strerror})"
+        raise BadInput(f"{fault}: allow it, or name another place") from error
+
+
+def shortened(text: str) -> str:
+    """What somebody wrote, as a sentence can hold it."""
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}…"
 
 
 def is_local(path: UPath) -> bool:

@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from upath import UPath
 
-from sava_assets.home.places import content
+from sava_assets.home.places import content, shortened
 from sava_ops.errors import BadInput
 
 Settings = TypeVar("Settings", bound=BaseModel)
@@ -58,7 +58,9 @@ def _checked(path: UPath, written: bytes, kind: type[Settings]) -> Settings:
         raise BadInput(f"{path} is not valid YAML: {_yaml_fault(error)}") from error
     except Exception as error:
         # A date or number that there is not, a tag on the wrong value: PyYAML raises what it hits.
-        raise BadInput(f"{path} holds a value that YAML cannot read ({error}): put it in quotes") from error
+        raise BadInput(
+            f"{path} holds a value that YAML cannot read ({shortened(str(error))}): put it in quotes"
+        ) from error
     if not isinstance(settings, dict):
         raise BadInput(f"{path} holds a {type(settings).__name__}: write `key: value` lines")
     try:
@@ -66,7 +68,9 @@ def _checked(path: UPath, written: bytes, kind: type[Settings]) -> Settings:
     except ValidationError as error:
         raise BadInput(f"{path}: {knob_problems(error)}") from error
     if truths := list(_truths(settings, read)):
-        raise BadInput(f"{path}: " + "; ".join(f"`{key}` is {value}: write a number" for key, value in truths))
+        raise BadInput(
+            f"{path}: " + "; ".join(f"`{shortened(key)}` is {value}: write a number" for key, value in truths)
+        )
     return read
 
 
@@ -83,10 +87,10 @@ def _truths(settings: dict, read: Any, prefix: str = "") -> Iterator[tuple[str, 
 def _yaml_fault(error: yaml.YAMLError) -> str:
     """What and where, without the line itself: it may hold a secret."""
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
-        return " ".join(str(error).split())
+        return shortened(" ".join(str(error).split()))
     mark = error.problem_mark
     said = ", ".join(part for part in (error.context, error.problem) if part)
-    return f"{said} (line {mark.line + 1}, column {mark.column + 1})"
+    return f"{shortened(said)} (line {mark.line + 1}, column {mark.column + 1})"
 
 
 def knob_problems(error: ValidationError) -> str:
@@ -95,7 +99,7 @@ def knob_problems(error: ValidationError) -> str:
 
 
 def _problem(error: Any) -> str:
-    key = ".".join(str(part) for part in error["loc"])
+    key = shortened(".".join(str(part) for part in error["loc"]))
     if error["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         return f"`{key}` is not a knob: remove it or correct its name"
     if error["type"] in ("model_type", "dataclass_type"):

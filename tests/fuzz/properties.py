@@ -141,13 +141,19 @@ def _all_there(result: Result, path: Path, shard: str) -> None:
 def _rows_on_disk(path: Path) -> int:
     """Of what is not passed over."""
     if path.is_file():
-        return pq.read_metadata(path).num_rows
+        return _rows_of(path)
     passed, rows = {each.name for each in contents(UPath(path)).passed_over}, 0
     for file in (file for file in path.rglob("*") if file.is_file()):
         inside = file.relative_to(path)
         if not {shown(str(part)) for part in (inside, *inside.parents)} & passed:
-            rows += pq.read_metadata(file).num_rows if is_table(file.name) else 1
+            rows += _rows_of(file) if is_table(file.name) else 1
     return rows
+
+
+def _rows_of(file: Path) -> int:
+    """Arrow opens no name that is not UTF-8."""
+    with file.open("rb") as opened:
+        return pq.read_metadata(opened).num_rows
 
 
 def table(made: pa.Table | bytes, folder: Path, tally: Tally) -> None:
