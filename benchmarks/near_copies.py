@@ -145,9 +145,7 @@ def theirs(images: list[bytes], folder: Path) -> Iterable[Row]:
     encoded = {str(row): method.encode_image(image_array=decode(data)) for row, data in enumerate(images)}
     hashed = time.perf_counter()
     pairs, bits = _scored(
-        method.find_duplicates(
-            encoding_map=encoded, max_distance_threshold=max(PEER_BITS), scores=True, num_dist_workers=0
-        )
+        method.find_duplicates(encoding_map=encoded, max_distance_threshold=max(PEER_BITS), scores=True)
     )
     seconds = hashed - started, time.perf_counter() - hashed
     yield from ((f"imagededup PHash, ≤ {most}", pairs[bits <= most], *seconds) for most in PEER_BITS)
