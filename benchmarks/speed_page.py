@@ -43,6 +43,7 @@ def page(found: dict) -> str:
     lines += [f"| {e['name']} | {e['images_per_second']:,.0f} |" for e in found["embedding"]]
     lines += [
         "", "The other tables: [detection.md](detection.md) (what is found), [sensitivity.md](sensitivity.md) (how the "
-        "defaults were chosen), [million.md](million.md) (a million points).",
+        "defaults were chosen), [million.md](million.md) (a million points), [million_images.md](million_images.md) "
+        "(a million images through every asset).",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
