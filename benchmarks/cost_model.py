@@ -2,8 +2,8 @@
 
 Nothing is measured here but what lies in HOME after `make demo`: bytes and files of each shard in its store, rows in
 its Dagster database; benchmarks/stored.json keeps that, and is taken without HOME. The rest is read from the pages that
-`make million` and `make bench` wrote. Everything is taken to be linear, in images or in shards; where the pages show
-the slope, it is theirs. Writes docs/scale.md.
+`make million`, `make million-images` and `make bench` wrote. Everything is taken to be linear, in images or in shards,
+but near copies, which are sought among all pairs; where the pages show the slope, it is theirs. Writes docs/scale.md.
 """
 
 import json
@@ -36,6 +36,8 @@ class Inputs:
     valuation_gpu_seconds: float
     """A million points × 10,000 on a GPU."""
     gpu: str
+    near_seconds: float
+    """Of a processor, for the near copies among a million images."""
     embedded: float
     """Images of 32 px a second on two threads."""
     memory_base: float
@@ -53,6 +55,7 @@ class Inputs:
 SOURCES = {
     "valuation_seconds": ("seconds for a further million points, two threads", "`make million`, last row"),
     "valuation_gpu_seconds": ("seconds for a million × 10,000 points, GPU", "`make bench` on a GPU"),
+    "near_seconds": ("processor seconds for the near copies among a million images", "`make million-images`"),
     "embedded": ("images of 32 px embedded a second, two threads", "`make bench`"),
     "memory_base": ("GB of the process that values", "`make million`, first row"),
     "memory_slope": ("GB more for a further million points", "`make million`, first against last row"),
@@ -87,19 +90,23 @@ def stored_of(home: Path) -> dict[str, Any]:
     return {"points": points, "reference_batches": 1, "assets": assets, "event_rows": rows}
 
 
-def inputs_from(million: str, gpu: str, speed: Mapping[str, Any], stored: Mapping[str, Any]) -> Inputs:
+def inputs_from(million: str, gpu: str, images: str, speed: Mapping[str, Any], stored: Mapping[str, Any]) -> Inputs:
     """Read the pages. Raises ValueError for a page that lacks what it should say."""
     rows = re.findall(r"^\| ([\d,]+) \| ([\d.]+) \| \d+ \| (\S+) \| ([\d.]+) GB \|$", million, re.MULTILINE)
     valued = re.search(r"^\| a million × 10,000 points \| ([\d.]+) \|", gpu, re.MULTILINE)
     card = re.search(r"^(.+?), beside it", gpu, re.MULTILINE)
-    if len(rows) < 2 or not valued or not card:
-        raise ValueError("benchmarks/million.md or gpu.md is not as its benchmark writes it: run it again")
+    near = re.search(r"^\| near_copies \| [\d,]+ \| ([\d,]+) \|", images, re.MULTILINE)
+    if len(rows) < 2 or not valued or not card or not near:
+        raise ValueError(
+            "benchmarks/million.md, gpu.md or million_images.md is not as its benchmark writes it: run it again"
+        )
     counts, memory = [int(row[0].replace(",", "")) for row in rows], [float(row[3]) for row in rows]
     assets, shards, points = stored["assets"], stored["assets"]["raw_images"]["results"], stored["points"]
     return Inputs(
         valuation_seconds=float(rows[-1][2]),
         valuation_gpu_seconds=float(valued[1]),
         gpu=card[1],
+        near_seconds=float(near[1].replace(",", "")),
         embedded=next(line["images_per_second"] for line in speed["embedding"] if line["name"].startswith("ours, dec")),
         memory_base=memory[0],
         memory_slope=(memory[-1] - memory[0]) / (counts[-1] - counts[0]) * 1e6,
@@ -120,6 +127,7 @@ def costs(images: int, known: Inputs) -> dict[str, float]:
         "shards": shards,
         "valuation, hours on two threads": millions * known.valuation_seconds / 3600,
         "valuation, GPU hours": millions * known.valuation_gpu_seconds / 3600,
+        "near copies, processor hours": millions**2 * known.near_seconds / 3600,
         "embedding of 32 px, hours on two threads": images / known.embedded / 3600,
         "store beside the images, GB": images * known.bytes_per_image / 1e9,
         "batch matrix, GB": images * pairs * known.bytes_per_pair / 1e9,
@@ -134,8 +142,9 @@ def page(known: Inputs) -> str:
     lines = [
         "# What a size costs", "",
         "Written by `make cost-model` ([cost_model.py](../benchmarks/cost_model.py)) from what was measured at small",
-        "scale, taken to be linear. Nothing above a million images has been run, and they on another machine",
-        "([million_images.md](../benchmarks/million_images.md)): of the first table nothing was measured.", "",
+        "scale, taken to be linear, near copies to grow with the square. Nothing above a million images has been run,",
+        "and they beside other work ([million_images.md](../benchmarks/million_images.md)): of the first table",
+        "nothing was measured.", "",
         f"Shards of {SHARD:,} images, {REFERENCE:,} reference images, batches of {BATCH:,}. GPU: {known.gpu}.", "",
         f"| | {' | '.join(SIZES)} |", f"|---|{'---:|' * len(SIZES)}",
     ]  # fmt: skip
@@ -152,16 +161,19 @@ BREAKS = """## What breaks first, and what gives way
 
 Read off the table, not run:
 
-1. **Partitions.** A shard is a partition, and the collecting assets look at all of them; 100 M images are thousands of
+1. **Near copies.** Every image is compared with every other, exactly, once: a new shard costs its own pairs, and the
+   whole grows with the square. Several homes give way: each compares its own images, so ten of them a tenth of the
+   pairs, and a copy in another home is not seen.
+2. **Partitions.** A shard is a partition, and the collecting assets look at all of them; 100 M images are thousands of
    shards of this size. Larger shards give way first: images are read and written by row group, so memory does not
    follow them, and runs, rows and requests fall with their number.
-2. **A look.** It lists the store, 1,000 objects a request. Rows of the batch matrix are most of the objects:
+3. **A look.** It lists the store, 1,000 objects a request. Rows of the batch matrix are most of the objects:
    `valuation.batch_size` gives way, and `sava gc` removes those of old calibrations.
-3. **Memory of the assets that collect** (`point_values`, `pruned_dataset`, the history) grows with the points. A
+4. **Memory of the assets that collect** (`point_values`, `pruned_dataset`, the history) grows with the points. A
    billion need several homes with the same reference set, each with its own `SAVA_NAME` and its own calibration:
    p-values hold in each, values of different homes are not on one scale.
-4. **Time** is last: valuing goes on from the row where it stopped. Embedding is the larger part, and is spread by a run
-   for each shard (`deploy/helm.yaml`).
+5. **Time** of the rest is last: valuing goes on from the row where it stopped. Embedding is the larger part, and is
+   spread by a run for each shard (`deploy/helm.yaml`).
 """.splitlines()
 
 
@@ -174,9 +186,9 @@ def number(value: float) -> str:
 def main(home: str | None = None) -> None:
     if home is not None:
         STORED.write_text(json.dumps(stored_of(Path(home)), indent=1, sort_keys=True) + "\n")
-    pages = ((HERE / name).read_text() for name in ("million.md", "gpu.md"))
+    million, gpu, images = ((HERE / name).read_text() for name in ("million.md", "gpu.md", "million_images.md"))
     speed, stored = (json.loads((HERE / name).read_text()) for name in ("speed.json", STORED.name))
-    PAGE.write_text(page(inputs_from(*pages, speed, stored)))
+    PAGE.write_text(page(inputs_from(million, gpu, images, speed, stored)))
     print(f"written: {PAGE}")
 
 

@@ -26,6 +26,7 @@ MILLION = """| points | seconds | seconds a million | for a further million | pe
 | 1,100,000 | 380.0 | 345 | 360 | 3.00 GB |
 """
 GPU = "NVIDIA X1, beside it 16 processors\n\n| a million × 10,000 points | 36.00 | 4.5 | – | – |\n"
+IMAGES = "| near_copies | 3,000 | 7,200 | 1.50 GB |\n"
 SPEED = {"embedding": [{"name": "ours, decoding included", "images_per_second": 1_000.0}]}
 
 
@@ -49,21 +50,23 @@ STORED = {
 
 
 def test_inputs_are_what_the_pages_say(model):
-    known = model.inputs_from(MILLION, GPU, SPEED, STORED)
+    known = model.inputs_from(MILLION, GPU, IMAGES, SPEED, STORED)
     assert vars(known) == {
-        "valuation_seconds": 360.0, "valuation_gpu_seconds": 36.0, "gpu": "NVIDIA X1", "embedded": 1_000.0,
+        "valuation_seconds": 360.0, "valuation_gpu_seconds": 36.0, "gpu": "NVIDIA X1", "near_seconds": 7_200.0,
+        "embedded": 1_000.0,
         "memory_base": 1.0, "memory_slope": 2.0, "bytes_per_image": 20.0, "bytes_per_pair": 20.0,
         "objects_per_shard": 12.0, "rows_per_shard": 20.0,
     }  # fmt: skip
     assert set(model.SOURCES) == set(vars(known)) - {"gpu"}
 
 
-def test_costs_are_linear_in_them(model):
-    known = model.inputs_from(MILLION, GPU, SPEED, STORED)
+def test_costs_are_linear_in_them_but_near_copies(model):
+    known = model.inputs_from(MILLION, GPU, IMAGES, SPEED, STORED)
     found = model.costs(10_000_000, known)
     assert found["shards"] == 200
     assert found["valuation, hours on two threads"] == pytest.approx(1.0)
     assert found["valuation, GPU hours"] == pytest.approx(0.1)
+    assert found["near copies, processor hours"] == pytest.approx(200.0)
     assert found["embedding of 32 px, hours on two threads"] == pytest.approx(10_000 / 3600)
     assert found["store beside the images, GB"] == pytest.approx(0.2)
     assert found["batch matrix, GB"] == pytest.approx(10_000_000 * 5 * 20 / 1e9)
@@ -72,15 +75,24 @@ def test_costs_are_linear_in_them(model):
     assert found["memory of the process that values, GB"] == pytest.approx(21.0)
 
 
-@pytest.mark.parametrize("pages", [("", GPU), (MILLION, "no such line"), (MILLION.replace("GB", "MB"), GPU)])
+@pytest.mark.parametrize(
+    "pages",
+    [
+        ("", GPU, IMAGES),
+        (MILLION, "no such line", IMAGES),
+        (MILLION.replace("GB", "MB"), GPU, IMAGES),
+        (MILLION, GPU, IMAGES.replace("near_copies", "far_copies")),
+    ],
+)
 def test_a_page_that_says_something_else_is_refused(model, pages):
-    with pytest.raises(ValueError, match=r"million.md or gpu.md is not as its benchmark writes it"):
+    with pytest.raises(ValueError, match=r"million.md, gpu.md or million_images.md is not as its benchmark writes it"):
         model.inputs_from(*pages, SPEED, STORED)
 
 
 def test_the_pages_of_the_repository_can_be_read_and_what_was_not_measured_says_so(model):
-    texts = [(BENCHMARKS / name).read_text() for name in ("million.md", "gpu.md", "speed.json", "stored.json")]
-    known = model.inputs_from(*texts[:2], *map(json.loads, texts[2:]))
+    pages = [(BENCHMARKS / name).read_text() for name in ("million.md", "gpu.md", "million_images.md")]
+    measured = [json.loads((BENCHMARKS / name).read_text()) for name in ("speed.json", "stored.json")]
+    known = model.inputs_from(*pages, *measured)
     page = model.page(known)
     assert "| embedding of 224 px, GPU hours | not measured | not measured | not measured |" in page
     assert all(told in page for _, told in model.SOURCES.values())
