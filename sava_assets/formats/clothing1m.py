@@ -4,6 +4,7 @@ The folder lists its images in text files, which may also lie in `annotations/` 
 folder, two of paths with their class numbers, and the names of the classes.
 """
 
+import errno
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -184,7 +185,9 @@ def _is_file(path: Path) -> bool:
     """Not so for a line that is longer than a name can be, or where nobody may look."""
     try:
         return path.is_file()
-    except OSError:
+    except OSError as error:
+        if error.errno not in (errno.ENAMETOOLONG, errno.EACCES):  # a disk that fails says nothing of the list
+            raise
         return False
 
 
