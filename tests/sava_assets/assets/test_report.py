@@ -18,6 +18,7 @@ from sava_ops import BadInput
 from sava_ops.images.decode import decode
 from tests.sava_assets.homes import copy_of, materialize
 
+pytestmark = pytest.mark.long
 QUIET = Console(quiet=True)
 
 

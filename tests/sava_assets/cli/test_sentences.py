@@ -13,6 +13,7 @@ import typer
 from sava_assets.cli.sentences import in_sentences
 from tests.sava_assets.cli.test_cli import refused, sava
 
+pytestmark = pytest.mark.long
 ROOT = Path(__file__).parents[3]
 STOPPED = "stopped; finished results are kept, the same command goes on from there"
 

@@ -15,6 +15,7 @@ from dagster._core.events import DagsterEvent, DagsterEventType
 from dagster._core.storage.tags import GRPC_INFO_TAG
 from dagster._core.test_utils import create_run_for_test
 
+pytestmark = pytest.mark.long
 OWN = "socket-of-the-child"
 # In the place of `dagster dev`: it starts a process that starts another one, and ends without them.
 PROGRAM = """

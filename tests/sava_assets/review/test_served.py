@@ -14,6 +14,7 @@ from sava_assets.formats.decision_files import read_decisions
 from sava_assets.review.served import MOST_BYTES, ReviewServer, save_decisions
 from sava_ops import BadInput
 
+pytestmark = pytest.mark.long
 ROW = {"pixel_hash": "a" * 64, "decision": "relabel", "label": "<script>", "when": "2026-01-31T18:05:00Z"}
 BODY = json.dumps({"curation": "x", "decisions": [ROW]}).encode()
 
