@@ -14,6 +14,7 @@ Differs from the authors' code in: 1. the batch plan has the batches' masses as 
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -141,6 +142,51 @@ def assess(
     reference points that went along, batch after batch. It counts where the configuration has a classifier, without
     which evidence has another unit.
     """
+    said = _said(rows, plan, config, noise)
+    found, usual, weights = said.of_pool, said.of_clean, said.of_clean["weights"]
+    evidence, usual_evidence, expected = Evidence(found["values"], found["feature_values"]), usual["values"], None
+    damaged = np.zeros(len(found["values"]), bool)
+    if said.nat > 0 and len(weights):
+        evidence, of_clean, expected = _weighed(said, further)
+        usual_evidence = of_clean.total
+        damaged = evidence.image > EVEN_ODDS
+    known = found["judged"]  # what nobody can judge is not doubted
+    # A reference point that went along with several batches is still one.
+    own = found["weights"] * max(1.0, len(weights) / said.reference_points)
+    p_values = np.where(known, conformal_p_values(evidence.total, usual_evidence, weights, own=own), 1.0)
+    expected = np.where(
+        known, beyond_chance(p_values, judges=effective_count(weights)) if expected is None else expected, 0.0
+    )
+    bad = bad_points(expected)
+    suggested, confidence = _suggestions(found, usual, damaged)
+    return Assessment(
+        **{name: found[name] for name in ("values", "feature_values", "label_values")},
+        suggested_labels=suggested,
+        confidence=confidence,
+        p_values=p_values,
+        clean_probability=np.where(known, clean_probability(evidence.total, usual_evidence, weights, bad=bad), 1.0),
+        evidence=evidence.total,
+        image_evidence=evidence.image,
+        expected_bad=expected,
+    )
+
+
+class _Said(NamedTuple):
+    """What the rows of all batches say: numbers of the points by name, batch after batch."""
+
+    of_pool: dict[str, np.ndarray]
+    of_clean: dict[str, np.ndarray]
+    """Of the reference points that went along."""
+    of_mistaken: dict[str, np.ndarray] | None
+    """Of the same under wrong labels; None where there is no other label, or nothing that judges labels."""
+    nat: float
+    """Price of a nat, units of cost; 0 without a classifier."""
+    other_labels: int
+    reference_points: int
+    """Size of the reference set."""
+
+
+def _said(rows: Iterable[BatchRow], plan: BatchPlan, config: ValuationConfig, noise: LabelNoise) -> _Said:
     points, clean, mistaken = [], [], []
     nat, other_labels, reference_points = 0.0, 0, 1
     for i, row in enumerate(rows):
@@ -168,47 +214,32 @@ def assess(
         )
         if nat > 0 and row.held_out_labels.shape[1] > 1:
             mistaken.append(_mistaken(row, plan, i, config, noise))
-    found, usual = _joined(points), _joined(clean)
-    weights = usual["weights"]
-    evidence, usual_evidence, expected = Evidence(found["values"], found["feature_values"]), usual["values"], None
-    damaged = np.zeros(len(found["values"]), bool)
-    if nat > 0 and len(weights):
-        pool, held_out = (
-            Side(side["feature_values"] + nat * side["log_ratios"], side["label_odds"]) for side in (found, usual)
-        )
-        wrong = _joined(mistaken) if mistaken else None
-        as_mistaken = None if wrong is None else MistakenOdds(wrong["odds"], weights * wrong["masses"])
-        evidence, of_clean, prior = weigh(pool, held_out, weights, as_mistaken, other_labels=other_labels)
-        if further is not None:
-            evidence, of_clean = (own.with_further(f) for own, f in zip((evidence, of_clean), further, strict=True))
-        usual_evidence = of_clean.total
-        damaged = evidence.image > EVEN_ODDS
-        if wrong is not None:
-            expected = expected_bad(
-                Seen(evidence.image, evidence.label, found["given"]),
-                Seen(of_clean.image, of_clean.label, usual["given"]),
-                weights,
-                Mistaken(against_label(wrong["odds"], prior), wrong["labels"], wrong["masses"]),
-            )
-    known = found["judged"]  # what nobody can judge is not doubted
-    # A reference point that went along with several batches is still one.
-    own = found["weights"] * max(1.0, len(weights) / reference_points)
-    suggested, confidence = _suggestions(found, usual, damaged)
-    p_values = np.where(known, conformal_p_values(evidence.total, usual_evidence, weights, own=own), 1.0)
-    expected = np.where(
-        known, beyond_chance(p_values, judges=effective_count(weights)) if expected is None else expected, 0.0
+    of_mistaken = _joined(mistaken) if mistaken else None
+    return _Said(_joined(points), _joined(clean), of_mistaken, nat, other_labels, reference_points)
+
+
+def _weighed(
+    said: _Said, further: tuple[Float[np.ndarray, " N"], Float[np.ndarray, " H"]] | None
+) -> tuple[Evidence, Evidence, Float[np.ndarray, " N"] | None]:
+    """Evidence against the points and against the clean ones, and how many of the points are bad where it is known what
+    mistaken ones look like."""
+    found, usual, wrong, weights = said.of_pool, said.of_clean, said.of_mistaken, said.of_clean["weights"]
+    pool, held_out = (
+        Side(side["feature_values"] + said.nat * side["log_ratios"], side["label_odds"]) for side in (found, usual)
     )
-    bad = bad_points(expected)
-    return Assessment(
-        **{name: found[name] for name in ("values", "feature_values", "label_values")},
-        suggested_labels=suggested,
-        confidence=confidence,
-        p_values=p_values,
-        clean_probability=np.where(known, clean_probability(evidence.total, usual_evidence, weights, bad=bad), 1.0),
-        evidence=evidence.total,
-        image_evidence=evidence.image,
-        expected_bad=expected,
+    as_mistaken = None if wrong is None else MistakenOdds(wrong["odds"], weights * wrong["masses"])
+    evidence, of_clean, prior = weigh(pool, held_out, weights, as_mistaken, other_labels=said.other_labels)
+    if further is not None:
+        evidence, of_clean = (own.with_further(f) for own, f in zip((evidence, of_clean), further, strict=True))
+    if wrong is None:
+        return evidence, of_clean, None
+    expected = expected_bad(
+        Seen(evidence.image, evidence.label, found["given"]),
+        Seen(of_clean.image, of_clean.label, usual["given"]),
+        weights,
+        Mistaken(against_label(wrong["odds"], prior), wrong["labels"], wrong["masses"]),
     )
+    return evidence, of_clean, expected
 
 
 def _suggestions(
