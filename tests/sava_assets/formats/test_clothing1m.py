@@ -1,3 +1,5 @@
+import errno
+import os
 import shutil
 from pathlib import Path
 
@@ -257,6 +259,21 @@ def test_a_mistake_is_one_sentence_and_nothing_is_written(tmp_path, source, mist
         sentence.replace("SOURCE", str(source))
     )
     assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EIO])
+def test_where_nobody_may_look_is_no_file_and_a_disk_that_fails_says_nothing_of_the_list(source, monkeypatch, code):
+    is_file = Path.is_file
+
+    def closed(path: Path) -> bool:
+        if path == source / NOISY[1]:
+            raise OSError(code, os.strerror(code), str(path))
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", closed)
+    kind, told = (BadInput, "are no files in") if code == errno.EACCES else (OSError, "Input/output error")
+    with pytest.raises(kind, match=told):
+        read_clothing1m(source)
 
 
 @pytest.mark.parametrize("other", ["labels", "classes", "columns", "no Parquet"])
