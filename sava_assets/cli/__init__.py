@@ -1,11 +1,8 @@
 """The command line: `sava`."""
 
-try:
-    from sava_assets.cli.commands import app
-except KeyboardInterrupt:
-    import os
+from sava_assets.cli.interrupts import ended_at_once
 
-    os.write(2, b"stopped; nothing had begun\n")
-    os._exit(130)
+with ended_at_once():
+    from sava_assets.cli.commands import app
 
 __all__ = ["app"]

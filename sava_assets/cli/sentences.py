@@ -3,10 +3,8 @@
 import codecs
 import functools
 import os
-import signal
 import sys
 import tempfile
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 import typer
 from click.exceptions import ClickException, Exit
 
+from sava_assets.cli.interrupts import STOPPED, STOPPED_CODE, end_at_once, end_orderly, lose_none
 from sava_ops.errors import BadInput
 
 if TYPE_CHECKING:
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
-STOPPED = "stopped; finished results are kept, the same command goes on from there"
-STOPPED_CODE = 130
 PLAIN = {"±": "+-", "×": "x", "→": "->", "…": "...", "─": "-", "━": "=", "ε": "epsilon", "ρ": "rho"}
 """Letters of ours for a terminal that has no others than those of ASCII."""
 
@@ -39,9 +36,8 @@ class App(typer.Typer):
         for size in ("COLUMNS", "LINES"):  # of a terminal that does not know its own; nothing fits into 0 columns
             if os.environ.get(size) == "0":
                 del os.environ[size]
-        # Until a command begins there is nothing that needs an orderly end, and much that is being imported.
-        if _interrupts_at(signal.default_int_handler):
-            signal.signal(signal.SIGINT, lambda *_: stop_at_once())
+        end_at_once()  # until a command begins
+        lose_none()
         return super().__call__(*args, **kwargs)
 
 
@@ -50,12 +46,7 @@ def in_sentences(command: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, _terminate)
-            if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # `nohup`
-                signal.signal(signal.SIGHUP, _terminate)
-            if not _interrupts_at(signal.SIG_IGN):
-                signal.signal(signal.SIGINT, signal.default_int_handler)
+        end_orderly()
         try:
             return command(*args, **kwargs)
         except (Exit, ClickException, BrokenPipeError):
@@ -73,25 +64,12 @@ def in_sentences(command: Callable[P, R]) -> Callable[P, R]:
     return run
 
 
-def _terminate(number: int, frame: Any) -> None:
-    """SIGTERM (service managers) and SIGHUP (a terminal that closes) end a command as Ctrl-C does: orderly."""
-    if _interrupts_at(signal.SIG_IGN):
-        signal.default_int_handler(number, frame)
-    signal.raise_signal(signal.SIGINT)
-
-
 def _stop() -> NoReturn:
     _complain("", STOPPED)
     # Python remembers a Ctrl-C that came while it ran a string, as `dataclass` does, and would end by SIGINT; the next
     # string that it runs makes it forget.
     exec("")
     raise typer.Exit(STOPPED_CODE) from None
-
-
-def stop_at_once() -> NoReturn:
-    """End this process in the middle of whatever it imports."""
-    os.write(2, f"{STOPPED}\n".encode())
-    os._exit(STOPPED_CODE)
 
 
 def _sentence(error: Exception, command: str, home: str | None) -> str:
@@ -123,10 +101,6 @@ def _complain(mark: str, sentence: str) -> None:
 
     line = shown(" ".join(sentence.splitlines()))
     Console(stderr=True, soft_wrap=True).print(f"{mark}{escape(line)}", highlight=False)
-
-
-def _interrupts_at(handler: Any) -> bool:
-    return signal.getsignal(signal.SIGINT) is handler
 
 
 def _interrupted(error: BaseException) -> bool:

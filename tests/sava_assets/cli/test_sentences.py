@@ -108,6 +108,64 @@ def test_a_terminal_without_columns_is_told_everything(tmp_path, size):
     assert b"0 files and rows: 0 used" in done.stdout
 
 
+LOSES_ONE = """
+import signal, time
+from sava_assets.cli import app
+from sava_assets.cli.sentences import in_sentences
+
+class Lost:
+    def __del__(self):
+        signal.raise_signal(signal.{name})
+
+class Kept:
+    def __del__(self):
+        raise ValueError('of its own')
+
+@app.command()
+@in_sentences
+def wait():
+    Kept()
+    Lost()
+    print('goes on', flush=True)
+    time.sleep(60)
+
+app(['wait'])
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_signal_that_a_destructor_loses_ends_the_command_all_the_same(name):
+    done = subprocess.run(
+        [sys.executable, "-c", LOSES_ONE.format(name=name)], cwd=ROOT, capture_output=True, text=True, check=False,
+        timeout=50, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (130, "goes on\n")
+    assert "ValueError: of its own" in done.stderr  # what is no signal is said as Python says it
+    assert done.stderr.endswith(f"\n{STOPPED}\n")
+    assert "KeyboardInterrupt" not in done.stderr
+
+
+def test_ctrl_c_while_the_commands_are_imported_is_a_sentence():
+    program = "import signal, sys\nclass Now:\n def find_spec(self, name, *_):\n"
+    program += "  if name == 'sava_assets.cli.commands':\n   try: signal.raise_signal(signal.SIGINT)\n"
+    program += "   except KeyboardInterrupt: pass\nsys.meta_path.insert(0, Now())\n"
+    program += "from sava_assets.cli import app; app()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, "--help"], cwd=ROOT, capture_output=True, text=True, check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", f"{STOPPED}\n")
+
+
+def test_an_import_of_the_commands_leaves_the_handlers_as_they_were():
+    program = "import signal; import sava_assets.cli; print(signal.getsignal(signal.SIGINT).__name__)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    assert done.stdout == "default_int_handler\n"
+
+
 def test_ctrl_c_is_a_sentence_from_the_first_import_on(tmp_path):
     """At twelve moments of a start that takes seconds, once Python itself is up."""
     (tmp_path / "landing").mkdir()
