@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
-from typing import TypeVar
+from typing import TypeVar, cast
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -37,3 +37,12 @@ def in_threads(call: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[
                     piece.cancel()
     finally:
         torch.set_num_threads(threads)  # what is set in one thread, later ones begin with
+
+
+def beside(first: Callable[[], Item], second: Callable[[], Made]) -> tuple[Item, Made]:
+    """What both return."""
+
+    def called(call: Callable[[], Item | Made]) -> Item | Made:
+        return call()
+
+    return cast("tuple[Item, Made]", tuple(in_threads(called, (first, second))))

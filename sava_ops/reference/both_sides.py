@@ -36,6 +36,11 @@ class BothSides:
         return Projected(torch.cat([self.pool.features, self.reference.features]))
 
     @cached_property
+    def known_losses(self) -> Float[Tensor, "n classes"]:
+        """ℓ of the pool's points, as the reference set by itself has it."""
+        return self.known.losses(self.pool.features)
+
+    @cached_property
     def fitted(self) -> Bool[Tensor, "folds both"]:
         """Which points each fold's regression is fitted to: all others; a fold alone, to its own."""
         own = self.fold_of == torch.arange(self.folds, device=self.fold_of.device)[:, None]

@@ -60,15 +60,14 @@ def familiar(log_ratios: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
 
 def fit_density_ratio(sides: BothSides) -> DensityRatio:
     """Without points in the pool, z is 0."""
-    losses_of_pool = sides.known.losses(sides.pool.features)
-    shares = estimated_shares(losses_of_pool, sides.pool.labels, sides.known)
+    shares = estimated_shares(sides.known_losses, sides.pool.labels, sides.known)
     if not len(sides.pool):
         return _no_difference(sides, shares)
     first = _with_shares(sides, shares)
     if not first.side_weights.any():
         return first
     weights = familiar(first.log_ratios(sides.pool.features))
-    return _with_shares(sides, estimated_shares(losses_of_pool, sides.pool.labels, sides.known, weights))
+    return _with_shares(sides, estimated_shares(sides.known_losses, sides.pool.labels, sides.known, weights))
 
 
 def _no_difference(sides: BothSides, shares: Tensor) -> DensityRatio:

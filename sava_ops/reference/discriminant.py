@@ -11,6 +11,7 @@ Fitted once and pinned: `label_shift` and `covariate_shift`, beside it, ask it w
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +24,7 @@ from torch.nn.functional import one_hot
 from sava_ops.batches import split_batches
 from sava_ops.ot.cost import Points
 from sava_ops.reference.logistic import Projected, Regressions, losses
+from sava_ops.threads import beside
 
 FOLDS = 5
 INVERSE_PENALTIES = (0.125, 0.5, 2.0, 8.0, 32.0, 128.0, 512.0)
@@ -75,8 +77,9 @@ def fit_discriminant(reference: Points, *, classes: int, seed: int) -> Discrimin
     counts = torch.bincount(reference.labels, minlength=classes).double()
     # The threads of NumPy's and SciPy's BLAS spin between calls, and torch's would wait for the processors they hold.
     with threadpool_limits(1, user_api="blas"):
-        means, precision, left_out = _gaussian(reference, counts)
-        fitted = cross_fitted(reference, classes, seed)
+        (means, precision, left_out), fitted = beside(
+            partial(_gaussian, reference, counts), partial(cross_fitted, reference, classes, seed)
+        )
     confusion = torch.zeros_like(means @ means.T)
     confusion.index_put_((fitted.losses.argmin(1), reference.labels), torch.ones_like(counts)[reference.labels], True)
     return Discriminant(

@@ -287,7 +287,7 @@ def _explained(p: Float[Tensor, "n classes"], tried: Confusions, sides: BothSide
 def _image_likelihoods(found: _Joint, sides: BothSides) -> Float[Tensor, " n"]:
     """log (P(x | pool) / P(x | reference set)) of the pool's images, were class shares all that differs."""
     ratio = found.pool.double().mean(0) / sides.known.shares.clamp(min=SMALLEST)
-    by_reference = (-sides.known.losses(sides.pool.features).double()).softmax(1)
+    by_reference = (-sides.known_losses.double()).softmax(1)
     return (by_reference @ ratio).log()
 
 

@@ -5,18 +5,21 @@
 with targets t_i that are one label, or a probability of each. Where populations differ in their class shares, log π_c
 of its own is added to the logits of each (`Offset`): what is fitted is then what they have in common.
 
-The linear part is one product, made once: a step costs a pass over the points for the logits and one for the slope. The
-steps are taken in units in which the curvature is about 1, of the penalty and of logits that vary as much as a
-direction does, or the narrow directions would take most.
+The linear part is one product, made once: a step costs a pass over the points for the logits and one for the slope, in
+blocks whose probabilities stay near the processor, and a fold passes over no point that it leaves out. The steps are
+taken in units in which the curvature is about 1, of the penalty and of logits that vary as much as a direction does, or
+the narrow directions would take most.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
+
+from sava_ops.threads import Item, Made, in_threads
 
 MOST_DIRECTIONS = 256
 """Principal directions in which the regressions look; beyond them a reference set of thousands has noise."""
@@ -25,6 +28,8 @@ LOSS_TOLERANCE = 1e-5
 MOST_STEPS = 200
 CURVATURE = 0.1
 """Of the loss of a logit: p (1 − p), at most a quarter."""
+BLOCK = 2**19
+"""Logits in one piece on CPUs: 2 MiB, about what is near one of them."""
 LEAST_PROBABILITY = 1e-6
 """δ: no label is held for less likely."""
 
@@ -43,6 +48,15 @@ class Offset(NamedTuple):
 
     points: int
     logits: Float[Tensor, "folds classes"]
+
+
+class _Block(NamedTuple):
+    """Points that the same folds are fitted to, with the same offsets."""
+
+    folds: Int64[Tensor, " own"]
+    x: Float[Tensor, "points d"]
+    share: Float[Tensor, "own points"]
+    offset: Float[Tensor, "own classes"]
 
 
 class Projected:
@@ -65,6 +79,8 @@ class Regressions:
         self.counts = weights.sum(1).to(self.x.dtype)
         self.share = weights.to(self.x.dtype) / self.counts[:, None]
         self.spread = self.x.square().mean(0)
+        folds = torch.arange(len(weights), device=self.x.device)
+        self.pattern = ((weights > 0).long() << folds[:, None]).sum(0)
         self.start: np.ndarray | None = None
 
     def solve(
@@ -74,13 +90,18 @@ class Regressions:
         other, as many as there are: what is added to their logits, and is no part of what is returned."""
         from scipy.optimize import minimize
 
-        owned = (targets * self.share[..., None]).transpose(1, 2)
-        self.pull, self.mass = owned @ self.x, owned.sum(2)
+        self.offsets = offsets or [Offset(len(self.x), torch.zeros_like(targets[:, 0]))]
+
+        def of_fold(fold: int) -> tuple[Tensor, Tensor]:
+            owned = targets[fold] * self.share[fold][:, None]
+            return owned.T @ self.x, torch.stack([owned[rows].sum(0) for rows, _ in self._runs()])
+
+        pulls, masses = zip(*self._beside(of_fold, range(len(targets))), strict=True)
+        self.pull, by_run = torch.stack(pulls), torch.stack(masses, 1)
+        self.mass = by_run.sum(0)
         self.absent = self.mass == 0
-        self.offsets = offsets or [Offset(len(self.x), torch.zeros_like(self.mass))]
-        self.constant = torch.zeros((), dtype=torch.float64, device=self.x.device)
-        for rows, offset in self._runs():
-            self.constant += (owned[..., rows].sum(2) * offset).sum(dtype=torch.float64)
+        self.constant = (by_run * torch.stack([offset for _, offset in self._runs()])).sum(dtype=torch.float64)
+        self.blocks = list(self._blocks())
         if self.start is None:
             self.start = np.zeros(self.pull.numel() + self.mass.numel())
         options = {"ftol": LOSS_TOLERANCE, "gtol": 0.0, "maxiter": MOST_STEPS}
@@ -98,11 +119,25 @@ class Regressions:
             weights, (biases - weights @ self.points.centre).masked_fill(self.absent, -torch.inf), bool(found.success)
         )
 
+    def _beside(self, call: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
+        return in_threads(call, items) if self.x.device.type == "cpu" else map(call, items)
+
     def _runs(self) -> Iterator[tuple[slice, Float[Tensor, "folds classes"]]]:
         start = 0
         for offset in self.offsets:
             yield slice(start, start + offset.points), offset.logits
             start += offset.points
+
+    def _blocks(self) -> Iterator[_Block]:
+        for run, offset in self._runs():
+            for pattern in self.pattern[run].unique():
+                rows = run.start + (self.pattern[run] == pattern).nonzero()[:, 0]
+                folds = self.share[:, rows[0]].nonzero()[:, 0]
+                if not len(folds):
+                    continue
+                size = max(1, BLOCK // (len(folds) * offset.shape[1])) if self.x.device.type == "cpu" else len(rows)
+                for own in rows.split(size):
+                    yield _Block(folds, self.x[own], self.share[folds][:, own], offset[folds])
 
     def _units(self, inverse_penalty: float) -> np.ndarray:
         """One over the root of each unknown's curvature."""
@@ -119,21 +154,27 @@ class Regressions:
         """The value, summed over the folds, and its gradient."""
         weights, biases = self._unpacked(flat)
         penalty = (1 / (inverse_penalty * self.counts))[:, None, None]
-        # Points last: the passes over them are then over neighbours in memory.
-        logits = (weights.flatten(0, 1) @ self.x.T).view(*self.mass.shape, -1)
-        for rows, offset in self._runs():
-            logits[..., rows] += (biases + offset)[..., None]
-        logits = logits.masked_fill_(self.absent[..., None], -torch.inf)
-        most = logits.amax(1, keepdim=True)
-        p = logits.sub_(most).exp_()
-        total = p.sum(1, keepdim=True)
-        log_total = (most + total.log())[:, 0]
+
+        def of_block(block: _Block) -> tuple[Tensor, Tensor, Tensor]:
+            own = weights[block.folds].flatten(0, 1)
+            bias = (biases[block.folds] + block.offset).masked_fill(self.absent[block.folds], -torch.inf)
+            # Points last: the passes over them are then over neighbours in memory.
+            logits = torch.addmm(bias.flatten()[:, None], own, block.x.T).view(*bias.shape, -1)
+            most = logits.amax(1, keepdim=True)
+            p = logits.sub_(most).exp_()
+            total = p.sum(1, keepdim=True)
+            log_total = (block.share * (most + total.log())[:, 0]).sum(dtype=torch.float64)
+            p = p.mul_(block.share[:, None] / total)
+            return log_total, (p.flatten(0, 1) @ block.x).view(*bias.shape, -1), p.sum(2)
+
         linear = (weights * self.pull).sum(dtype=torch.float64) + (biases * self.mass).sum(dtype=torch.float64)
-        linear = linear + self.constant
-        value = (penalty * weights.square()).sum() / 2 + (self.share * log_total).sum(dtype=torch.float64) - linear
-        p = p.mul_(self.share[:, None] / total)
-        slope = (p.flatten(0, 1) @ self.x).view_as(weights) - self.pull + penalty * weights
-        by_bias = p.sum(2) - self.mass
+        value = (penalty * weights.square()).sum() / 2 - linear - self.constant
+        slope, by_bias = penalty * weights - self.pull, -self.mass
+        found = self._beside(of_block, self.blocks)
+        for block, (log_total, own_slope, own_by_bias) in zip(self.blocks, found, strict=True):
+            value += log_total
+            slope.index_add_(0, block.folds, own_slope)
+            by_bias.index_add_(0, block.folds, own_by_bias)
         return float(value), torch.cat([slope, by_bias[..., None]], 2).double().flatten().cpu().numpy()
 
 
