@@ -35,6 +35,14 @@ class BothSides:
         """The pool's points, then the reference's."""
         return Projected(torch.cat([self.pool.features, self.reference.features]))
 
+    @property
+    def pool_x(self) -> Float[Tensor, "n directions"]:
+        return self.projected.x[: len(self.pool)]
+
+    @property
+    def reference_x(self) -> Float[Tensor, "M directions"]:
+        return self.projected.x[len(self.pool) :]
+
     @cached_property
     def known_losses(self) -> Float[Tensor, "n classes"]:
         """ℓ of the pool's points, as the reference set by itself has it."""
@@ -67,7 +75,7 @@ def own_logits(
     weights: Float[Tensor, "folds classes d"],
     biases: Float[Tensor, "folds classes"],
 ) -> Float[Tensor, "n classes"]:
-    """Of each point by the fold that has not seen it."""
+    """Of each point, projected or not, by the fold that has not seen it."""
     logits = features.new_empty(len(features), biases.shape[1])
     for fold in range(len(biases)):
         own = fold_of == fold

@@ -82,12 +82,11 @@ def _with_shares(sides: BothSides, shares: Float[Tensor, " classes"]) -> Density
     of_reference = reference_measure(sides.reference, shares)
     mass = torch.cat([uniform(n, of_reference), of_reference]) / 2
     side = (torch.arange(len(mass), device=mass.device) >= n).long()
-    x = torch.cat([sides.pool.features, sides.reference.features])
     problem = Regressions(sides.projected, sides.fitted * (mass * len(mass)))
-    targets = one_hot(side, 2).to(x).expand(sides.folds, -1, -1)
+    targets = one_hot(side, 2).to(sides.projected.x).expand(sides.folds, -1, -1)
     for inverse_penalty in INVERSE_PENALTIES:
         found = problem.solve(targets, inverse_penalty)
-        logits = own_logits(x, sides.fold_of, found.weights, found.biases)
+        logits = own_logits(sides.projected.x, sides.fold_of, found.weights, found.biases)
         own_losses = losses(logits.softmax(1)).gather(1, side[:, None])[:, 0]
         # What is known beyond a coin's throw.
         gains = mass.double() * (math.log(2) - own_losses.double())
@@ -95,8 +94,9 @@ def _with_shares(sides: BothSides, shares: Float[Tensor, " classes"]) -> Density
             break
         most = float(gains.sum())
         if beyond_chance(gains):
-            weights, biases, z = (a[:, 0] - a[:, 1] for a in (found.weights, found.biases, logits))
-            converged = torch.tensor(found.converged, device=x.device)
+            on_features = sides.projected.on_features(found.weights, found.biases)
+            weights, biases, z = (a[:, 0] - a[:, 1] for a in (*on_features, logits))
+            converged = torch.tensor(found.converged, device=z.device)
             best = DensityRatio(weights, biases, z[n:], pool_shares=shares, side_converged=converged)
     return best
 

@@ -140,14 +140,15 @@ def cross_fitted(points: Points, classes: int, seed: int) -> CrossFitted:
     held_out = one_hot(fold_numbers(y, seed=seed)).T.bool()
     fitted = ~held_out if len(held_out) > 1 else held_out
     targets = one_hot(y, classes).to(x.dtype).expand(len(held_out), -1, -1)
-    problem = Regressions(Projected(x), fitted.to(x.dtype))
+    projected = Projected(x)
+    problem = Regressions(projected, fitted.to(x.dtype))
 
     def solve(inverse_penalty: float) -> CrossFitted:
         weights, biases, converged = problem.solve(targets, inverse_penalty)
         losses_of = x.new_empty(len(x), classes)
         for number, fold in enumerate(held_out):
-            losses_of[fold] = losses((x[fold] @ weights[number].T + biases[number]).softmax(1))
-        return CrossFitted(weights, biases, losses_of, converged, inverse_penalty)
+            losses_of[fold] = losses((projected.x[fold] @ weights[number].T + biases[number]).softmax(1))
+        return CrossFitted(*projected.on_features(weights, biases), losses_of, converged, inverse_penalty)
 
     def log_loss(found: CrossFitted) -> float:
         return float(found.losses.gather(1, y[:, None]).double().mean())

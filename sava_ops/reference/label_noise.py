@@ -127,9 +127,9 @@ class LabelNoise:
 
 
 class _Joint(NamedTuple):
-    """p̃ of one T."""
+    """p̃ of one T, on projected points."""
 
-    weights: Float[Tensor, "folds classes d"]
+    weights: Float[Tensor, "folds classes directions"]
     biases: Float[Tensor, "folds classes"]
     shares: Float[Tensor, "folds classes"]
     """Of the classes in the pool."""
@@ -141,10 +141,10 @@ class _Joint(NamedTuple):
     own_losses: Float[Tensor, " M"]
     """Of the reference points under their own labels, where classes have the shares of the reference set."""
 
-    def of_all(self, features: Float[Tensor, "n d"]) -> Float[Tensor, "folds n classes"]:
+    def of_all(self, x: Float[Tensor, "n directions"]) -> Float[Tensor, "folds n classes"]:
         """p̃ of every fold, whether it has seen them or not."""
         pairs = zip(self.weights, self.biases, strict=True)
-        return torch.stack([(features @ own.T + bias).softmax(1).clamp(min=SMALLEST) for own, bias in pairs])
+        return torch.stack([(x @ own.T + bias).softmax(1).clamp(min=SMALLEST) for own, bias in pairs])
 
     def clearly_beats(self, other: "_Joint") -> bool:
         """Whether the reference points, each beside itself, cost less here, by more than chance."""
@@ -178,9 +178,9 @@ class _Regressions:
         ]
         offsets = [Offset(each.shape[1], prior) for each, prior in zip((truth, certain), priors, strict=True)]
         weights, biases, converged = self.problem.solve(torch.cat([truth, certain], 1), INVERSE_PENALTY, offsets)
-        of_pool = own_logits(sides.pool.features, sides.pool_folds, weights, biases + priors[0])
+        of_pool = own_logits(sides.pool_x, sides.pool_folds, weights, biases + priors[0])
         as_pool, as_reference = (
-            own_logits(sides.reference.features, sides.reference_folds, weights, biases + prior) for prior in priors
+            own_logits(sides.reference_x, sides.reference_folds, weights, biases + prior) for prior in priors
         )
 
         def reference_losses(logits: Tensor, sharpness: float) -> Tensor:
@@ -249,9 +249,10 @@ def fit_label_noise(sides: BothSides, shares: Float[Tensor, " classes"]) -> Labe
         noise, found = refitted[likelihoods.index(before)]
     noise, found = _by_itself(noise, found, sides, regressions)
     excess = noise.excess
+    weights, biases = sides.projected.on_features(found.weights, found.biases)
     return LabelNoise(
-        joint_weights=found.weights,
-        joint_biases=found.biases,
+        joint_weights=weights,
+        joint_biases=biases,
         joint_shares=found.shares,
         confusions=noise.confusions,
         excess=excess,
@@ -269,7 +270,7 @@ def _by_itself(
     for _ in range(OWN_ROUNDS if len(sides.pool) else 0):
         followed = by_folds(found.pool, sides, noise.model)
         own = max(noise, followed, key=lambda each: float(each.held_out(found.pool, sides).sum()))
-        tried = regressions.fit(found.of_all(sides.pool.features), own, sharpened_by_both=True)
+        tried = regressions.fit(found.of_all(sides.pool_x), own, sharpened_by_both=True)
         rises = tried.likelihood(own, sides) > found.likelihood(noise, sides)
         if not rises or found.clearly_beats(tried):
             break

@@ -35,9 +35,9 @@ LEAST_PROBABILITY = 1e-6
 
 
 class Fitted(NamedTuple):
-    """One regression a fold, on the features themselves."""
+    """One regression a fold, on projected points."""
 
-    weights: Float[Tensor, "folds classes d"]
+    weights: Float[Tensor, "folds classes directions"]
     biases: Float[Tensor, "folds classes"]
     """−∞ for a class without any weight in a fold's targets."""
     converged: bool
@@ -69,13 +69,20 @@ class Projected:
         self.directions = _principal_directions(x)
         self.x = x @ self.directions / self.unit
 
+    def on_features(
+        self, weights: Float[Tensor, "folds classes directions"], biases: Float[Tensor, "folds classes"]
+    ) -> tuple[Float[Tensor, "folds classes d"], Float[Tensor, "folds classes"]]:
+        """What gives the features themselves the same logits."""
+        weights = weights @ self.directions.T / self.unit
+        return weights, biases - weights @ self.centre
+
 
 class Regressions:
     """Of n points."""
 
     def __init__(self, points: Projected, weights: Float[Tensor, "folds n"]) -> None:
         """`weights` say how much a point counts in each fold."""
-        self.points, self.x = points, points.x
+        self.x = points.x
         self.counts = weights.sum(1).to(self.x.dtype)
         self.share = weights.to(self.x.dtype) / self.counts[:, None]
         self.spread = self.x.square().mean(0)
@@ -114,10 +121,7 @@ class Regressions:
         found = minimize(objective, self.start / units, method="L-BFGS-B", jac=True, options=options)
         self.start = reached = units * found.x
         weights, biases = self._unpacked(reached)
-        weights = weights @ self.points.directions.T / self.points.unit
-        return Fitted(
-            weights, (biases - weights @ self.points.centre).masked_fill(self.absent, -torch.inf), bool(found.success)
-        )
+        return Fitted(weights, biases.masked_fill(self.absent, -torch.inf), bool(found.success))
 
     def _beside(self, call: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
         return in_threads(call, items) if self.x.device.type == "cpu" else map(call, items)

@@ -15,13 +15,16 @@ def test_a_soft_label_is_as_many_labels_of_so_much_weight(monkeypatch):
     features, _ = clouds(80, classes=3, seed=1)
     x = torch.from_numpy(features)
     targets = torch.rand(80, 3, generator=torch.Generator().manual_seed(0), dtype=x.dtype).softmax(1)
-    found = Regressions(Projected(x), torch.ones(1, 80, dtype=x.dtype)).solve(targets[None], 4.0)
+    points = Projected(x)
+    found = Regressions(points, torch.ones(1, 80, dtype=x.dtype)).solve(targets[None], 4.0)
     unit = float(x.var(0, correction=0).sum()) ** 0.5
     model = LogisticRegression(C=4.0, tol=1e-10, max_iter=10_000)
     model.fit(np.repeat(features, 3, axis=0) / unit, np.tile([0, 1, 2], 80), sample_weight=targets.flatten().numpy())
     expected = model.predict_proba(features / unit)
-    p = (x @ found.weights[0].T + found.biases[0]).softmax(1).numpy()
+    p = (points.x @ found.weights[0].T + found.biases[0]).softmax(1)
     np.testing.assert_allclose(p, expected, atol=1e-4)
+    weights, biases = points.on_features(found.weights, found.biases)
+    torch.testing.assert_close((x @ weights[0].T + biases[0]).softmax(1), p)
     assert found.converged
 
 
@@ -52,8 +55,9 @@ def test_populations_of_other_class_shares_have_the_same_regression(monkeypatch)
     offsets = [Offset(len(y), log_shares(y)) for y in labels]
 
     def slope_and_bias(offsets: list[Offset]) -> tuple[float, float]:
-        problem = Regressions(Projected(x), torch.ones(1, len(x), dtype=x.dtype))
-        weights, biases, _ = problem.solve(targets, 1e3, offsets)
+        points = Projected(x)
+        found = Regressions(points, torch.ones(1, len(x), dtype=x.dtype)).solve(targets, 1e3, offsets)
+        weights, biases = points.on_features(found.weights, found.biases)
         return float(weights[0, 1] - weights[0, 0]), float(biases[0, 1] - biases[0, 0])
 
     slope, bias = slope_and_bias(offsets)
