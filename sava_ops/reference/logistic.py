@@ -87,7 +87,7 @@ class Regressions:
         self.share = weights.to(self.x.dtype) / self.counts[:, None]
         self.spread = self.x.square().mean(0)
         folds = torch.arange(len(weights), device=self.x.device)
-        self.pattern = ((weights > 0).long() << folds[:, None]).sum(0)
+        self.pattern = ((self.share > 0).long() << folds[:, None]).sum(0)
         self.start: np.ndarray | None = None
 
     def solve(

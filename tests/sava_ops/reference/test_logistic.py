@@ -41,6 +41,32 @@ def test_what_has_no_weight_is_not_learned_from(monkeypatch):
     assert (one.weights[0] - other.weights[0]).abs().max() > 0.1
 
 
+@pytest.mark.parametrize("logits_at_once", [1, 100, 10**6])
+def test_a_fold_is_fitted_as_if_it_were_alone(monkeypatch, logits_at_once):
+    """However many points go into a block, whatever the other folds leave out, each under the offset of its own run."""
+    monkeypatch.setattr(logistic, "LOSS_TOLERANCE", 1e-12)
+    monkeypatch.setattr(logistic, "BLOCK", logits_at_once)
+    features, labels = clouds(60, classes=3, seed=5)
+    points = Projected(torch.from_numpy(features))
+    targets = torch.nn.functional.one_hot(torch.from_numpy(labels), 3).double()
+    generator = torch.Generator().manual_seed(1)
+    weights = torch.randint(0, 3, (4, 60), generator=generator).double()
+    weights[:, :2] = 0  # in no fold
+    weights[1, 2] = 1e-320
+    runs = [torch.randn(4, 3, generator=generator, dtype=torch.float64) for _ in range(3)]
+    together = Regressions(points, weights).solve(
+        targets.expand(4, -1, -1), 2.0, [Offset(n, own) for n, own in zip((25, 0, 35), runs, strict=True)]
+    )
+    for fold in range(4):
+        rows = weights[fold].nonzero()[:, 0]
+        x, t, s = points.x[rows], targets[rows], weights[fold, rows] / weights[fold].sum()
+        offset = torch.where((rows < 25)[:, None], runs[0][fold], runs[2][fold])
+        w, b = together.weights[fold].requires_grad_(), together.biases[fold].requires_grad_()
+        loss = s @ -(t * (x @ w.T + b + offset).log_softmax(1)).sum(1) + w.square().sum() / 4 / weights[fold].sum()
+        for slope in torch.autograd.grad(loss, (w, b)):
+            assert float(slope.abs().max()) < 2e-5
+
+
 def log_shares(labels: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(np.bincount(labels, minlength=2) / len(labels)).log()[None]
 
