@@ -27,7 +27,7 @@ def value_reference(features: Array, labels: Array, *, config: ValuationConfig, 
     Raises BadInput for fewer points, and as `value_points` does.
     """
     if len(labels) < 2:
-        raise BadInput(f"the reference set has {len(labels)} points: valuing it against itself takes at least 2")
+        raise BadInput(f"points in the reference set: {len(labels)}; valuing it against itself takes at least 2")
     codes = np.asarray(labels)
     half = -(-len(codes) // 2)
     size = min(config.batch_size or half, half)

@@ -8,7 +8,7 @@ from rich.console import Console
 from upath import UPath
 
 from sava_assets.formats.contents import PassedOver, contents
-from sava_assets.formats.names import shown
+from sava_assets.formats.names import counted, shown
 from sava_assets.freshness import copies, quality
 from sava_assets.freshness.overlap import in_words, without_judges
 from sava_assets.freshness.rules import refusal, set_aside
@@ -78,7 +78,7 @@ def say_accounts(survey: Survey, console: Console, *, quarantine: bool) -> None:
     found = accounts(survey)
     _say(console, found.line)
     if quarantine and (aside := found.quarantine()):
-        _say(console, f"{len(aside):,} images quarantined:")
+        _say(console, f"{counted(len(aside), 'image')} quarantined:")
         _say_some(console, aside, "in quarantine.parquet of each set's result")
     if words := in_words(found.set_aside):
         _say(console, words)
@@ -86,7 +86,7 @@ def say_accounts(survey: Survey, console: Console, *, quarantine: bool) -> None:
         if quarantine:
             _say_some(console, lines, "in the table of decisions")
     if found.promoted:
-        _say(console, f"promoted: {found.promoted:,} images of the pool judge others, as people confirmed them")
+        _say(console, f"promoted: {counted(found.promoted, 'image')} of the pool among the judges, as people confirmed")
     pruned, near = (survey.store.current(name) for name in ("pruned_dataset", "near_copies"))
     if pruned and near:
         for words in copies.in_words(pruned.numbers, near.numbers):

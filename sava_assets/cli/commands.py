@@ -217,10 +217,11 @@ def backfill(
     """Ingest, embed and batch many shards in one process, without valuing them yet."""
     from sava_assets.cli.outcome import console, say
     from sava_assets.cli.runner import backfill as run_backfill
+    from sava_assets.formats.names import counted
 
     workspace = _existing(home)
     done = run_backfill(workspace, console, shards)
-    say(f"{len(done):,} shards are embedded; `sava curate` values them")
+    say(f"{counted(len(done), 'shard')} embedded; `sava curate` values them")
 
 
 @_command
@@ -242,16 +243,17 @@ def gc(
 ) -> None:
     """Delete stored results that no curation in the history uses, and versions that were replaced long enough ago."""
     from sava_assets.cli.outcome import say
+    from sava_assets.formats.names import counted
     from sava_assets.freshness.history import collect_garbage, collect_versions
     from sava_assets.freshness.sources import shards_of
 
     workspace = _existing(home)
     shards = list(shards_of(workspace))
     count, size = collect_garbage(workspace, shards, keep=keep, grace=grace * 3600)
-    say(f"{count:,} results deleted, {size / 1e6:,.1f} MB")
+    say(f"{counted(count, 'result')} deleted, {size / 1e6:,.1f} MB")
     count, size = collect_versions(workspace, grace=grace * 3600)
     if count:
-        say(f"{count:,} old versions in {workspace.curated} deleted, {size / 1e6:,.1f} MB")
+        say(f"{counted(count, 'old version')} in {workspace.curated} deleted, {size / 1e6:,.1f} MB")
 
 
 @_command

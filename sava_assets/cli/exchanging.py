@@ -26,6 +26,7 @@ def exported(
     """Write what a tool reads; yields what is to be said."""
     from sava_assets.exchange import cleanlab, fiftyone, label_studio
     from sava_assets.exchange.outgoing import outgoing
+    from sava_assets.formats.names import counted
 
     if images_at is not None and tool is not Tool.LABEL_STUDIO:
         raise BadInput(f"--images-at is of label-studio alone: leave it out for {tool}")
@@ -41,10 +42,10 @@ def exported(
                 f"LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={target.absolute().parent}"
             )
     elif tool is Tool.FIFTYONE:
-        count = fiftyone.write_dataset(found, target)
-        yield f"{count:,} samples in {target}: fo.Dataset.from_dir({str(target)!r}, fo.types.LegacyFiftyOneDataset)"
+        samples = counted(fiftyone.write_dataset(found, target), "sample")
+        yield f"{samples} in {target}: fo.Dataset.from_dir({str(target)!r}, fo.types.LegacyFiftyOneDataset)"
     else:
-        yield f"{cleanlab.write_table(found, target):,} rows in {target}"
+        yield f"{counted(cleanlab.write_table(found, target), 'row')} in {target}"
 
 
 def imported(workspace: "Workspace", tool: Tool, source: Path, *, who: str | None) -> Iterator[str]:

@@ -7,6 +7,7 @@ from sava_assets.cli.outcome import console, own_command, print_found, print_out
 from sava_assets.cli.preparation import check_home, prepare_home
 from sava_assets.formats import demo_sets as demos
 from sava_assets.formats.clothing1m import home_settings, read_clothing1m, write_clothing1m
+from sava_assets.formats.names import counted
 from sava_assets.home.ownership import owned
 from sava_assets.home.resources import KNOB_FILE, Workspace
 
@@ -37,7 +38,7 @@ def prepare_clothing1m(source: Path, home: Path) -> None:
     if (home / KNOB_FILE).exists():
         prepare_home(home, settings)  # refuses other settings before a night of copying
     for file, count in write_clothing1m(home, data):
-        say(f"{file}: {count:,} images")
+        say(f"{file}: {counted(count, 'image')}")
     prepare_home(home, settings)
     say(f"{home / KNOB_FILE}: the published training; docs/clothing1m.md says what time and memory it takes")
     say(f"next: {own_command()} backfill --home {home}, then {own_command()} curate --prove --home {home}")

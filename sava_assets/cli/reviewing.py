@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from upath import UPath
 
 from sava_assets.formats.decision_files import read_decisions
-from sava_assets.formats.names import some
+from sava_assets.formats.names import counted, some
 from sava_assets.freshness.sources import Home
 from sava_assets.home.resources import Workspace
 from sava_assets.home.result import Result
@@ -35,7 +35,7 @@ def reported(workspace: Workspace) -> Iterator[str]:
 
     result = current_report(workspace)
     yield f"{write_page(workspace, result)}"
-    yield f"{result.numbers['flagged']:,} images are flagged"
+    yield f"{counted(result.numbers['flagged'], 'image')} flagged"
     yield in_words(result.numbers)
     yield from decided(workspace)
 
@@ -53,9 +53,10 @@ def decided(home: Home) -> Iterator[str]:
     pruned = home.store.current("pruned_dataset")
     elsewhere = pruned.numbers.get("decisions_not_in_pool", 0) if pruned else 0
     away = f"; {elsewhere:,} of them were not in the pool of the last curation" if elsewhere else ""
-    yield f"decisions: on {len(verdicts.standing):,} images by {some(who)}{away}"
+    yield f"decisions: on {counted(len(verdicts.standing), 'image')} by {some(who)}{away}"
     if verdicts.contradicted:
-        yield f"contradictions: {verdicts.contradicted:,} images were decided in more than one way, the latest holds"
+        images = counted(verdicts.contradicted, "image")
+        yield f"contradictions: {images} decided in more than one way, the latest holds"
         yield from (f"  {example}" for example in verdicts.examples())
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sava_assets.formats.decision_files import PersonDecision, decision_of, decisions_json, read_decisions
+from sava_assets.formats.names import counted
 from sava_assets.home.resources import Workspace
 from sava_assets.home.store import put_file
 from sava_ops.errors import BadInput
@@ -70,12 +71,12 @@ def take_in(workspace: Workspace, tool: str, found: Incoming, *, who: str, when:
             known[_at(each)] = each.outcome
     told = [f"passed over: {', '.join(unsaid)}"] if unsaid else []
     if there := len(found.decisions) - len(new):
-        told.append(f"{there:,} decisions are in {folder.name}/ already")
+        told.append(f"already in {folder.name}/: {counted(there, 'decision')}")
     if not new:
         return told
     target = folder / f"{tool}-{datetime.now(UTC).strftime('%Y%m%dT%H%M%S')}-{secrets.token_hex(4)}.json"
     put_file(target, decisions_json(new))
-    return [*told, f"{len(new):,} decisions in {folder.name}/{target.name}; `sava curate` applies them"]
+    return [*told, f"{counted(len(new), 'decision')} in {folder.name}/{target.name}; `sava curate` applies them"]
 
 
 def read_json(path: Path) -> Any:

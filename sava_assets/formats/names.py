@@ -14,6 +14,11 @@ HIVE_DEFAULT = "__HIVE_DEFAULT_PARTITION__"
 """What Hive and Spark write in a folder's name for a value that is missing."""
 
 
+def counted(number: int, noun: str) -> str:
+    """1 image, 2 images."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
 def class_name(text: str) -> str:
     """The class that is written like this: composed (Unicode NFC), without blanks and invisible letters around it."""
     composed = unicodedata.normalize("NFC", text)

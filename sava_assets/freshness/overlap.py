@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sava_assets.formats.names import shown
+from sava_assets.formats.names import counted, shown
 from sava_assets.freshness.near import near_images
 from sava_assets.freshness.promotion import JUDGES, PREFIX, PROMOTED
 from sava_assets.home.result import Result
@@ -84,7 +84,7 @@ def refuse_near_images(store: Store, pool: Mapping[str, Result], other_name: str
     for name, one in pool.items():
         if near := near_images(store, one.table("points.parquet"), others):
             raise BadInput(
-                f"{name} holds {len(near)} images that are nearly in the {other_name} set (first: {near[0][0]} is "
+                f"{name} nearly shares {counted(len(near), 'image')} with the {other_name} set (first: {near[0][0]} is "
                 f"nearly {near[0][1]}): remove them from one side"
             )
 
@@ -94,7 +94,7 @@ def refuse_shared_images(ones: Mapping[str, Result], other_name: str, other: Res
     for name, one in ones.items():
         if shared := shared_images(one, other):
             raise BadInput(
-                f"{name} shares {len(shared)} images with the {other_name} set (first: {shared[0][0]} is "
+                f"{name} shares {counted(len(shared), 'image')} with the {other_name} set (first: {shared[0][0]} is "
                 f"{shared[0][1]}): remove them from one side"
             )
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sava_assets.formats.names import shown
+from sava_assets.formats.names import counted, shown
 from sava_assets.freshness.snapshots import Snapshot
 
 NAMED = 3
@@ -57,10 +57,10 @@ def _came(now: Snapshot | None, last: Snapshot | None) -> str:
     known = last.numbers["shards"] if last else ()
     new = [shard for shard in shards if shard not in known]
     gone = [shard for shard in known if shard not in shards]
-    parts = [f"{_count(len(new), 'new shard')} ({_some(new)})" if new else "no new shard"]
-    parts += [f"{_count(len(gone), 'shard')} gone ({_some(gone)})"] if gone else []
-    images = f"{_count(now.changes['new'], 'new image')}, {now.changes['gone']:,} gone"
-    return f"curation {now.number}: {', '.join(parts)}, {images}; {_count(now.numbers['points'], 'image')} in all"
+    parts = [f"{counted(len(new), 'new shard')} ({_some(new)})" if new else "no new shard"]
+    parts += [f"{counted(len(gone), 'shard')} gone ({_some(gone)})"] if gone else []
+    images = f"{counted(now.changes['new'], 'new image')}, {now.changes['gone']:,} gone"
+    return f"curation {now.number}: {', '.join(parts)}, {images}; {counted(now.numbers['points'], 'image')} in all"
 
 
 def _cut(now: Snapshot) -> str:
@@ -73,7 +73,7 @@ def _cut(now: Snapshot) -> str:
 def _moved(now: Snapshot, last: Snapshot | None) -> str:
     if last is None:
         return "nothing, it is the first curation"
-    parts = [f"{now.changes['dropped']:,} images dropped that were kept, {now.changes['rescued']:,} rescued"]
+    parts = [f"{counted(now.changes['dropped'], 'image')} dropped that were kept, {now.changes['rescued']:,} rescued"]
     for name, title in MOVING.items():
         if name in now.numbers and name in last.numbers:
             parts.append(f"{title} {last.numbers[name]:.3f} → {now.numbers[name]:.3f}")
@@ -97,7 +97,3 @@ def _short(text: str) -> str:
 def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
     return ", ".join(shown(name) for name in names[:NAMED]) + more
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number:,} {what}" + ("" if number == 1 else "s")

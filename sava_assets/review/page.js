@@ -100,7 +100,8 @@ async function save() {
     link.href = URL.createObjectURL(new Blob([text], { type: "application/json" }));
     link.click();
     URL.revokeObjectURL(link.href);
-    say(`${count(hashes.length)} decisions in ${link.download}: put it into the folder decisions/ of the home`);
+    const decisions = `${count(hashes.length)} decision${hashes.length === 1 ? "" : "s"}`;
+    say(`${decisions} in ${link.download}: put it into the folder decisions/ of the home`);
   }
   hashes.forEach((hash) => saved.add(hash));
   $("save").disabled = !unsaved().length;

@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from upath import UPath
 
 from sava_assets.formats.decision_files import decisions_json, parsed
+from sava_assets.formats.names import counted
 from sava_assets.home.store import put_file
 from sava_ops.errors import BadInput
 
@@ -34,7 +35,7 @@ def save_decisions(folder: UPath, body: bytes) -> str:
     stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
     target = folder / f"review-{stamp}-{secrets.token_hex(4)}.json"
     put_file(target, decisions_json(made))
-    return f"{len(made):,} decisions in {folder.name}/{target.name}; `sava curate` applies them"
+    return f"{counted(len(made), 'decision')} in {folder.name}/{target.name}; `sava curate` applies them"
 
 
 class ReviewServer(ThreadingHTTPServer):

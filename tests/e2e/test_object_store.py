@@ -71,7 +71,7 @@ def test_a_home_on_an_object_store_comes_to_the_same_as_one_in_a_folder(object_s
     for command, told in {
         "status": "19 of 19",
         "history": "2",
-        "report": "images are flagged",
+        "report": "images flagged",
         "gc": "0 results",
     }.items():
         code, said = sava(command, "--home", there)

@@ -232,7 +232,7 @@ def test_sava_review_saves_straight_into_the_home(workspace, opened):
         expect(page.locator("#said")).to_have_text("everything is saved")
         page.keyboard.press("k")
         page.keyboard.press("s")
-        expect(page.locator("#said")).to_contain_text("1 decisions in decisions/")
+        expect(page.locator("#said")).to_contain_text("1 decision in decisions/")
         process.terminate()
     read = read_decisions(workspace.root / "decisions")
     assert len([*(Path(workspace.home) / "decisions").iterdir()]) == 2

@@ -26,5 +26,5 @@ def test_every_point_is_valued_without_itself():
 
 
 def test_one_point_cannot_be_valued_against_itself():
-    with pytest.raises(BadInput, match="the reference set has 1 points: valuing it against itself takes at least 2"):
+    with pytest.raises(BadInput, match="points in the reference set: 1; valuing it against itself takes at least 2"):
         value_reference(np.ones((1, 3)), np.zeros(1, dtype=int), config=ValuationConfig())

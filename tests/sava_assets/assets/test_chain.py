@@ -306,7 +306,7 @@ def test_an_image_in_two_sets_is_refused_whatever_its_file_where_that_is_asked(t
     (home / "landing" / "second" / "east" / "copy.png").write_bytes(shared)
     refused(
         home,
-        r"second shares 1 images with the reference set \(first: second/east/copy.png is reference/north/001.png\): "
+        r"second shares 1 image with the reference set \(first: second/east/copy.png is reference/north/001.png\): "
         "remove them from one side",
     )
     home = tmp_path / "test"

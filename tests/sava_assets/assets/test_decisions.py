@@ -105,8 +105,8 @@ def test_contradictions_are_named_and_the_later_one_holds(workspace):
     write(workspace, [said(pixel_hash, "keep", hour=4, who="bob")], "b.csv")
     told = CliRunner().invoke(app, ["status", "--home", workspace.home]).output
     assert "due      pruned_dataset: decisions content changed" in told
-    assert "decisions: on 1 images by ann" in told
-    assert "contradictions: 1 images were decided in more than one way, the latest holds" in told
+    assert "decisions: on 1 image by ann" in told
+    assert "contradictions: 1 image decided in more than one way, the latest holds" in told
     example = "bob: keep (2026-01-31 04:00, b.csv, row 1) gives way to ann: drop (2026-01-31 05:00, a.json, row 1)"
     assert example in told
     curate(workspace, QUIET)
@@ -125,7 +125,7 @@ def test_decisions_on_images_elsewhere_wait_for_them(workspace):
     curate(workspace, QUIET)
     assert workspace.store.require("pruned_dataset").numbers["decisions_not_in_pool"] == 1
     told = CliRunner().invoke(app, ["status", "--home", workspace.home]).output
-    assert "decisions: on 1 images by ann; 1 of them were not in the pool of the last curation" in told
+    assert "decisions: on 1 image by ann; 1 of them were not in the pool of the last curation" in told
     waiting.rename(shard)
     curate(workspace, QUIET)
     assert points_of(workspace)[first]["decided_by"] == "ann"

@@ -83,7 +83,7 @@ def test_the_page_lies_in_the_home_and_is_written_again_when_it_is_gone(workspac
     page.rmdir()
     code, told = sava("report", "--home", workspace.home)
     assert (code, page.read_bytes()) == (0, content)
-    assert told.startswith(f"{page} 16 images are flagged false discoveries: a fixed share is cut; of the sample of 16")
+    assert told.startswith(f"{page} 16 images flagged false discoveries: a fixed share is cut; of the sample of 16")
     assert not [path for path in page.parent.iterdir() if path.name.startswith(".report")]
     with dagster_instance(Path(workspace.home)) as instance:
         records = instance.fetch_materializations(dg.AssetKey("curation_report"), limit=1).records
@@ -122,7 +122,7 @@ def test_nothing_flagged_is_a_page_too(workspace):
     file.write_text(file.read_text().replace("fraction: 0.25", "fraction: 0.0"))
     curate(workspace, QUIET)
     assert workspace.store.require("curation_report").numbers["shown"] == 0
-    assert "0 images are flagged" in sava("report", "--home", workspace.home)[1]
+    assert "0 images flagged" in sava("report", "--home", workspace.home)[1]
 
 
 def test_a_page_that_is_due_is_not_shown(workspace):

@@ -193,7 +193,7 @@ def test_no_classifier_is_trained_on_it(leaked):
 def test_refused_where_that_is_asked_and_by_a_study_always(leaked, tmp_path):
     workspace = copy_of(Path(leaked.home), tmp_path / "home")
     message = (
-        r"second shares 1 images with the reference set \(first: second/east/000-copy.png is reference/north/001.png\)"
+        r"second shares 1 image with the reference set \(first: second/east/000-copy.png is reference/north/001.png\)"
     )
     with pytest.raises(BadInput, match=message):
         run_study(workspace, QUIET)

@@ -156,7 +156,7 @@ def test_dagster_is_told_the_address(home, monkeypatch, tmp_path, command):
 def test_what_people_decide_is_saved_there(home):
     decision = {"pixel_hash": "0" * 64, "decision": "drop", "when": "2026-01-31T18:05:00Z", "who": "me"}
     said = save_decisions(home / "decisions", json.dumps([decision]).encode())
-    assert said.startswith("1 decisions in decisions/review-")
+    assert said.startswith("1 decision in decisions/review-")
     (found,) = read_decisions(home / "decisions")
     assert (found.pixel_hash, found.decision, found.who) == ("0" * 64, "drop", "me")
     table = f"pixel_hash,decision,when,who\n{'1' * 64},keep,2026-02-01T00:00:00Z,me\n"

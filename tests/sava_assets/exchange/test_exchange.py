@@ -106,7 +106,7 @@ def test_out_and_back_are_the_decisions_of_the_home(home, tmp_path, through, eve
     assert told(back.decisions) == in_home(home)
     assert sum(back.passed_over.values()) == len(found.points) - len(back.decisions)
     said = take_in(home, "tool", back, who=WHO, when=NOW)
-    assert said[-1] == "6 decisions are in decisions/ already"
+    assert said[-1] == "already in decisions/: 6 decisions"
 
 
 def test_what_goes_out_is_what_is_flagged_or_decided_on(home):
@@ -322,7 +322,7 @@ def test_what_is_new_is_written_once_and_a_change_gets_its_own_author(tmp_path):
     changed = decision_of({"pixel_hash": "a" * 64, "decision": "keep", "who": "ann", "when": THEN}, "x")
     new = decision_of({"pixel_hash": "b" * 64, "decision": "drop", "when": THEN}, "x")
     said = take_in(workspace, "tool", Incoming([changed, new, old], Counter({"rows": 2})), who="bert", when=NOW)
-    assert said[:2] == ["passed over: 2 rows", "1 decisions are in decisions/ already"]
+    assert said[:2] == ["passed over: 2 rows", "already in decisions/: 1 decision"]
     assert said[2].startswith("2 decisions in decisions/tool-")
     standing = resolved(read_decisions(workspace.folder("decisions"))).standing
     assert {name[0]: (each.who, each.when, each.action) for name, each in standing.items()} == {
@@ -330,7 +330,7 @@ def test_what_is_new_is_written_once_and_a_change_gets_its_own_author(tmp_path):
         "b": ("a person", THEN, "drop"),
     }
     again = take_in(workspace, "tool", Incoming([changed, new, new, old]), who="bert", when=NOW)
-    assert again == ["4 decisions are in decisions/ already"]
+    assert again == ["already in decisions/: 4 decisions"]
     with pytest.raises(BadInput, match=r"^nothing is decided there \(2 rows\): decide on some images first$"):
         take_in(workspace, "tool", Incoming([], Counter({"rows": 2})), who="bert", when=NOW)
     with pytest.raises(BadInput, match=r"^nothing is decided there \(it is empty\)"):
@@ -427,7 +427,7 @@ def test_commands(home, tmp_path):
         "--images-at is of label-studio alone: leave it out for fiftyone"
     )
     code, said = sava("import", "cleanlab", tmp_path / "t.csv", *at)
-    assert (code, said) == (0, "passed over: 11 rows without a decision 6 decisions are in decisions/ already")
+    assert (code, said) == (0, "passed over: 11 rows without a decision already in decisions/: 6 decisions")
     (workspace.root / "store" / "current" / "raw_images" / "second.json").unlink()
     assert refused("export", "cleanlab", tmp_path / "u.csv", *at) == (
         f"the shards of {workspace.home} changed since they were curated: run `sava curate` first"

@@ -123,10 +123,10 @@ def test_status_says_what_is_due_and_why_and_changes_nothing(workspace):
 def test_backfill_brings_shards_as_far_as_batches(workspace):
     write_set(workspace.root / "landing" / "third.parquet", noisy(pictures(16, first=6_000), seed=3)[0])
     write_set(workspace.root / "landing" / "fourth.parquet", noisy(pictures(16, first=7_000), seed=3)[0])
-    assert "1 shards are embedded" in sava("backfill", "third", "--home", workspace.home)
+    assert "1 shard embedded" in sava("backfill", "third", "--home", workspace.home)
     assert workspace.store.current("batches", "third") is not None
     assert workspace.store.current("raw_images", "fourth") is None
-    assert "4 shards are embedded" in sava("backfill", "--home", workspace.home)
+    assert "4 shards embedded" in sava("backfill", "--home", workspace.home)
     assert workspace.store.current("batches", "fourth") is not None
     assert len(snapshots(workspace.store)) == 1
     result = CliRunner().invoke(app, ["backfill", "nowhere", "--home", workspace.home])

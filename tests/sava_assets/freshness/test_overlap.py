@@ -151,9 +151,7 @@ def test_near_images_are_named_as_such_and_exact_ones_as_they_were(looked_at):
 
 def test_near_images_are_refused_where_that_is_asked(looked_at):
     shard, reference = looked_at.require("raw_images", "s"), looked_at.require("reference_images")
-    message = (
-        r"s holds 4 images that are nearly in the reference set \(first: s/0 is nearly reference/3\): remove them from"
-    )
+    message = r"s nearly shares 4 images with the reference set \(first: s/0 is nearly reference/3\): remove them from"
     with pytest.raises(BadInput, match=message):
         refuse_near_images(looked_at, {"s": shard}, "reference", reference)
     put_looks(looked_at, "raw_images", {"s/9": np.random.default_rng(9).bytes(HASH_BYTES)}, "s")

@@ -63,7 +63,7 @@ def test_the_page_is_served_and_what_it_saves_is_read_back(server, tmp_path):
     assert ask(server, "GET", path) == (200, "the page")
     status, words = ask(server, "POST", f"{path}decisions", BODY)
     (file,) = saved(tmp_path)
-    assert (status, words) == (200, f"1 decisions in decisions/{file}; `sava curate` applies them")
+    assert (status, words) == (200, f"1 decision in decisions/{file}; `sava curate` applies them")
     (made,) = read_decisions(UPath(tmp_path / "decisions"))
     assert (made.pixel_hash, made.decision, made.label) == (ROW["pixel_hash"], "relabel", "<script>")
     ask(server, "POST", f"{path}decisions", BODY)
