@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from sava_ops.config import ValuationConfig
@@ -69,6 +70,8 @@ def by_class(labels: Int64[Tensor, " M"], rows: Sequence[Int64[np.ndarray, " _"]
     return [own[labels[own].argsort(stable=True)] for own in chosen]
 
 
+# The threads of NumPy's and SciPy's BLAS spin between calls, and torch's would wait for the processors they hold.
+@threadpool_limits.wrap(limits=1, user_api="blas")
 def calibrate(train: Points, reference: Points, *, classes: int, config: ValuationConfig) -> Calibration:
     """W, scale and starting sample, from (a sample of) the training points and the whole reference set."""
     samples = [class_samples(side, cap=config.class_sample, seed=config.seed) for side in (train, reference)]

@@ -17,7 +17,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn.functional import one_hot
 
@@ -75,11 +74,9 @@ class Discriminant:
 def fit_discriminant(reference: Points, *, classes: int, seed: int) -> Discriminant:
     """Class means, precision, logistic regressions and their confusion on the reference set."""
     counts = torch.bincount(reference.labels, minlength=classes).double()
-    # The threads of NumPy's and SciPy's BLAS spin between calls, and torch's would wait for the processors they hold.
-    with threadpool_limits(1, user_api="blas"):
-        (means, precision, left_out), fitted = beside(
-            partial(_gaussian, reference, counts), partial(cross_fitted, reference, classes, seed)
-        )
+    (means, precision, left_out), fitted = beside(
+        partial(_gaussian, reference, counts), partial(cross_fitted, reference, classes, seed)
+    )
     confusion = torch.zeros_like(means @ means.T)
     confusion.index_put_((fitted.losses.argmin(1), reference.labels), torch.ones_like(counts)[reference.labels], True)
     return Discriminant(
