@@ -51,7 +51,7 @@ memory: setup    ## peak memory of every asset for 2,000 and 20,000 images of 22
 publication: setup  ## time and memory of publishing a shard with more than 2 GiB of images; a minute
 	.venv/bin/python benchmarks/publication.py
 
-near-copies: setup  ## planted near copies: recall and precision, beside imagededup if that is installed; 8 minutes
+near-copies: setup  ## planted near copies: recall and precision, beside imagededup if that is installed (then an hour)
 	.venv/bin/python benchmarks/near_copies.py $(CIFAR10) 10000 83334
 
 clothing: setup  ## real photographs from landing to a person's decisions and the next night; needs chromium; minutes

@@ -204,7 +204,8 @@ def main(folder: Path, counts: Sequence[int]) -> None:
         "",
         f"Written by `make near-copies`: a threshold from {len(reference):,} other images (rate {RATE:g}). What is no "
         f"planted pair counts as wrong, also near copies that the sets have of their own. {_versions()}, "
-        f"{torch.get_num_threads()} threads, {platform.machine()}, a shared machine: seconds are rough, and the peak "
+        f"threads: {torch.get_num_threads()}, and imagededup's search by PHash asks all processors; "
+        f"{platform.machine()}, a shared machine: seconds are rough, and the peak "
         f"is of all so far. imagededup searches once for both thresholds; its CNN has the weights of the encoder for "
         "CIFAR-10, as its own come from the network, and above "
         f"{MOST_SIMILARITIES:,} images this benchmark compares its features: it would hold all similarities, for "
