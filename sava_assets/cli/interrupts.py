@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 STOPPED = "stopped; finished results are kept, the same command goes on from there"
 STOPPED_CODE = 130
 MOMENT = 0.05
-"""Seconds after which a command is interrupted once more; whatever lost the signal has ended by then."""
+"""Seconds after which what was lost is sent again; whatever lost it has ended by then."""
 
 
 def end_at_once() -> bool:
@@ -52,7 +52,7 @@ def end_orderly() -> None:
 
 
 def lose_none() -> None:
-    """Interrupt the command of this process once more if something lost the signal."""
+    """Send this process SIGTERM where something lost what a signal raised."""
     sys.unraisablehook = _interrupt_again
 
 

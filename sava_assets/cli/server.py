@@ -14,12 +14,15 @@ from dagster import DagsterInstance, DagsterRun, DagsterRunStatus, RunsFilter
 from dagster._cli import main
 from dagster._core.storage.tags import GRPC_INFO_TAG
 
+from sava_assets.cli.interrupts import lose_none
+
 PATIENCE_SECONDS = 30
 """Until what was interrupted is killed."""
 
 
 def serve() -> None:
     """Run `dagster dev` with the arguments of this process."""
+    lose_none()
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         signal.signal(signal.SIGHUP, signal.default_int_handler)
     sys.argv = ["dagster", "dev", *sys.argv[1:]]

@@ -33,10 +33,16 @@ except KeyboardInterrupt:
     print("interrupted", flush=True)
 '''
 
+class Busy:
+    def __del__(self):
+        time.sleep(600)
+
 def dev():
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     subprocess.Popen([sys.executable, "-c", CHILD, sys.argv[2], "socket-of-the-child"])
     try:
+        if sys.argv[2] == "losing":
+            Busy()
         time.sleep(600)
     except KeyboardInterrupt:
         sys.exit(1)
@@ -49,7 +55,8 @@ server.serve()
 
 
 @pytest.mark.parametrize(
-    ("child", "number"), [("hearing", signal.SIGINT), ("hearing", signal.SIGTERM), ("deaf", signal.SIGHUP)]
+    ("child", "number"),
+    [("hearing", signal.SIGINT), ("hearing", signal.SIGTERM), ("losing", signal.SIGTERM), ("deaf", signal.SIGHUP)],
 )
 def test_what_is_at_work_is_interrupted_and_what_does_not_hear_is_killed(child, number, tmp_path):
     """The runs that its code server launched end as cancelled; what others work on is theirs."""
@@ -87,7 +94,7 @@ def _stopped(child: str, number: signal.Signals, dagster: Path) -> None:
             assert server.wait(timeout=60) == 1
             gone, alive = psutil.wait_procs(started, timeout=10)
             assert (len(gone), alive) == (2, [])
-            assert server.stdout.read() == ("interrupted\n" if child == "hearing" else "")
+            assert server.stdout.read() == ("" if child == "deaf" else "interrupted\n")
         finally:
             for process in (server, *started):
                 with suppress(psutil.NoSuchProcess):
