@@ -37,9 +37,11 @@ def valuation(
     *,
     config: ValuationConfig = ValuationConfig(),  # noqa: B008 (frozen)
     repeats: int = 1,
+    classes: int = CLASSES,
+    width: int = WIDTH,
 ) -> float:
     """Seconds of a whole valuation, label distances and held-out points included."""
-    sides = [clouds(train, 1, 0.2), clouds(reference, 0, 0.0)]
+    sides = [clouds(n, k, wrong, classes=classes, width=width) for n, k, wrong in ((train, 1, 0.2), (reference, 0, 0))]
     arrays = [a for side in sides for a in (side.features, side.labels)]
     return min(seconds(lambda: value_points(*arrays, config=config)) for _ in range(repeats))
 
@@ -98,6 +100,7 @@ def main() -> None:
     found["grid"] = {
         "seconds": grid,
         "seconds_without_held_out": valuation(20_000, 10_000, config=ValuationConfig(held_out_sample=0), repeats=2),
+        "seconds_of_many_classes": valuation(20_000, 5_000, classes=200, width=1_280, repeats=2),
         "peer": peer["name"],
         "peer_seconds": peer["solver_seconds"] * (20_000 / 2048) * (10_000 / 2048),
     }

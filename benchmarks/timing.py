@@ -11,13 +11,13 @@ from sava_ops.ot.cost import Points
 CLASSES, WIDTH = 10, 512
 
 
-def clouds(count: int, seed: int, noise: float) -> Points:
-    """Unit-norm features in ten clouds, and labels of which a share is wrong."""
+def clouds(count: int, seed: int, noise: float, *, classes: int = CLASSES, width: int = WIDTH) -> Points:
+    """Unit-norm features in a cloud for each class, and labels of which a share is wrong."""
     generator = np.random.default_rng(seed)
-    true = generator.integers(0, CLASSES, count)
-    centres = np.random.default_rng(99).normal(size=(CLASSES, WIDTH))
-    features = centres[true] + 2 * generator.normal(size=(count, WIDTH))
-    labels = np.where(generator.random(count) < noise, (true + 1) % CLASSES, true)
+    true = generator.integers(0, classes, count)
+    centres = np.random.default_rng(99).normal(size=(classes, width))
+    features = centres[true] + 2 * generator.normal(size=(count, width))
+    labels = np.where(generator.random(count) < noise, (true + 1) % classes, true)
     return as_points(features.astype(np.float32), labels, side="training", unit_norm=True)
 
 

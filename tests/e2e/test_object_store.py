@@ -50,7 +50,7 @@ def curated_twice(home: UPath, scratch: Path) -> None:
         ["first"],
         ["first", "second"],
     ]
-    assert "1 old versions in" in sava("gc", "--home", home, "--keep", 1, "--grace", 0)[1]
+    assert "1 old version in" in sava("gc", "--home", home, "--keep", 1, "--grace", 0)[1]
 
 
 def content_below(folder: UPath) -> Iterator[tuple[str, bytes]]:
