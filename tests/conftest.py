@@ -1,3 +1,5 @@
+import fcntl
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,16 +51,27 @@ def object_store() -> Iterator["ObjectStore"]:
 
 @pytest.fixture(scope="session")
 def curated(tmp_path_factory) -> tuple[Path, set[str]]:
-    """A toy home after a whole run with its proof, and the ids of its wrong labels. Look at it; change only a copy."""
+    """A toy home after a whole run with its proof, and the ids of its wrong labels. Look at it; change only a copy.
+
+    The first of the suite's processes that asks for it makes it, and each has its own copy.
+    """
     # Imported here: the tests of `sava_ops` run where there is no Dagster.
     from rich.console import Console
 
     from sava_assets.cli.runner import curate
     from sava_assets.home.resources import Workspace
-    from tests.sava_assets.homes import write_home
+    from tests.sava_assets.homes import copy_of, write_home
 
-    home = tmp_path_factory.mktemp("curated") / "home"
-    home.mkdir()
-    wrong = write_home(home)
-    curate(Workspace(home=str(home)), Console(quiet=True), prove=True)
-    return home, wrong
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "curated"
+    folder.mkdir(exist_ok=True)
+    home, wrong, own_home = folder / "home", folder / "wrong.json", tmp_path_factory.mktemp("curated") / "home"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not wrong.exists():
+            home.mkdir()
+            ids = write_home(home)
+            curate(Workspace(home=str(home)), Console(quiet=True), prove=True)
+            wrong.write_text(json.dumps(sorted(ids)))
+    copy_of(home, own_home)
+    return own_home, set(json.loads(wrong.read_text()))

@@ -100,6 +100,7 @@ def test_the_method_imports_neither_the_pipeline_nor_dagster(file):
     assert not roots & {"dagster", "sava_assets", "typer", "rich"}
 
 
+@pytest.mark.long
 def test_the_method_runs_without_dagster():
     program = f"import sys, {', '.join(map(module_of, OPS))}; sys.exit('dagster' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT).returncode == 0

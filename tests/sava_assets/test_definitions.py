@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import dagster as dg
+import pytest
 
 from sava_assets.definitions import defs
 from sava_assets.freshness.rules import RULES
@@ -116,6 +117,7 @@ def test_every_asset_says_what_it_is():
 
 NAMED = """
 import dagster as dg
+import pytest
 from sava_assets import definitions
 from sava_assets.study import definitions as study
 
@@ -136,6 +138,7 @@ print(len(keys), {tuple(key.path[:-1]) for key in keys})
 """
 
 
+@pytest.mark.long
 def test_the_name_of_a_home_comes_before_every_key():
     environment = os.environ | {"SAVA_NAME": "birds"}
     command = [sys.executable, "-W", "ignore", "-c", NAMED]

@@ -15,6 +15,7 @@ from tests.sava_assets.homes import SETTINGS, copy_of, materialize
 SHARDS = ["first", "second"]
 
 
+@pytest.mark.long
 def test_a_crash_loses_one_training_and_what_another_cut_leaves_is_not_trained_again(curated, tmp_path, monkeypatch):
     workspace = copy_of(curated[0], tmp_path / "home")
     store, undisturbed = workspace.store, workspace.store.require("classifier_accuracy")

@@ -266,6 +266,7 @@ def test_columns_and_tables_of_large_files_are_hashed(local):
     local.check(ONE)
 
 
+@pytest.mark.long
 def test_two_publishers_at_once_leave_one_whole_version_and_readers_see_no_other(local, monkeypatch):
     """As two runs do it, every write late by a random time; nothing but the pointer may say which of them was last."""
     move, chance = Store._move, random.Random(0)
