@@ -37,10 +37,12 @@ class BothSides:
 
     @property
     def pool_x(self) -> Float[Tensor, "n directions"]:
+        """The pool's points as `projected`."""
         return self.projected.x[: len(self.pool)]
 
     @property
     def reference_x(self) -> Float[Tensor, "M directions"]:
+        """The reference points as `projected`."""
         return self.projected.x[len(self.pool) :]
 
     @cached_property

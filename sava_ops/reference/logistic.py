@@ -103,7 +103,7 @@ class Regressions:
             owned = targets[fold] * self.share[fold][:, None]
             return owned.T @ self.x, torch.stack([owned[rows].sum(0) for rows, _ in self._runs()])
 
-        pulls, masses = zip(*self._beside(of_fold, range(len(targets))), strict=True)
+        pulls, masses = zip(*self._each(of_fold, range(len(targets))), strict=True)
         self.pull, by_run = torch.stack(pulls), torch.stack(masses, 1)
         self.mass = by_run.sum(0)
         self.absent = self.mass == 0
@@ -123,7 +123,7 @@ class Regressions:
         weights, biases = self._unpacked(reached)
         return Fitted(weights, biases.masked_fill(self.absent, -torch.inf), bool(found.success))
 
-    def _beside(self, call: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
+    def _each(self, call: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
         return in_threads(call, items) if self.x.device.type == "cpu" else map(call, items)
 
     def _runs(self) -> Iterator[tuple[slice, Float[Tensor, "folds classes"]]]:
@@ -174,7 +174,7 @@ class Regressions:
         linear = (weights * self.pull).sum(dtype=torch.float64) + (biases * self.mass).sum(dtype=torch.float64)
         value = (penalty * weights.square()).sum() / 2 - linear - self.constant
         slope, by_bias = penalty * weights - self.pull, -self.mass
-        found = self._beside(of_block, self.blocks)
+        found = self._each(of_block, self.blocks)
         for block, (log_total, own_slope, own_by_bias) in zip(self.blocks, found, strict=True):
             value += log_total
             slope.index_add_(0, block.folds, own_slope)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from sava_ops.threads import in_threads
+from sava_ops.threads import beside, in_threads
 
 
 @pytest.fixture(params=[1, 3])
@@ -66,3 +66,18 @@ def test_what_a_piece_raises_is_raised_and_ends_it(threads):
     with pytest.raises(ValueError, match="the sixth"):
         list(results)
     assert len(done) < 5 + 2 * threads
+
+
+def test_two_calls_return_what_each_returns_and_raise_what_either_raises(threads):
+    met = threading.Barrier(2, timeout=10)
+
+    def meet() -> str:
+        if threads > 1:  # neither waits for the other to end
+            met.wait()
+        return "second"
+
+    assert beside(lambda: threads > 1 and met.wait() in (0, 1), meet) == (threads > 1, "second")
+    with pytest.raises(ZeroDivisionError):
+        beside(lambda: 1 // 0, lambda: "second")
+    with pytest.raises(ZeroDivisionError):
+        beside(lambda: "first", lambda: 1 // 0)
