@@ -117,7 +117,6 @@ def test_every_asset_says_what_it_is():
 
 NAMED = """
 import dagster as dg
-import pytest
 from sava_assets import definitions
 from sava_assets.study import definitions as study
 
