@@ -57,9 +57,12 @@ class BothSides:
         return ~own if self.folds > 1 else own
 
 
-def beyond_chance(gains: Float[Tensor, " n"]) -> bool:
-    """Whether points gain more in sum than chance explains, were each as likely to lose what it gains."""
-    return float(gains.sum()) > CHANCE_DEVIATIONS * float(gains.square().sum()) ** 0.5
+def beyond_chance(gains: Float[Tensor, " n"], *, shared: float = 0.0) -> bool:
+    """Whether points gain more in sum than chance explains, were each as likely to lose what it gains.
+
+    `shared` is the variance of the sum that comes from what judges all of them.
+    """
+    return float(gains.sum()) > CHANCE_DEVIATIONS * (float(gains.square().sum()) + shared) ** 0.5
 
 
 def hashed_folds(features: Float[Tensor, "n d"], folds: int) -> Int64[Tensor, " n"]:

@@ -22,11 +22,14 @@ labels together are likelier by as much, L and the sum over the pool of
 
     log P(x_i | pool) / P(x_i | reference) = log Σ_c p(c | x_i) π_c / π₀_c       were class shares all that differs
 
-Then T and p̃ are found by turns, each from the other, for as long as L rises, `ROUNDS` times at most; in the first turn
-T from p as well, and the better one by L goes on. At last p̃ takes the place of p in r, as EM has it, for as long as L
-rises and reference points held out do not cost more than chance explains, `OWN_ROUNDS` times at most: who knows a class
-by few images learns it from the pool, and a mark that stands beside a label is not learnt. U, D or T follows where L
-gains by it, and so does the sharpness of p̃. Each fold asks its own p̃, which has seen nothing of what it will judge.
+where chance is also that of the reference points, which are the same for all images (jackknife over the folds).
+
+Then T and p̃ are found by turns, each from the other, for as long as L rises, the first time by more than chance
+explains, `ROUNDS` times at most; in the first turn T from p as well, and the better one by L goes on. At last p̃ takes
+the place of p in r, as EM has it, for as long as L rises and reference points held out do not cost more than chance
+explains, `OWN_ROUNDS` times at most: who knows a class by few images learns it from the pool, and a mark that stands
+beside a label is not learnt. U, D or T follows where L gains by it, and so does the sharpness of p̃. Each fold asks its
+own p̃, which has seen nothing of what it will judge.
 
 A reference set is often balanced and a pool hardly ever. Were z fitted without π, it would be between the two, T would
 explain the difference as confusion, and reference points held out would prefer whatever has their shares.
@@ -150,9 +153,13 @@ class _Joint(NamedTuple):
         """Whether the reference points, each beside itself, cost less here, by more than chance."""
         return beyond_chance(other.own_losses - self.own_losses)
 
+    def likelihoods(self, noise: Confusions, sides: BothSides) -> Float[Tensor, " both"]:
+        """What each point adds to L: the pool's, then the reference's."""
+        return torch.cat([noise.held_out(self.pool, sides), -self.own_losses])
+
     def likelihood(self, noise: Confusions, sides: BothSides) -> float:
         """L."""
-        return float(noise.held_out(self.pool, sides).sum() - self.own_losses.sum())
+        return float(self.likelihoods(noise, sides).sum())
 
 
 class _Regressions:
@@ -214,23 +221,27 @@ class _Regressions:
         return (counts / counts.sum(1, keepdim=True)).log().masked_fill(present == 0, 0.0)
 
 
+class _Start(NamedTuple):
+    """p of every fold, U or D from it, and the p̃ of both."""
+
+    by_reference: Float[Tensor, "folds n classes"]
+    noise: Confusions
+    joint: _Joint
+
+
 def fit_label_noise(sides: BothSides, shares: Float[Tensor, " classes"]) -> LabelNoise:
     """From a sample of the pool, whose true class shares are these, and the reference set."""
     pool, reference, known = sides.pool, sides.reference, sides.known
     regressions, present, first = _Regressions(sides), known.shares > 0, []
-    for these, model in ((_given_shares(pool, known), even_noise), (shares, partial(drawn_noise, present=present))):
+    given = _given_shares(pool, known)
+    for these, model in ((given, even_noise), (shares, partial(drawn_noise, present=present))):
         by_reference = torch.stack([probabilities(pool, known, fold, these) for fold in range(sides.folds)])
         noise = by_folds(by_reference.mean(0), sides, model)
-        first.append((by_reference, noise, regressions.fit(by_reference, noise)))
-    # Predicting the labels does not tell a frequent class from a frequent mistake, the images do.
-    as_frequent, as_mistaken = (
-        torch.cat([noise.held_out(joint.pool, sides) + _image_likelihoods(joint, sides), -joint.own_losses])
-        for _, noise, joint in first
-    )
-    drawn = first[1][2].clearly_beats(first[0][2]) or beyond_chance(as_mistaken - as_frequent)
-    by_reference, noise, found = first[drawn]
+        first.append(_Start(by_reference, noise, regressions.fit(by_reference, noise)))
+    as_frequent, as_mistaken = first
+    mistaken = _mistaken(as_mistaken, as_frequent, as_frequent.by_reference / given.clamp(min=SMALLEST), sides)
+    by_reference, noise, found = as_mistaken if mistaken else as_frequent
     p, explained = by_reference.mean(0), None
-    before = found.likelihood(noise, sides)
     # Of two classes, nothing is unknown about a wrong label.
     for turn in range(ROUNDS if int(present.sum()) > 2 and len(pool) else 0):
         # A strong reference set is the better judge of who confuses what, for it has not learned from them.
@@ -242,11 +253,14 @@ def fit_label_noise(sides: BothSides, shares: Float[Tensor, " classes"]) -> Labe
         refitted = [
             (own, regressions.fit(by_reference, own)) for (_, own), gain in zip(tried, gains, strict=True) if gain > 0
         ]
-        likelihoods = [joint.likelihood(own, sides) for own, joint in refitted]
-        if max(likelihoods, default=before) <= before:
+        if not refitted:
             break
-        before = max(likelihoods)
-        noise, found = refitted[likelihoods.index(before)]
+        own, joint = max(refitted, key=lambda each: each[1].likelihood(each[0], sides))
+        rise = joint.likelihoods(own, sides) - found.likelihoods(noise, sides)
+        # T has many numbers where U has one and D a few.
+        if not (beyond_chance(rise) if turn == 0 else float(rise.sum()) > 0):
+            break
+        noise, found = own, joint
     noise, found = _by_itself(noise, found, sides, regressions)
     excess = noise.excess
     weights, biases = sides.projected.on_features(found.weights, found.biases)
@@ -261,6 +275,27 @@ def fit_label_noise(sides: BothSides, shares: Float[Tensor, " classes"]) -> Labe
         joint_reference_losses=found.reference_losses
         + excess[sides.reference_folds, :, reference.labels].to(found.reference_losses),
     )
+
+
+def _mistaken(
+    as_mistaken: _Start,
+    as_frequent: _Start,
+    likely: Float[Tensor, "folds n classes"],
+    sides: BothSides,
+) -> bool:
+    """Whether labels that are given too often are given by mistake, by reference points held out, or by the pool's
+    images and labels together: predicting labels does not tell a frequent class from a frequent mistake.
+
+    `likely` ∝ P(pool image | class), as each fold of the reference set tells it. That all images are judged by the same
+    few reference points is in the chance, by the jackknife over the folds.
+    """
+    (_, mistakes, mistaken), (_, even, frequent) = as_mistaken, as_frequent
+    by_fold = (likely.double() @ torch.stack([own.pool.double().mean(0) for own in (mistaken, frequent)], 1)).log()
+    by_fold = by_fold[..., 0] - by_fold[..., 1]
+    gains = mistaken.likelihoods(mistakes, sides) - frequent.likelihoods(even, sides)
+    gains[: len(sides.pool)] += by_fold.mean(0)
+    jackknife = (len(by_fold) - 1) * float(by_fold.sum(1).var(correction=0))
+    return mistaken.clearly_beats(frequent) or beyond_chance(gains, shared=jackknife)
 
 
 def _by_itself(
@@ -283,13 +318,6 @@ def _explained(p: Float[Tensor, "n classes"], tried: Confusions, sides: BothSide
     right = (joint / joint.sum(1, keepdim=True)).gather(1, sides.pool.labels[:, None])
     wrong = max(1 - float(right.double().mean()), LEAST_WRONG)
     return gain / len(p) / (wrong * math.log(max(p.shape[1] - 1, 2)))
-
-
-def _image_likelihoods(found: _Joint, sides: BothSides) -> Float[Tensor, " n"]:
-    """log (P(x | pool) / P(x | reference set)) of the pool's images, were class shares all that differs."""
-    ratio = found.pool.double().mean(0) / sides.known.shares.clamp(min=SMALLEST)
-    by_reference = (-sides.known_losses.double()).softmax(1)
-    return (by_reference @ ratio).log()
 
 
 def _given_shares(pool: Points, known: Discriminant) -> Float[Tensor, " classes"]:
