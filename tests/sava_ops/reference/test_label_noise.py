@@ -289,3 +289,12 @@ def test_a_side_is_known_by_its_place_and_not_by_its_size(monkeypatch):
     for fold in range(sides.folds):
         counts = torch.bincount(reference.labels[sides.reference_folds != fold], minlength=CLASSES).double() + 1
         torch.testing.assert_close(found[fold], counts / counts.sum())
+
+
+def test_what_all_points_share_is_part_of_their_chance():
+    gains = torch.ones(100, dtype=torch.float64)  # 100 beside 2 · √100
+    assert both_sides.beyond_chance(gains)
+    assert not both_sides.beyond_chance(gains, shared=2_500.0)  # 2 · √2,600
+    assert both_sides.beyond_chance(gains, shared=2_300.0)  # 2 · √2,400
+    assert not both_sides.beyond_chance(-gains)
+    assert not both_sides.beyond_chance(torch.tensor([1.0, -1.0]))
