@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -158,18 +159,29 @@ def dagster_instance(home: str | Path) -> "Iterator[DagsterInstance]":
             yield instance
         return
     folder = Path(workspace.root.path) / DAGSTER
+    called = f"the Dagster instance of the home ({folder})"
+    advice = ": make room on the disk, or move that folder away; a new one is made, results stay"
     # Two processes that create the database at once would leave one that nobody can open.
     with owned(workspace.root, "setup"):
-        folder.mkdir(parents=True, exist_ok=True)
-        if not (folder / "dagster.yaml").exists():
-            put_file(UPath(folder / "dagster.yaml"), _yaml(DAGSTER_YAML))
-        opened = _opened(
-            folder,
-            f"the Dagster instance of the home ({folder})",
-            ": make room on the disk, or move that folder away; a new one is made, results stay",
-        )
+        if not folder.exists():
+            # So would a process that is killed meanwhile.
+            new = folder.with_name(f"{DAGSTER}.new")
+            if new.exists():
+                shutil.rmtree(new)
+            new.mkdir(parents=True)
+            _write_settings(new)
+            with _opened(new, called, advice):
+                pass
+            new.rename(folder)
+        _write_settings(folder)
+        opened = _opened(folder, called, advice)
     with opened as instance:
         yield instance
+
+
+def _write_settings(folder: Path) -> None:
+    if not (folder / "dagster.yaml").exists():
+        put_file(UPath(folder / "dagster.yaml"), _yaml(DAGSTER_YAML))
 
 
 def unlimited() -> str:

@@ -3,9 +3,11 @@
 import os
 import shutil
 import threading
+from pathlib import Path
 
 import pytest
 import yaml
+from dagster._core.storage.event_log import SqliteEventLogStorage
 
 from sava_assets.cli.preparation import dagster_instance, prepare_home, unlimited
 from sava_assets.home.resources import Workspace
@@ -145,6 +147,23 @@ def test_two_first_commands_agree_on_one_database(tmp_path):
     with dagster_instance(tmp_path / "home") as instance:
         instance.add_dynamic_partitions("shards", ["a"])
         assert instance.get_dynamic_partitions("shards") == ["a"]
+
+
+def test_a_command_that_ends_while_it_creates_the_database_leaves_nothing_in_the_way(tmp_path, monkeypatch):
+    def half_created(storage, _engine, **_):
+        Path(storage.path_for_shard("index")).touch()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SqliteEventLogStorage, "_initdb", half_created)
+        with pytest.raises(KeyboardInterrupt), dagster_instance(tmp_path):
+            pass
+    assert not (tmp_path / ".dagster").exists()
+    for _ in range(2):
+        with dagster_instance(tmp_path) as instance:
+            instance.add_dynamic_partitions("shards", ["first"])
+            assert instance.get_dynamic_partitions("shards") == ["first"]
+    assert not (tmp_path / ".dagster.new").exists()
 
 
 @pytest.mark.parametrize("name", ["store", "curated", ".locks", ".dagster"])
