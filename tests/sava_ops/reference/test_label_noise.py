@@ -237,6 +237,7 @@ def test_labels_that_the_reference_set_lacks_tell_no_class_shares():
     both = Points(torch.cat([pool.features, pool.features]), torch.cat([pool.labels, strangers.labels]))
     some = noise.class_shares(both, torch.ones(600, dtype=torch.float64))
     torch.testing.assert_close(some, noise.class_shares(pool, torch.ones(300, dtype=torch.float64)))
+    assert some is not None
     assert float(some[3]) == 0
 
 
