@@ -239,7 +239,7 @@ def fit_label_noise(sides: BothSides, shares: Float[Tensor, " classes"]) -> Labe
         noise = by_folds(by_reference.mean(0), sides, model)
         first.append(_Start(by_reference, noise, regressions.fit(by_reference, noise)))
     as_frequent, as_mistaken = first
-    mistaken = _mistaken(as_mistaken, as_frequent, as_frequent.by_reference / given.clamp(min=SMALLEST), sides)
+    mistaken = _mistaken(as_mistaken, as_frequent, as_frequent.by_reference / given, sides)
     by_reference, noise, found = as_mistaken if mistaken else as_frequent
     p, explained = by_reference.mean(0), None
     # Of two classes, nothing is unknown about a wrong label.
