@@ -4,7 +4,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -156,6 +156,7 @@ def test_half_precision_and_small_integers_are_accepted(config):
 
 
 @BOTH
+@settings(max_examples=12)
 @given(
     count=st.integers(1, 12),
     size=st.sampled_from([1, 2, 5, None]),
