@@ -9,9 +9,9 @@ is not in FOLDER is named and left out.
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -72,23 +72,34 @@ class Sides:
     def classes(self) -> int:
         return int(self.reference_labels.max()) + 1
 
+    def without_junk(self) -> "Sides":
+        known = self.labels < self.classes
+        return replace(self, features=self.features[known], labels=self.labels[known])
+
+
+Row = tuple[str, np.ndarray, np.ndarray, Sides]
+"""Name, the labels that the pool carries, which points are bad, and the sides."""
+
 
 def main(source: Path, seeds: Sequence[int]) -> None:
     for name in (name for name in ("cifar10", "tiny_imagenet100", "clothing") if not (source / name).is_dir()):
         print(f"{source / name} is not there: left out")
+    report((row for seed in seeds for row in rows(source, seed)), seeds)
+
+
+def report(rows: Iterable[Row], seeds: Sequence[int]) -> None:
+    """Measure and print them, those of the same name as one."""
     found: dict[str, list[dict[str, float]]] = {}
     # Spawned, or the threads that torch has started here would be missing there.
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), torch.set_num_threads, (1,)) as processes:
-        waiting = [(name, processes.submit(measure, *row)) for seed in seeds for name, *row in rows(source, seed)]
-        for name, row in waiting:
+        for name, row in [(name, processes.submit(measure, *row)) for name, *row in rows]:
             found.setdefault(name, []).append(row.result())
     print(f"{report_environment()} seeds {', '.join(map(str, seeds))}; mean ± standard deviation over the seeds\n")
     print_table("AUROC", OURS + YARDSTICKS, found)
     print_table("Flagged at a nominal rate", FLAGS, found)
 
 
-def rows(source: Path, seed: int) -> Iterator[tuple[str, np.ndarray, np.ndarray, Sides]]:
-    """Name of a row, the labels that the pool carries, which points are bad, and the sides."""
+def rows(source: Path, seed: int) -> Iterator[Row]:
     data = Cifar10(source) if (source / "cifar10").is_dir() else None
     for count in CIFAR10_PER_CLASS if data else ():
         for name in CIFAR10_SCENARIOS:
@@ -104,12 +115,10 @@ def rows(source: Path, seed: int) -> Iterator[tuple[str, np.ndarray, np.ndarray,
         return
     junk = clothing(source)
     yield "clothing as it is: junk classes", junk.labels, junk.labels >= junk.classes, junk
-    known = junk.labels < junk.classes
-    kept = Sides(junk.features[known], junk.labels[known], junk.reference_features, junk.reference_labels)
-    yield from wrong_labels("clothing", kept, seed)
+    yield from wrong_labels("clothing", junk.without_junk(), seed)
 
 
-def wrong_labels(name: str, sides: Sides, seed: int) -> Iterator[tuple[str, np.ndarray, np.ndarray, Sides]]:
+def wrong_labels(name: str, sides: Sides, seed: int) -> Iterator[Row]:
     yield f"{name}: nothing wrong", sides.labels, np.zeros(len(sides.labels), dtype=bool), sides
     labels, bad = noisy_labels(sides.labels, share=0.3, classes=sides.classes, seed=seed)
     yield f"{name}: 30 % symmetric", labels, bad, sides
