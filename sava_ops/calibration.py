@@ -89,7 +89,7 @@ def calibrate(train: Points, reference: Points, *, classes: int, config: Valuati
         scale=mean_feature_cost(train.features, reference.features) or 1.0,
         sample=train.take(chosen),
         discriminant=known,
-        label_noise=fit_label_noise(sides, ratio.pool_shares),
+        label_noise=fit_label_noise(sides, ratio),
         density_ratio=ratio,
     )
 

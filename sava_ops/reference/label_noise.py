@@ -6,8 +6,8 @@
                                                            the reference set's regressions say
     p̃(c | x)  ∝ π_c e^{z_c(x)}, z by logistic regression on the reference set's labels and on r, cross-fitted on both
                 sides; π are the class shares in the pool, the mean of r, and in the reference set its own
-    L(T, p̃)   = Σ_pool log Σ_c p̃(c | x_i) T[c, z_i] + Σ_reference log p̃(y_j | x_j), all points held out, each under π of
-                its own side
+    L(T, p̃)   = Σ_pool log Σ_c p̃(c | x_i) T[c, z_i] + Σ_reference w_j log p̃(y_j | x_j), all points held out, each under
+                π of its own side; w ∝ e^z, mean 1: how much likelier the image is of the pool (`density_ratio`)
     ℓ_c(x, z) = −log p̃(c | x) − log (T[c, z] / U[c, z])    what class c costs an image that is labelled z
 
 At first T is U, and p has the class shares of the pool's labels; or it is
@@ -22,7 +22,9 @@ labels together are likelier by as much, L and the sum over the pool of
 
     log P(x_i | pool) / P(x_i | reference) = log Σ_c p(c | x_i) π_c / π₀_c       were class shares all that differs
 
-where chance is also that of the reference points, which are the same for all images (jackknife over the folds).
+where chance is also that of the reference points, which are the same for all images (jackknife over the folds), and
+what sets the images apart beside class shares, half the variance of the reference points' z for each (`density_ratio`):
+another camera may look like other classes.
 
 Then T and p̃ are found by turns, each from the other, for as long as L rises, the first time by more than chance
 explains, `ROUNDS` times at most; in the first turn T from p as well, and the better one by L goes on. At last p̃ takes
@@ -30,6 +32,9 @@ the place of p in r, as EM has it, for as long as L rises and reference points h
 explains, `OWN_ROUNDS` times at most: who knows a class by few images learns it from the pool, and a mark that stands
 beside a label is not learnt. U, D or T follows where L gains by it, and so does the sharpness of p̃. Each fold asks its
 own p̃, which has seen nothing of what it will judge.
+
+What reference points held out cost, is asked for the pool's sake: where its images look otherwise, those count that
+look like them (importance-weighted validation, Sugiyama et al. 2007).
 
 A reference set is often balanced and a pool hardly ever. Were z fitted without π, it would be between the two, T would
 explain the difference as confusion, and reference points held out would prefer whatever has their shares.
@@ -68,6 +73,7 @@ from sava_ops.reference.confusions import (
     even_noise,
     likely_truth,
 )
+from sava_ops.reference.density_ratio import DensityRatio
 from sava_ops.reference.discriminant import Discriminant
 from sava_ops.reference.label_shift import LEAST_WRONG, SMALLEST
 from sava_ops.reference.logistic import Offset, Regressions, losses
@@ -142,7 +148,8 @@ class _Joint(NamedTuple):
     reference_losses: Float[Tensor, "M classes"]
     """−log p̃ of the reference points, each held out, as if they were of the pool."""
     own_losses: Float[Tensor, " M"]
-    """Of the reference points under their own labels, where classes have the shares of the reference set."""
+    """w times −log p̃ of the reference points under their own labels, where classes have the shares of the reference
+    set."""
 
     def of_all(self, x: Float[Tensor, "n directions"]) -> Float[Tensor, "folds n classes"]:
         """p̃ of every fold, whether it has seen them or not."""
@@ -165,8 +172,9 @@ class _Joint(NamedTuple):
 class _Regressions:
     """The regressions on both sides: only their targets change with T."""
 
-    def __init__(self, sides: BothSides) -> None:
+    def __init__(self, sides: BothSides, ratio: DensityRatio) -> None:
         self.sides = sides
+        self.likeness = len(sides.reference) * ratio.reference_log_ratios.double().softmax(0)
         self.certain = one_hot(sides.reference.labels, len(sides.known.shares)).to(sides.reference.features)
         self.problem = Regressions(sides.projected, sides.fitted.to(self.certain))
 
@@ -190,14 +198,14 @@ class _Regressions:
             own_logits(sides.reference_x, sides.reference_folds, weights, biases + prior) for prior in priors
         )
 
-        def reference_losses(logits: Tensor, sharpness: float) -> Tensor:
-            return losses((sharpness * logits).softmax(1))
+        def own_losses(sharpness: float) -> Tensor:
+            found = losses((sharpness * as_reference).softmax(1)).gather(1, sides.reference.labels[:, None])[:, 0]
+            return self.likeness * found.double()
 
         def judged(sharpness: float) -> float:
             """L, or what the reference set adds to it."""
-            own = reference_losses(as_reference, sharpness).gather(1, sides.reference.labels[:, None])
             pool = float(noise.held_out((sharpness * of_pool).softmax(1), sides).sum()) if sharpened_by_both else 0.0
-            return pool - float(own.double().sum())
+            return pool - float(own_losses(sharpness).sum())
 
         # Soft labels and the penalty leave a regression less sure than it may be.
         sharpness = max(SHARPNESSES, key=judged)
@@ -207,8 +215,8 @@ class _Regressions:
             priors[0].exp() * (sides.known.shares > 0),
             converged,
             (sharpness * of_pool).softmax(1).clamp(min=SMALLEST),
-            reference_losses(as_pool, sharpness),
-            reference_losses(as_reference, sharpness).gather(1, sides.reference.labels[:, None])[:, 0].double(),
+            losses((sharpness * as_pool).softmax(1)),
+            own_losses(sharpness),
         )
 
     def _log_shares(
@@ -229,17 +237,17 @@ class _Start(NamedTuple):
     joint: _Joint
 
 
-def fit_label_noise(sides: BothSides, shares: Float[Tensor, " classes"]) -> LabelNoise:
-    """From a sample of the pool, whose true class shares are these, and the reference set."""
+def fit_label_noise(sides: BothSides, ratio: DensityRatio) -> LabelNoise:
+    """From a sample of the pool and the reference set, and how they differ."""
     pool, reference, known = sides.pool, sides.reference, sides.known
-    regressions, present, first = _Regressions(sides), known.shares > 0, []
+    regressions, present, first = _Regressions(sides, ratio), known.shares > 0, []
     given = _given_shares(pool, known)
-    for these, model in ((given, even_noise), (shares, partial(drawn_noise, present=present))):
+    for these, model in ((given, even_noise), (ratio.pool_shares, partial(drawn_noise, present=present))):
         by_reference = torch.stack([probabilities(pool, known, fold, these) for fold in range(sides.folds)])
         noise = by_folds(by_reference.mean(0), sides, model)
         first.append(_Start(by_reference, noise, regressions.fit(by_reference, noise)))
     as_frequent, as_mistaken = first
-    mistaken = _mistaken(as_mistaken, as_frequent, as_frequent.by_reference / given, sides)
+    mistaken = _mistaken(as_mistaken, as_frequent, as_frequent.by_reference / given, sides, ratio)
     by_reference, noise, found = as_mistaken if mistaken else as_frequent
     p, explained = by_reference.mean(0), None
     # Of two classes, nothing is unknown about a wrong label.
@@ -282,12 +290,15 @@ def _mistaken(
     as_frequent: _Start,
     likely: Float[Tensor, "folds n classes"],
     sides: BothSides,
+    ratio: DensityRatio,
 ) -> bool:
     """Whether labels that are given too often are given by mistake, by reference points held out, or by the pool's
     images and labels together: predicting labels does not tell a frequent class from a frequent mistake.
 
     `likely` ∝ P(pool image | class), as each fold of the reference set tells it. That all images are judged by the same
-    few reference points is in the chance, by the jackknife over the folds.
+    few reference points is in the chance, by the jackknife over the folds; so is what sets them apart from the
+    reference set under the class shares of `ratio`, of which a damage that some of them have is no part: half the
+    variance of a normal log-likelihood ratio is its mean.
     """
     (_, mistakes, mistaken), (_, even, frequent) = as_mistaken, as_frequent
     by_fold = (likely.double() @ torch.stack([own.pool.double().mean(0) for own in (mistaken, frequent)], 1)).log()
@@ -295,7 +306,8 @@ def _mistaken(
     gains = mistaken.likelihoods(mistakes, sides) - frequent.likelihoods(even, sides)
     gains[: len(sides.pool)] += by_fold.mean(0)
     jackknife = (len(by_fold) - 1) * float(by_fold.sum(1).var(correction=0))
-    return mistaken.clearly_beats(frequent) or beyond_chance(gains, shared=jackknife)
+    otherwise = len(sides.pool) * float(ratio.reference_log_ratios.double().var(correction=0)) / 2
+    return mistaken.clearly_beats(frequent) or beyond_chance(gains, shared=jackknife + otherwise**2)
 
 
 def _by_itself(

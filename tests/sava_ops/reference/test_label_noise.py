@@ -1,5 +1,7 @@
 """What the pool says of its labels."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,9 +12,9 @@ from sava_ops.reference import both_sides, logistic
 from sava_ops.reference import label_noise as module
 from sava_ops.reference.both_sides import BothSides, hashed_folds
 from sava_ops.reference.confusions import confused_noise
+from sava_ops.reference.density_ratio import fit_density_ratio
 from sava_ops.reference.discriminant import fit_discriminant
 from sava_ops.reference.label_noise import LabelNoise, fit_label_noise
-from sava_ops.reference.label_shift import estimated_shares
 
 CLASSES, WIDTH = 4, 12
 
@@ -33,7 +35,7 @@ def relabelled(points: Points, rows: np.ndarray, labels: np.ndarray) -> Points:
 def fitted(reference: Points, pool: Points, classes: int = CLASSES) -> LabelNoise:
     known = fit_discriminant(reference, classes=classes, seed=0)
     sides = BothSides(reference, pool, known, seed=0)
-    return fit_label_noise(sides, estimated_shares(known.losses(sides.pool.features), sides.pool.labels, known))
+    return fit_label_noise(sides, fit_density_ratio(sides))
 
 
 def test_the_fold_of_an_image_is_its_own():
@@ -91,7 +93,7 @@ def marked(pool: Points) -> tuple[Points, np.ndarray]:
 
 
 @pytest.mark.parametrize(
-    ("learned", "blamed"), [("from both", (0.75, 1.0)), ("as if the label were frequent", (0.0, 0.3))]
+    ("learned", "blamed"), [("from both", (0.7, 1.0)), ("as if the label were frequent", (0.0, 0.3))]
 )
 def test_a_label_given_to_a_mark_is_not_learned(monkeypatch, learned, blamed):
     if learned != "from both":
@@ -274,12 +276,37 @@ def test_a_few_reference_points_of_weak_features_make_no_class_frequent(seed):
     assert float((fitted(reference, given, 10).joint_shares - 0.1).abs().max()) < 0.06
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_another_camera_is_no_flood(seed):
+    """It makes all images look more like two of the classes, while labels are wrong at random."""
+    generator, pool = np.random.default_rng(seed), drawn(4_000, 70 + seed, apart=1.0)
+    rows = (generator.random(4_000) < 0.3).nonzero()[0]
+    wrong = (pool.labels.numpy()[rows] + generator.integers(1, CLASSES, len(rows))) % CLASSES
+    seen = Points(pool.features + torch.eye(WIDTH)[[0, 5]].sum(0).double(), pool.labels)
+    noise = fitted(drawn(300, 80 + seed, apart=1.0), relabelled(seen, rows, wrong))
+    assert float((noise.joint_shares - 1 / CLASSES).abs().max()) < 0.15
+
+
+def test_reference_points_count_by_how_likely_they_are_of_the_pool(monkeypatch):
+    monkeypatch.setattr(module, "SHARPNESSES", (1.0,))
+    reference, pool = drawn(200, 56), drawn(400, 57)
+    sides = BothSides(reference, pool, fit_discriminant(reference, classes=CLASSES, seed=0), seed=0)
+    alike = fit_density_ratio(sides)
+    odd = replace(alike, reference_log_ratios=torch.arange(200).double() / 100)
+    by_reference = torch.full((sides.folds, 400, CLASSES), 1 / CLASSES, dtype=torch.float64)
+    noise = module.by_folds(by_reference[0], sides, module.even_noise)
+    plain, weighted = (module._Regressions(sides, ratio).fit(by_reference, noise).own_losses for ratio in (alike, odd))
+    expected = odd.reference_log_ratios.exp() / odd.reference_log_ratios.exp().mean()
+    torch.testing.assert_close(alike.reference_log_ratios, torch.zeros(200).double())
+    torch.testing.assert_close(weighted, plain * expected)
+
+
 def test_a_side_is_known_by_its_place_and_not_by_its_size(monkeypatch):
     """The classes that a fold is fitted to, of both sides, where they have as many points."""
     reference, pool = drawn(200, 54), drawn(200, 55)
     known = fit_discriminant(reference, classes=CLASSES, seed=0)
     sides = BothSides(reference, pool, known, seed=0)
-    regressions, asked = module._Regressions(sides), []
+    regressions, asked = module._Regressions(sides, fit_density_ratio(sides)), []
     solve = regressions.problem.solve
     monkeypatch.setattr(
         regressions.problem, "solve", lambda t, c, offsets: asked.append(offsets) or solve(t, c, offsets)
