@@ -6,7 +6,7 @@ FUZZ ?= 10000
 SOAK ?= 50
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo cifar10 benchmark sensitivity study incremental bench million million-images cost-model memory publication near-copies clothing neighbour workers cluster ui serve lineage page check quick test slow fuzz soak audit lint clean
+.PHONY: help setup demo cifar10 benchmark encoders sensitivity study incremental bench million million-images cost-model memory publication near-copies clothing neighbour workers cluster ui serve lineage page check quick test slow fuzz soak audit lint clean
 
 help:            ## list the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## /make \1\t/' | expand -t 20
@@ -22,6 +22,9 @@ cifar10: setup   ## the same on 20,000 CIFAR-10 images; CIFAR10=folder with cifa
 benchmark: setup  ## what is found on CIFAR-10 and on two sets nothing was tuned on, beside yardsticks; an hour
 	.venv/bin/python benchmarks/detection.py $(CIFAR10)
 	.venv/bin/python benchmarks/other_sets.py $(CIFAR10)
+
+encoders: setup  ## the same on three sets through encoders that hardly tell the classes; 15 minutes
+	.venv/bin/python benchmarks/other_encoders.py $(CIFAR10)
 
 sensitivity: setup  ## how the defaults were chosen: one knob at a time; 40 minutes
 	.venv/bin/python benchmarks/sensitivity.py $(CIFAR10)
