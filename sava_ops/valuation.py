@@ -154,9 +154,9 @@ def assess(
     # A reference point that went along with several batches is still one.
     own = found["weights"] * max(1.0, len(weights) / said.reference_points)
     p_values = np.where(known, conformal_p_values(evidence.total, usual_evidence, weights, own=own), 1.0)
-    expected = np.where(
-        known, beyond_chance(p_values, judges=effective_count(weights)) if expected is None else expected, 0.0
-    )
+    if expected is None:
+        expected = beyond_chance(p_values, judges=effective_count(weights, points=said.reference_points))
+    expected = np.where(known, expected, 0.0)
     bad = bad_points(expected)
     suggested, confidence = _suggestions(found, usual, damaged)
     return Assessment(
@@ -228,7 +228,10 @@ def _weighed(
         Side(side["feature_values"] + said.nat * side["log_ratios"], side["label_odds"]) for side in (found, usual)
     )
     as_mistaken = None if wrong is None else MistakenOdds(wrong["odds"], weights * wrong["masses"])
-    evidence, of_clean, prior = weigh(pool, held_out, weights, as_mistaken, other_labels=said.other_labels)
+    different = said.reference_points
+    evidence, of_clean, prior = weigh(
+        pool, held_out, weights, as_mistaken, other_labels=said.other_labels, reference_points=different
+    )
     if further is not None:
         evidence, of_clean = (own.with_further(f) for own, f in zip((evidence, of_clean), further, strict=True))
     if wrong is None:
@@ -238,6 +241,7 @@ def _weighed(
         Seen(of_clean.image, of_clean.label, usual["given"]),
         weights,
         Mistaken(against_label(wrong["odds"], prior), wrong["labels"], wrong["masses"]),
+        reference_points=different,
     )
     return evidence, of_clean, expected
 

@@ -11,6 +11,7 @@ v_h are values of held-out reference points, obtained as the training points obt
 batches weigh in the training set.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -72,9 +73,12 @@ def bad_share(p_values: Float[np.ndarray, " n"], *, judges: float | int) -> Boun
     return max(found, default=Bound(0.0, 0.0))
 
 
-def effective_count(weights: Float[np.ndarray, " n"]) -> float:
-    """How many equal ones tell as much as these (Kish 1965); 0 of none."""
-    return float(weights.sum() ** 2 / np.square(weights).sum()) if weights.any() else 0.0
+def effective_count(weights: Float[np.ndarray, " n"], *, points: float | int = math.inf) -> float:
+    """How many equal ones tell as much as these (Kish 1965), among which each of so many points may stand more than
+    once; 0 of none."""
+    if not weights.any():
+        return 0.0
+    return float(weights.sum() ** 2 / np.square(weights).sum()) * min(1.0, points / len(weights))
 
 
 def clean_probability(

@@ -82,14 +82,22 @@ class MistakenOdds(NamedTuple):
 
 
 def weigh(
-    pool: Side, clean: Side, weights: Float[np.ndarray, " h"], mistaken: MistakenOdds | None, *, other_labels: int
+    pool: Side,
+    clean: Side,
+    weights: Float[np.ndarray, " h"],
+    mistaken: MistakenOdds | None,
+    *,
+    other_labels: int,
+    reference_points: float | int = math.inf,
 ) -> tuple[Evidence, Evidence, float]:
     """Evidence against the points of the pool, and against clean ones, of which `weights` say how many points of the
     pool each stands for; and log(o_label / o_other), which all have in common.
 
-    `other_labels` = C − 1. Without mistaken points, a wrong label is taken to be always recognised.
+    `other_labels` = C − 1; so many of the clean ones are different `reference_points`. Without mistaken points, a wrong
+    label is taken to be always recognised.
     """
-    seen = _without_the_common_shift(pool.foreign, clean.foreign, weights)
+    judges = effective_count(weights, points=reference_points)
+    seen = _without_the_common_shift(pool.foreign, clean.foreign, weights, judges)
     surprises = [_surprise(side, clean.foreign, weights) for side in (seen, clean.foreign)]
     odds = excess_odds(*surprises)
     even = float(np.log(max(other_labels, 1)))
@@ -120,11 +128,13 @@ def excess_odds(
     return _odds(pool, *fitted), _odds(clean, *fitted)
 
 
-def _without_the_common_shift(values: np.ndarray, clean: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def _without_the_common_shift(
+    values: np.ndarray, clean: np.ndarray, weights: np.ndarray, judges: float | int
+) -> np.ndarray:
     """What undamaged images have beyond clean ones, all have. Which quantile of the pool is their quartile, the share
     of damaged images says, and that follows from what lies beyond clean ones once the shift is off: by turns, beginning
     with none."""
-    damaged, judges = 0.0, effective_count(weights)
+    damaged = 0.0
     seen = _shifted(values, clean, weights, undamaged=1.0)
     for _ in range(SHIFT_STEPS):
         found = bad_share(conformal_p_values(seen, clean, weights), judges=judges).share

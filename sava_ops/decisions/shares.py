@@ -14,6 +14,7 @@ Ours. Where a clean image of the pool is a little less sure of its label than on
 follows large odds, less than it moves p-values, which follow every rank.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -72,13 +73,19 @@ def share_of_bad(expected_bad: Float[np.ndarray, " n"], *, judges: int) -> Share
 
 
 def expected_bad(
-    pool: Seen, clean: Seen, weights: Float[np.ndarray, " H"], mistaken: Mistaken
+    pool: Seen,
+    clean: Seen,
+    weights: Float[np.ndarray, " H"],
+    mistaken: Mistaken,
+    *,
+    reference_points: float | int = math.inf,
 ) -> Float[np.ndarray, " N"]:
-    """b of each point of the pool; `weights` say how many of them each clean point stands for."""
+    """b of each point of the pool; `weights` say how many of them each clean point stands for, among which each of so
+    many `reference_points` may stand more than once."""
     damaged, clean_damaged = (-np.expm1(-side.against_image) for side in (pool, clean))
     usual, found = np.average(clean_damaged, weights=weights), damaged.mean()
     p_values = conformal_p_values(pool.against_image, clean.against_image, weights)
-    share = bad_share(p_values, judges=effective_count(weights)).share
+    share = bad_share(p_values, judges=effective_count(weights, points=reference_points)).share
     of_images = (damaged - usual) * (share / (found - usual) if share > 0 and found > usual else 0.0)
     counts = weights * len(weights) / weights.sum()
     mistakes = counts * mistaken.masses * counts.sum() / max(float(counts @ mistaken.masses), 1e-300)

@@ -6,8 +6,8 @@
                                                            the reference set's regressions say
     p̃(c | x)  ∝ π_c e^{z_c(x)}, z by logistic regression on the reference set's labels and on r, cross-fitted on both
                 sides; π are the class shares in the pool, the mean of r, and in the reference set its own
-    L(T, p̃)   = Σ_pool log Σ_c p̃(c | x_i) T[c, z_i] + Σ_reference w_j log p̃(y_j | x_j), all points held out, each under
-                π of its own side; w ∝ e^z, mean 1: how much likelier the image is of the pool (`density_ratio`)
+    L(T, p̃)   = Σ_pool log Σ_c p̃(c | x_i) T[c, z_i] + Σ_reference log p̃(y_j | x_j), all points held out, each under π of
+                its own side
     ℓ_c(x, z) = −log p̃(c | x) − log (T[c, z] / U[c, z])    what class c costs an image that is labelled z
 
 At first T is U, and p has the class shares of the pool's labels; or it is
@@ -33,8 +33,8 @@ explains, `OWN_ROUNDS` times at most: who knows a class by few images learns it 
 beside a label is not learnt. U, D or T follows where L gains by it, and so does the sharpness of p̃. Each fold asks its
 own p̃, which has seen nothing of what it will judge.
 
-What reference points held out cost, is asked for the pool's sake: where its images look otherwise, those count that
-look like them (importance-weighted validation, Sugiyama et al. 2007).
+How sure p̃ may be is asked for the pool's sake: where its images look otherwise, those reference points count that look
+like them, w ∝ e^z (`density_ratio`; importance-weighted validation, Sugiyama et al. 2007).
 
 A reference set is often balanced and a pool hardly ever. Were z fitted without π, it would be between the two, T would
 explain the difference as confusion, and reference points held out would prefer whatever has their shares.
@@ -148,8 +148,7 @@ class _Joint(NamedTuple):
     reference_losses: Float[Tensor, "M classes"]
     """−log p̃ of the reference points, each held out, as if they were of the pool."""
     own_losses: Float[Tensor, " M"]
-    """w times −log p̃ of the reference points under their own labels, where classes have the shares of the reference
-    set."""
+    """Of the reference points under their own labels, where classes have the shares of the reference set."""
 
     def of_all(self, x: Float[Tensor, "n directions"]) -> Float[Tensor, "folds n classes"]:
         """p̃ of every fold, whether it has seen them or not."""
@@ -199,13 +198,13 @@ class _Regressions:
         )
 
         def own_losses(sharpness: float) -> Tensor:
-            found = losses((sharpness * as_reference).softmax(1)).gather(1, sides.reference.labels[:, None])[:, 0]
-            return self.likeness * found.double()
+            found = losses((sharpness * as_reference).softmax(1))
+            return found.gather(1, sides.reference.labels[:, None])[:, 0].double()
 
         def judged(sharpness: float) -> float:
-            """L, or what the reference set adds to it."""
+            """L, or what the reference set adds to it, where reference points count as they are like the pool."""
             pool = float(noise.held_out((sharpness * of_pool).softmax(1), sides).sum()) if sharpened_by_both else 0.0
-            return pool - float(own_losses(sharpness).sum())
+            return pool - float(self.likeness @ own_losses(sharpness))
 
         # Soft labels and the penalty leave a regression less sure than it may be.
         sharpness = max(SHARPNESSES, key=judged)

@@ -86,6 +86,8 @@ def test_chance_among_the_judges_is_no_share_of_bad_points(judges):
 def test_nobody_and_nothing_are_no_share_of_bad_points():
     assert bad_share(np.empty(0), judges=10) == bad_share(np.zeros(5), judges=0) == (0, 0)
     assert effective_count(np.array([2.0, 2.0, 0.0])) == 2
+    assert effective_count(np.ones(12), points=4) == 4, "each thrice"
+    assert effective_count(np.ones(3), points=4) == 3, "one did not go along"
     assert effective_count(np.empty(0)) == effective_count(np.zeros(3)) == 0
 
 

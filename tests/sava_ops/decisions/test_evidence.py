@@ -64,7 +64,7 @@ def test_what_all_images_of_a_pool_have_in_common_is_not_held_against_them():
 def test_damaged_images_do_not_hide_in_what_all_have_in_common(damaged, common):
     """However many there are: their share is seen, they are found, and no others beyond the promised rate."""
     pool, clean, bad, _ = sides(damaged=damaged)
-    seen = evidence_module._without_the_common_shift(pool.foreign + common, clean.foreign, np.ones(800))
+    seen = evidence_module._without_the_common_shift(pool.foreign + common, clean.foreign, np.ones(800), judges=800)
     p_values = conformal_p_values(seen, clean.foreign, np.ones(800))
     assert bad_share(p_values, judges=800).share == pytest.approx(bad.mean(), abs=0.06 if common else 0.035)
     flagged = benjamini_hochberg(p_values, rate=0.1)

@@ -64,6 +64,20 @@ def test_images_have_the_share_that_their_tails_leave_and_add_to_labels():
     assert found.mean() == pytest.approx(1 - 0.7 * 0.5, abs=0.03)
 
 
+def test_a_reference_point_that_stands_ten_times_is_one():
+    """100 clean images judge 10,000 clean ones, each in the company of ten batches."""
+    nothing, known, many = np.zeros(10_000), np.zeros(10_000, dtype=int), np.zeros(1_000)
+
+    def share(seed: int, **reference: float) -> float:
+        rng = np.random.default_rng([4, seed])
+        pool, clean = Seen(rng.exponential(size=10_000), nothing, known), rng.exponential(size=100).repeat(10)
+        wrong = Mistaken(many + 3.0, known[:1_000], many + 1)
+        return float(expected_bad(pool, Seen(clean, many, known[:1_000]), many + 1, wrong, **reference).mean())
+
+    assert all(share(seed, reference_points=100) == pytest.approx(0, abs=1e-6) for seed in range(20))
+    assert sum(share(seed) > 0.1 for seed in range(20)) > 2, "had they been as many as they stand"
+
+
 def test_without_evidence_of_two_kinds_storeys_bound_is_what_is_expected():
     rng = np.random.default_rng(3)
     p_values = np.concatenate([rng.random(7_000), rng.random(3_000) * 1e-3])

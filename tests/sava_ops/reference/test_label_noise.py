@@ -12,7 +12,7 @@ from sava_ops.reference import both_sides, logistic
 from sava_ops.reference import label_noise as module
 from sava_ops.reference.both_sides import BothSides, hashed_folds
 from sava_ops.reference.confusions import confused_noise
-from sava_ops.reference.density_ratio import fit_density_ratio
+from sava_ops.reference.density_ratio import DensityRatio, fit_density_ratio
 from sava_ops.reference.discriminant import fit_discriminant
 from sava_ops.reference.label_noise import LabelNoise, fit_label_noise
 
@@ -287,18 +287,23 @@ def test_another_camera_is_no_flood(seed):
     assert float((noise.joint_shares - 1 / CLASSES).abs().max()) < 0.15
 
 
-def test_reference_points_count_by_how_likely_they_are_of_the_pool(monkeypatch):
-    monkeypatch.setattr(module, "SHARPNESSES", (1.0,))
-    reference, pool = drawn(200, 56), drawn(400, 57)
+def test_how_sure_the_classifier_may_be_those_reference_points_tell_that_are_like_the_pool():
+    """Those that it is wrong about: had they been its only judges, it would be less sure."""
+    reference, pool = drawn(200, 56, apart=2.0), drawn(400, 57, apart=2.0)
     sides = BothSides(reference, pool, fit_discriminant(reference, classes=CLASSES, seed=0), seed=0)
     alike = fit_density_ratio(sides)
-    odd = replace(alike, reference_log_ratios=torch.arange(200).double() / 100)
-    by_reference = torch.full((sides.folds, 400, CLASSES), 1 / CLASSES, dtype=torch.float64)
-    noise = module.by_folds(by_reference[0], sides, module.even_noise)
-    plain, weighted = (module._Regressions(sides, ratio).fit(by_reference, noise).own_losses for ratio in (alike, odd))
-    expected = odd.reference_log_ratios.exp() / odd.reference_log_ratios.exp().mean()
-    torch.testing.assert_close(alike.reference_log_ratios, torch.zeros(200).double())
-    torch.testing.assert_close(weighted, plain * expected)
+    assert not alike.reference_log_ratios.any()
+    by_reference = torch.stack([module.probabilities(pool, sides.known, f, sides.known.shares) for f in range(5)])
+    noise = module.by_folds(by_reference.mean(0), sides, module.even_noise)
+
+    def own_losses(ratio: DensityRatio) -> torch.Tensor:
+        return module._Regressions(sides, ratio).fit(by_reference, noise).own_losses
+
+    judged_by_all = own_losses(alike)
+    hard = judged_by_all > np.log(2)
+    judged_by_them = own_losses(replace(alike, reference_log_ratios=20 * hard.double()))
+    assert judged_by_them[hard].sum() < judged_by_all[hard].sum()
+    assert judged_by_them[~hard].sum() > judged_by_all[~hard].sum()
 
 
 def test_a_side_is_known_by_its_place_and_not_by_its_size(monkeypatch):
