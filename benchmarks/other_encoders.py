@@ -22,6 +22,7 @@ from sava_ops.images.classifier import resnet18
 from sava_ops.images.decode import decode_all
 from sava_ops.images.encoder import Encoder, InputFormat, embed
 
+NEEDED = ("cifar10", "cifar10_encoder", "tiny_imagenet100", "clothing")
 PIXELS = 8
 FLOOD = 0.25
 TINY_IMAGENET_PER_CLASS, CIFAR10_PER_CLASS = 25, 20
@@ -50,6 +51,8 @@ class Images:
 
 
 def main(source: Path, seeds: Sequence[int]) -> None:
+    if missing := [str(source / name) for name in NEEDED if not (source / name).is_dir()]:
+        sys.exit(f"{', '.join(missing)} is not there: name the folder that holds it")
     report((row for seed in seeds for row in rows(source, seed)), seeds)
 
 
