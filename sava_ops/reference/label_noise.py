@@ -176,6 +176,7 @@ class _Regressions:
         self.likeness = len(sides.reference) * ratio.reference_log_ratios.double().softmax(0)
         self.certain = one_hot(sides.reference.labels, len(sides.known.shares)).to(sides.reference.features)
         self.problem = Regressions(sides.projected, sides.fitted.to(self.certain))
+        self.problem.start = self._of_the_reference()
 
     def fit(
         self, by_reference: Float[Tensor, "folds n classes"], noise: Confusions, *, sharpened_by_both: bool = False
@@ -217,6 +218,13 @@ class _Regressions:
             losses((sharpness * as_pool).softmax(1)),
             own_losses(sharpness),
         )
+
+    def _of_the_reference(self) -> tuple[Tensor, Tensor]:
+        """The regressions of the same folds that the reference set has by itself, where all classes are as frequent."""
+        known = self.sides.known
+        frequent = known.shares.clamp(min=SMALLEST).log().to(known.biases)
+        weights, biases = self.sides.projected.from_features(known.weights, known.biases - frequent)
+        return weights, biases.masked_fill(biases.isinf(), 0.0)
 
     def _log_shares(
         self, truth: Float[Tensor, "folds n classes"], fitted: Bool[Tensor, "folds n"]

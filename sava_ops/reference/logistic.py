@@ -7,8 +7,7 @@ of its own is added to the logits of each (`Offset`): what is fitted is then wha
 
 The linear part is one product, made once: a step costs a pass over the points for the logits and one for the slope, in
 blocks whose probabilities stay near the processor, and a fold passes over no point that it leaves out. The steps are
-taken in units in which the curvature is about 1, of the penalty and of logits that vary as much as a direction does, or
-the narrow directions would take most.
+taken in `Coordinates` in which the loss bends about alike in all directions, or the narrow ones would take most.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,8 +25,13 @@ MOST_DIRECTIONS = 256
 LOSS_TOLERANCE = 1e-5
 """Relative fall of a regression's mean loss in one step at which it counts as converged."""
 MOST_STEPS = 200
-CURVATURE = 0.1
-"""Of the loss of a logit: p (1 − p), at most a quarter."""
+CURVATURE = 0.25
+"""Of the loss of a logit, mean p (1 − p), in units of what it is where nothing but the class shares is known."""
+LEAST_CURVATURE = 1e-6
+"""Of a class that hardly occurs."""
+IN_DOUBT = 0.5
+"""How far from the middle of all points towards the mean of a class those lie that might or might not be of it. It, and
+`CURVATURE`, set how many steps are taken, not where to."""
 BLOCK = 2**19
 """Logits in one piece on CPUs: 2 MiB, about what is near one of them."""
 LEAST_PROBABILITY = 1e-6
@@ -59,6 +63,48 @@ class _Block(NamedTuple):
     offset: Float[Tensor, "own classes"]
 
 
+class Coordinates:
+    """z_c = ⟨w_c, x − o_c⟩ + v_c, with an origin o_c among the points of which it is in doubt whether they are of class c,
+    where the loss bends: without it, w_c and the bias would lean on each other. All in units of one over the root of
+    their curvature."""
+
+    def __init__(
+        self,
+        pull: Float[Tensor, "folds classes d"],
+        mass: Float[Tensor, "folds classes"],
+        spread: Float[Tensor, " d"],
+        penalty: Float[Tensor, " folds"],
+    ) -> None:
+        """`pull` and `mass` = Σ_i s_i t_ic x_i and Σ_i s_i t_ic, `spread` = mean square of the points along x."""
+        means = pull / mass.clamp(min=LEAST_CURVATURE)[..., None]
+        between = torch.einsum("fc,fcd->fd", mass, means.square())
+        inside = (spread - IN_DOUBT * between).clamp(min=0)[:, None]
+        of_logits = CURVATURE * (mass * (1 - mass)).clamp(min=LEAST_CURVATURE)[..., None]
+        self.origins = IN_DOUBT * means
+        self.units = torch.cat([of_logits * inside + penalty[:, None, None], of_logits], 2).rsqrt()
+
+    def of(self, weights: Float[Tensor, "folds classes d"], biases: Float[Tensor, "folds classes"]) -> np.ndarray:
+        at_origins = biases + (weights * self.origins).sum(2)
+        return _flat(torch.cat([weights, at_origins[..., None]], 2) / self.units)
+
+    def back(self, flat: np.ndarray) -> tuple[Float[Tensor, "folds classes d"], Float[Tensor, "folds classes"]]:
+        """Weights and biases."""
+        table = self.units * torch.from_numpy(flat).to(self.units).view_as(self.units)
+        weights, at_origins = table[..., :-1], table[..., -1]
+        return weights, at_origins - (weights * self.origins).sum(2)
+
+    def slope(
+        self, by_weights: Float[Tensor, "folds classes d"], by_biases: Float[Tensor, "folds classes"]
+    ) -> np.ndarray:
+        """Along these coordinates."""
+        by_biases = by_biases[..., None]
+        return _flat(torch.cat([by_weights - self.origins * by_biases, by_biases], 2) * self.units)
+
+
+def _flat(table: Tensor) -> np.ndarray:
+    return table.double().flatten().cpu().numpy()
+
+
 class Projected:
     """n points along their main directions, in units of their standard deviation (over all columns together)."""
 
@@ -76,6 +122,12 @@ class Projected:
         weights = weights @ self.directions.T / self.unit
         return weights, biases - weights @ self.centre
 
+    def from_features(
+        self, weights: Float[Tensor, "folds classes d"], biases: Float[Tensor, "folds classes"]
+    ) -> tuple[Float[Tensor, "folds classes directions"], Float[Tensor, "folds classes"]]:
+        """The other way round, as far as the directions go."""
+        return weights @ self.directions * self.unit, biases + weights @ self.centre
+
 
 class Regressions:
     """Of n points."""
@@ -88,7 +140,8 @@ class Regressions:
         self.spread = self.x.square().mean(0)
         folds = torch.arange(len(weights), device=self.x.device)
         self.pattern = ((self.share > 0).long() << folds[:, None]).sum(0)
-        self.start: np.ndarray | None = None
+        self.start: tuple[Tensor, Tensor] | None = None
+        """Weights and finite biases to begin with; zero, where nothing is known."""
 
     def solve(
         self, targets: Float[Tensor, "folds n classes"], inverse_penalty: float, offsets: Sequence[Offset] = ()
@@ -109,18 +162,17 @@ class Regressions:
         self.absent = self.mass == 0
         self.constant = (by_run * torch.stack([offset for _, offset in self._runs()])).sum(dtype=torch.float64)
         self.blocks = list(self._blocks())
-        if self.start is None:
-            self.start = np.zeros(self.pull.numel() + self.mass.numel())
+        penalty = 1 / (inverse_penalty * self.counts)
+        coordinates = Coordinates(self.pull, self.mass, self.spread, penalty)
+        start = coordinates.of(*(self.start or (torch.zeros_like(self.pull), torch.zeros_like(self.mass))))
         options = {"ftol": LOSS_TOLERANCE, "gtol": 0.0, "maxiter": MOST_STEPS}
-        units = self._units(inverse_penalty)
 
-        def objective(steps: np.ndarray) -> tuple[float, np.ndarray]:
-            value, slope = self._objective(units * steps, inverse_penalty)
-            return value, units * slope
+        def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
+            value, *slopes = self._objective(*coordinates.back(flat), penalty)
+            return value, coordinates.slope(*slopes)
 
-        found = minimize(objective, self.start / units, method="L-BFGS-B", jac=True, options=options)
-        self.start = reached = units * found.x
-        weights, biases = self._unpacked(reached)
+        found = minimize(objective, start, method="L-BFGS-B", jac=True, options=options)
+        weights, biases = self.start = coordinates.back(found.x)
         return Fitted(weights, biases.masked_fill(self.absent, -torch.inf), bool(found.success))
 
     def _each(self, call: Callable[[Item], Made], items: Iterable[Item]) -> Iterator[Made]:
@@ -143,21 +195,14 @@ class Regressions:
                 for own in rows.split(size):
                     yield _Block(folds, self.x[own], self.share[folds][:, own], offset[folds])
 
-    def _units(self, inverse_penalty: float) -> np.ndarray:
-        """One over the root of each unknown's curvature."""
-        penalty = 1 / (inverse_penalty * self.counts)
-        of_weights = CURVATURE * self.spread + penalty[:, None]
-        curvature = torch.cat([of_weights, torch.full_like(of_weights[:, :1], CURVATURE)], 1)
-        return curvature.rsqrt()[:, None].expand(-1, self.mass.shape[1], -1).double().flatten().cpu().numpy()
-
-    def _unpacked(self, flat: np.ndarray) -> tuple[Tensor, Tensor]:
-        table = torch.from_numpy(flat).to(self.x).view(*self.mass.shape, -1)
-        return table[..., :-1], table[..., -1]
-
-    def _objective(self, flat: np.ndarray, inverse_penalty: float) -> tuple[float, np.ndarray]:
-        """The value, summed over the folds, and its gradient."""
-        weights, biases = self._unpacked(flat)
-        penalty = (1 / (inverse_penalty * self.counts))[:, None, None]
+    def _objective(
+        self,
+        weights: Float[Tensor, "folds classes d"],
+        biases: Float[Tensor, "folds classes"],
+        penalty: Float[Tensor, " folds"],
+    ) -> tuple[float, Tensor, Tensor]:
+        """The value, summed over the folds, and its slopes by weights and biases."""
+        penalty = penalty[:, None, None]
 
         def of_block(block: _Block) -> tuple[Tensor, Tensor, Tensor]:
             own = weights[block.folds].flatten(0, 1)
@@ -179,7 +224,7 @@ class Regressions:
             value += log_total
             slope.index_add_(0, block.folds, own_slope)
             by_bias.index_add_(0, block.folds, own_by_bias)
-        return float(value), torch.cat([slope, by_bias[..., None]], 2).double().flatten().cpu().numpy()
+        return float(value), slope, by_bias
 
 
 def losses(probability: Float[Tensor, "n classes"]) -> Float[Tensor, "n classes"]:

@@ -6,7 +6,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from sava_ops.reference import logistic
-from sava_ops.reference.logistic import LEAST_PROBABILITY, Offset, Projected, Regressions, losses
+from sava_ops.reference.logistic import LEAST_PROBABILITY, Coordinates, Offset, Projected, Regressions, losses
 from tests.toy import clouds
 
 
@@ -65,6 +65,27 @@ def test_a_fold_is_fitted_as_if_it_were_alone(monkeypatch, logits_at_once):
         loss = s @ -(t * (x @ w.T + b + offset).log_softmax(1)).sum(1) + w.square().sum() / 4 / weights[fold].sum()
         for slope in torch.autograd.grad(loss, (w, b)):
             assert float(slope.abs().max()) < 2e-5
+
+
+def test_what_the_coordinates_are_in_does_not_change_where_they_lead():
+    """Weights and biases come back, and a linear function has the slope that gives its value."""
+    generator = torch.Generator().manual_seed(4)
+    pull, weights, by_weights = torch.randn(3, 2, 4, 5, generator=generator, dtype=torch.float64)
+    mass = torch.tensor([[0.5, 0.3, 0.2, 0.0], [0.1, 0.1, 0.1, 0.7]], dtype=torch.float64)
+    biases, by_biases = torch.randn(2, 2, 4, generator=generator, dtype=torch.float64)
+    coordinates = Coordinates(pull, mass, torch.ones(5).double(), torch.tensor([0.1, 0.2]).double())
+    flat = coordinates.of(weights, biases)
+    torch.testing.assert_close(coordinates.back(flat), (weights, biases))
+    value = float((weights * by_weights).sum() + (biases * by_biases).sum())
+    assert flat @ coordinates.slope(by_weights, by_biases) == pytest.approx(value)
+
+
+def test_regressions_on_features_are_found_again_on_the_directions():
+    x = torch.from_numpy(clouds(50, classes=3, seed=7)[0])
+    points, generator = Projected(x), torch.Generator().manual_seed(2)
+    weights = torch.randn(2, 3, points.x.shape[1], generator=generator, dtype=x.dtype)
+    biases = torch.randn(2, 3, generator=generator, dtype=x.dtype)
+    torch.testing.assert_close(points.from_features(*points.on_features(weights, biases)), (weights, biases))
 
 
 def log_shares(labels: np.ndarray) -> torch.Tensor:
