@@ -94,13 +94,11 @@ def clean_probabilities(
     """The same of the pool's points, and of points of the pool that had the values of the held-out ones."""
     if not len(clean):
         return np.ones_like(values), np.ones_like(clean)
-    from sklearn.isotonic import IsotonicRegression
-
     both = np.concatenate([values, clean])
     is_clean = np.concatenate([np.zeros(len(values)), np.ones(len(clean))])
     mass = np.concatenate([np.full(len(values), 1 / len(values)), weights / weights.sum()])
     # With equal mass on either side, P(held out | v) = f_clean / (f_clean + f).
-    held_out = IsotonicRegression(increasing=False).fit_transform(both, is_clean, sample_weight=mass)
+    held_out = monotone(both, is_clean, mass, at=both, rising=False)
     ratio = held_out / np.maximum(1 - held_out, np.finfo(float).tiny)
     probability = np.minimum(1.0, (1 - bad) * ratio)
     return probability[: len(values)], probability[len(values) :]
@@ -115,7 +113,20 @@ def suggestion_confidence(
     """
     if not len(clean_gaps):
         return np.zeros_like(gaps)
-    from sklearn.isotonic import IsotonicRegression
+    return monotone(clean_gaps, clean_right.astype(float), np.ones(len(clean_gaps)), at=gaps, rising=True)
 
-    fitted = IsotonicRegression(out_of_bounds="clip").fit(clean_gaps, clean_right.astype(float))
-    return fitted.predict(gaps)
+
+def monotone(
+    x: Float[np.ndarray, " n"],
+    y: Float[np.ndarray, " n"],
+    weights: Float[np.ndarray, " n"],
+    *,
+    at: Float[np.ndarray, " k"],
+    rising: bool,
+) -> Float[np.ndarray, " k"]:
+    """The monotone function of x nearest to y, between the points as a straight line and beyond them as at the last."""
+    from scipy.optimize import isotonic_regression  # scikit-learn's takes a second to be imported
+
+    knots, of = np.unique(x[weights > 0], return_inverse=True)
+    mass, total = (np.bincount(of, own[weights > 0]) for own in (weights, weights * y))
+    return np.interp(at, knots, isotonic_regression(total / mass, weights=mass, increasing=rising).x)

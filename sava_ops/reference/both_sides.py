@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from sava_ops.ot.cost import Points
-from sava_ops.reference.discriminant import Discriminant, fold_numbers
+from sava_ops.reference.discriminant import Discriminant, fold_numbers, mean_losses
 from sava_ops.reference.logistic import Projected
 
 CHANCE_DEVIATIONS = 2.0
@@ -46,9 +46,14 @@ class BothSides:
         return self.projected.x[len(self.pool) :]
 
     @cached_property
+    def known_logits(self) -> Float[Tensor, "folds n classes"]:
+        """Of the pool's points, as the reference set by itself has them."""
+        return self.known.logits(self.pool.features)
+
+    @property
     def known_losses(self) -> Float[Tensor, "n classes"]:
-        """ℓ of the pool's points, as the reference set by itself has it."""
-        return self.known.losses(self.pool.features)
+        """ℓ of the same."""
+        return mean_losses(self.known_logits)
 
     @cached_property
     def fitted(self) -> Bool[Tensor, "folds both"]:

@@ -237,9 +237,9 @@ class _Regressions:
 
 
 class _Start(NamedTuple):
-    """p of every fold, U or D from it, and the p̃ of both."""
+    """The class shares of p, U or D from it, and the p̃ of both."""
 
-    by_reference: Float[Tensor, "folds n classes"]
+    shares: Float[Tensor, " classes"]
     noise: Confusions
     joint: _Joint
 
@@ -250,12 +250,13 @@ def fit_label_noise(sides: BothSides, ratio: DensityRatio) -> LabelNoise:
     regressions, present, first = _Regressions(sides, ratio), known.shares > 0, []
     given = _given_shares(pool, known)
     for these, model in ((given, even_noise), (ratio.pool_shares, partial(drawn_noise, present=present))):
-        by_reference = torch.stack([probabilities(pool, known, fold, these) for fold in range(sides.folds)])
+        by_reference = probabilities(sides, these)
         noise = by_folds(by_reference.mean(0), sides, model)
-        first.append(_Start(by_reference, noise, regressions.fit(by_reference, noise)))
+        first.append(_Start(these, noise, regressions.fit(by_reference, noise)))
     as_frequent, as_mistaken = first
-    mistaken = _mistaken(as_mistaken, as_frequent, as_frequent.by_reference / given, sides, ratio)
-    by_reference, noise, found = as_mistaken if mistaken else as_frequent
+    mistaken = _mistaken(as_mistaken, as_frequent, sides, ratio)
+    shares, noise, found = as_mistaken if mistaken else as_frequent
+    by_reference = probabilities(sides, shares)
     p, explained = by_reference.mean(0), None
     # Of two classes, nothing is unknown about a wrong label.
     for turn in range(ROUNDS if int(present.sum()) > 2 and len(pool) else 0):
@@ -292,22 +293,16 @@ def fit_label_noise(sides: BothSides, ratio: DensityRatio) -> LabelNoise:
     )
 
 
-def _mistaken(
-    as_mistaken: _Start,
-    as_frequent: _Start,
-    likely: Float[Tensor, "folds n classes"],
-    sides: BothSides,
-    ratio: DensityRatio,
-) -> bool:
+def _mistaken(as_mistaken: _Start, as_frequent: _Start, sides: BothSides, ratio: DensityRatio) -> bool:
     """Whether labels that are given too often are given by mistake, by reference points held out, or by the pool's
     images and labels together: predicting labels does not tell a frequent class from a frequent mistake.
 
-    `likely` ∝ P(pool image | class), as each fold of the reference set tells it. That all images are judged by the same
-    few reference points is in the chance, by the jackknife over the folds; so is what sets them apart from the
-    reference set under the class shares of `ratio`, of which a damage that some of them have is no part: half the
-    variance of a normal log-likelihood ratio is its mean.
+    That all images are judged by the same few reference points is in the chance, by the jackknife over the folds; so is
+    what sets them apart from the reference set under the class shares of `ratio`, of which a damage that some of them
+    have is no part: half the variance of a normal log-likelihood ratio is its mean.
     """
-    (_, mistakes, mistaken), (_, even, frequent) = as_mistaken, as_frequent
+    (_, mistakes, mistaken), (given, even, frequent) = as_mistaken, as_frequent
+    likely = probabilities(sides, given) / given  # ∝ P(image | class), as each fold tells it
     by_fold = (likely.double() @ torch.stack([own.pool.double().mean(0) for own in (mistaken, frequent)], 1)).log()
     by_fold = by_fold[..., 0] - by_fold[..., 1]
     gains = mistaken.likelihoods(mistakes, sides) - frequent.likelihoods(even, sides)
@@ -344,11 +339,8 @@ def _given_shares(pool: Points, known: Discriminant) -> Float[Tensor, " classes"
     return given / given.sum()
 
 
-def probabilities(
-    pool: Points, known: Discriminant, fold: int, shares: Float[Tensor, " classes"]
-) -> Float[Tensor, "n classes"]:
-    """p(c | x) of one fold of the reference set's regressions, had the classes these shares: who is rare in the
+def probabilities(sides: BothSides, shares: Float[Tensor, " classes"]) -> Float[Tensor, "folds n classes"]:
+    """p(c | x) of each fold of the reference set's regressions, had the classes these shares: who is rare in the
     reference set need not be rare."""
-    odds = (shares.clamp(min=SMALLEST) / known.shares.clamp(min=SMALLEST)).log().to(known.biases)
-    logits = pool.features @ known.weights[fold].T + known.biases[fold] + odds
-    return logits.softmax(1).clamp(min=SMALLEST)
+    odds = (shares.clamp(min=SMALLEST) / sides.known.shares.clamp(min=SMALLEST)).log()
+    return (sides.known_logits + odds.to(sides.known_logits)).softmax(2).clamp_(min=SMALLEST)

@@ -64,9 +64,9 @@ class _Block(NamedTuple):
 
 
 class Coordinates:
-    """z_c = ⟨w_c, x − o_c⟩ + v_c, with an origin o_c among the points of which it is in doubt whether they are of class c,
-    where the loss bends: without it, w_c and the bias would lean on each other. All in units of one over the root of
-    their curvature."""
+    """z_c = ⟨w_c, x − o_c⟩ + v_c, with an origin o_c among the points that might or might not be of class c, where the
+    loss bends: without it, w_c and the bias would lean on each other. All in units of one over the root of their
+    curvature."""
 
     def __init__(
         self,

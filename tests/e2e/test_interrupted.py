@@ -24,7 +24,7 @@ LONGEST_SECONDS = 4.0
 # number stays its own until it is asked for its end.
 PROGRAM = """
 import os, sys, time
-import scipy.optimize, sklearn.covariance, sklearn.isotonic, torchvision.models
+import scipy.optimize, torchvision.models
 from rich.console import Console
 from sava_assets.home import reading
 from sava_assets.home.resources import Workspace

@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import false_discovery_control
+from sklearn.isotonic import IsotonicRegression
 
 from sava_ops import BadInput
 from sava_ops.decisions.conformal import (
@@ -11,6 +12,7 @@ from sava_ops.decisions.conformal import (
     clean_probability,
     conformal_p_values,
     effective_count,
+    monotone,
     suggestion_confidence,
 )
 
@@ -109,6 +111,16 @@ def test_confidence_is_the_share_of_right_suggestions_with_such_a_gap():
     clean_gaps, right = np.array([0.0, 0.0, 1.0, 1.0, 2.0, 2.0]), np.array([0, 0, 0, 1, 1, 1], dtype=bool)
     found = suggestion_confidence(np.array([-1.0, 0.0, 1.0, 2.0, 9.0]), clean_gaps, right)
     np.testing.assert_allclose(found, [0.0, 0.0, 0.5, 1.0, 1.0])
+
+
+@pytest.mark.parametrize("rising", [False, True])
+def test_monotone_regression_is_that_of_scikit_learn(rising):
+    """With ties, points without weight, and in between and beyond the points."""
+    generator = np.random.default_rng(3)
+    x, y = generator.integers(0, 30, 200).astype(float), generator.random(200)
+    weights, at = generator.integers(0, 3, 200).astype(float), np.linspace(-1, 31, 77)
+    model = IsotonicRegression(increasing=rising, out_of_bounds="clip").fit(x, y, sample_weight=weights)
+    np.testing.assert_allclose(monotone(x, y, weights, at=at, rising=rising), model.predict(at), atol=1e-12)
 
 
 @pytest.mark.parametrize("rate", [0.0, 1.0])

@@ -10,7 +10,7 @@ from sava_ops.batches import split_batches
 from sava_ops.ot.cost import Points
 from sava_ops.reference import discriminant as module
 from sava_ops.reference import logistic
-from sava_ops.reference.discriminant import FOLDS, INVERSE_PENALTIES, fit_discriminant
+from sava_ops.reference.discriminant import FOLDS, INVERSE_PENALTIES, fit_discriminant, shrunk_covariance
 from sava_ops.reference.logistic import LEAST_PROBABILITY
 from tests.toy import clouds
 
@@ -76,6 +76,22 @@ def test_a_class_that_a_fold_lacks_has_a_loss_all_the_same(each):
 def test_one_class_alone_costs_nothing():
     losses = fit_discriminant(reference(classes=1), classes=2, seed=0).reference_losses
     assert float(losses[:, 0].max()) < 1e-5 < float(losses[:, 1].min())
+
+
+@pytest.mark.parametrize("shape", [(100, 5), (10, 50), (2, 3)])
+def test_the_covariance_is_shrunk_as_scikit_learn_does(shape):
+    x = torch.from_numpy(np.random.default_rng(0).normal(size=shape)) * torch.arange(1, shape[1] + 1)
+    expected, how_far = ledoit_wolf(x.numpy(), assume_centered=True)
+    spread, shrinkage = shrunk_covariance(x)
+    np.testing.assert_allclose(spread, expected, rtol=1e-12)
+    assert shrinkage == pytest.approx(how_far)
+    assert shrinkage > 0
+
+
+def test_points_without_spread_have_no_covariance():
+    spread, shrinkage = shrunk_covariance(torch.zeros(1, 4))
+    assert not spread.any()
+    assert shrinkage == 0
 
 
 def test_how_far_off_its_class_a_point_lies_once_it_is_left_out():

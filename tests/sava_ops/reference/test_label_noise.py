@@ -298,7 +298,7 @@ def test_how_sure_the_classifier_may_be_those_reference_points_tell_that_are_lik
     sides = BothSides(reference, pool, fit_discriminant(reference, classes=CLASSES, seed=0), seed=0)
     alike = fit_density_ratio(sides)
     assert not alike.reference_log_ratios.any()
-    by_reference = torch.stack([module.probabilities(pool, sides.known, f, sides.known.shares) for f in range(5)])
+    by_reference = module.probabilities(sides, sides.known.shares)
     noise = module.by_folds(by_reference.mean(0), sides, module.even_noise)
 
     def own_losses(ratio: DensityRatio) -> torch.Tensor:
