@@ -174,25 +174,26 @@ class _Regressions:
     def __init__(self, sides: BothSides, ratio: DensityRatio) -> None:
         self.sides = sides
         self.likeness = len(sides.reference) * ratio.reference_log_ratios.double().softmax(0)
-        self.certain = one_hot(sides.reference.labels, len(sides.known.shares)).to(sides.reference.features)
-        self.problem = Regressions(sides.projected, sides.fitted.to(self.certain))
+        certain = one_hot(sides.reference.labels, len(sides.known.shares)).to(sides.reference.features)
+        # One table for all fits: memory that is new each time costs as much as a step.
+        self.targets = certain.new_zeros(sides.folds, len(sides.fold_of), certain.shape[1])
+        self.truth, self.certain = self.targets.split([len(sides.pool), len(sides.reference)], 1)
+        self.certain.copy_(certain)
+        self.problem = Regressions(sides.projected, sides.fitted.to(certain))
         self.problem.start = self._of_the_reference()
 
     def fit(
         self, by_reference: Float[Tensor, "folds n classes"], noise: Confusions, *, sharpened_by_both: bool = False
     ) -> _Joint:
         """p̃ on the soft labels of this p and T."""
-        sides, pairs = self.sides, zip(by_reference, noise.confusions, strict=True)
-        truth = torch.stack([likely_truth(p, own, sides.pool.labels) for p, own in pairs])
-        certain = self.certain.expand(len(truth), -1, -1)
-        priors = [
-            self._log_shares(each, fitted)
-            for each, fitted in zip(
-                (truth, certain), sides.fitted.split([len(sides.pool), len(sides.reference)], 1), strict=True
-            )
-        ]
-        offsets = [Offset(each.shape[1], prior) for each, prior in zip((truth, certain), priors, strict=True)]
-        weights, biases, converged = self.problem.solve(torch.cat([truth, certain], 1), INVERSE_PENALTY, offsets)
+        sides = self.sides
+        for truth, p, own in zip(self.truth, by_reference, noise.confusions, strict=True):
+            truth.copy_(likely_truth(p, own, sides.pool.labels))
+        runs = self.truth, self.certain
+        fitted = sides.fitted.split([len(sides.pool), len(sides.reference)], 1)
+        priors = [self._log_shares(each, own) for each, own in zip(runs, fitted, strict=True)]
+        offsets = [Offset(each.shape[1], prior) for each, prior in zip(runs, priors, strict=True)]
+        weights, biases, converged = self.problem.solve(self.targets, INVERSE_PENALTY, offsets)
         of_pool = own_logits(sides.pool_x, sides.pool_folds, weights, biases + priors[0])
         as_pool, as_reference = (
             own_logits(sides.reference_x, sides.reference_folds, weights, biases + prior) for prior in priors
@@ -302,8 +303,9 @@ def _mistaken(as_mistaken: _Start, as_frequent: _Start, sides: BothSides, ratio:
     have is no part: half the variance of a normal log-likelihood ratio is its mean.
     """
     (_, mistakes, mistaken), (given, even, frequent) = as_mistaken, as_frequent
-    likely = probabilities(sides, given) / given  # ∝ P(image | class), as each fold tells it
-    by_fold = (likely.double() @ torch.stack([own.pool.double().mean(0) for own in (mistaken, frequent)], 1)).log()
+    shares = torch.stack([own.pool.double().mean(0) for own in (mistaken, frequent)], 1)
+    # p / π is ∝ P(image | class), as each fold tells it.
+    by_fold = torch.stack([(p.double() @ (shares / given[:, None])).log() for p in probabilities(sides, given)])
     by_fold = by_fold[..., 0] - by_fold[..., 1]
     gains = mistaken.likelihoods(mistakes, sides) - frequent.likelihoods(even, sides)
     gains[: len(sides.pool)] += by_fold.mean(0)
