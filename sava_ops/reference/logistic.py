@@ -111,8 +111,9 @@ class Projected:
     def __init__(self, features: Float[Tensor, "n d"]) -> None:
         self.centre = features.mean(0)
         x = features - self.centre
-        self.unit = float(x.square().mean(0).sum()) ** 0.5 or 1.0
-        self.directions = _principal_directions(x)
+        scatter = x.T @ x
+        self.unit = float(scatter.trace() / len(x)) ** 0.5 or 1.0
+        self.directions = torch.linalg.eigh(scatter).eigenvectors[:, -MOST_DIRECTIONS:]
         self.x = x @ self.directions / self.unit
 
     def on_features(
@@ -230,8 +231,3 @@ class Regressions:
 def losses(probability: Float[Tensor, "n classes"]) -> Float[Tensor, "n classes"]:
     """ℓ = −log (δ + (1 − C δ) p): finite, and equal to −log p where that matters."""
     return -torch.log(LEAST_PROBABILITY + (1 - probability.shape[1] * LEAST_PROBABILITY) * probability)
-
-
-def _principal_directions(centred: Float[Tensor, "n d"]) -> Float[Tensor, "d _"]:
-    """Of the largest spread, at most `MOST_DIRECTIONS`."""
-    return torch.linalg.eigh(centred.T @ centred).eigenvectors[:, -MOST_DIRECTIONS:]
