@@ -21,6 +21,7 @@ from sava_ops.reference.both_sides import BothSides
 from sava_ops.reference.density_ratio import DensityRatio, fit_density_ratio
 from sava_ops.reference.discriminant import Discriminant, fit_discriminant
 from sava_ops.reference.label_noise import LabelNoise, fit_label_noise
+from sava_ops.reference.spread import inside_classes, scaled, scales
 
 POOL_POINTS, POOL_POINTS_PER_CLASS = 16_384, 64
 """Training points from which the noise of their labels is learned: so many of all, and of a class if that is no more
@@ -43,6 +44,8 @@ class Calibration:
     """Of the pool, and what both sides together say of an image's class."""
     density_ratio: DensityRatio
     """Of pool and reference."""
+    column_scales: Float[Tensor, " d"]
+    """What the features are multiplied by first, 0..1; all of the above is said of the scaled ones."""
 
     @property
     def centre(self) -> Float[Tensor, " d"]:
@@ -50,12 +53,17 @@ class Calibration:
         the mean."""
         return self.discriminant.shares @ self.discriminant.means
 
+    def seen(self, points: Points) -> Points:
+        """With their features scaled."""
+        return replace(points, features=scaled(points.features, self.column_scales))
+
     def batches(self, reference: Points, rows: Sequence[Int64[np.ndarray, " _"]]) -> list[Points]:
         """The reference set in batches as `transport_row` takes them: each in order of its classes, around `centre`,
         with what the classifiers think of them."""
+        features = self.seen(reference).features
         known = replace(
             reference,
-            features=reference.features - self.centre.to(reference.features),
+            features=features - self.centre.to(features),
             label_losses=self.label_noise.joint_reference_losses,
             reference_losses=self.discriminant.reference_losses,
             log_ratios=self.density_ratio.reference_log_ratios,
@@ -73,7 +81,10 @@ def by_class(labels: Int64[Tensor, " M"], rows: Sequence[Int64[np.ndarray, " _"]
 # The threads of NumPy's and SciPy's BLAS spin between calls, and torch's would wait for the processors they hold.
 @threadpool_limits.wrap(limits=1, user_api="blas")
 def calibrate(train: Points, reference: Points, *, classes: int, config: ValuationConfig) -> Calibration:
-    """W, scale and starting sample, from (a sample of) the training points and the whole reference set."""
+    """All of it, from (a sample of) the training points and the whole reference set."""
+    nothing = reference.features.new_ones(reference.features.shape[1], dtype=torch.float64)
+    columns = scales(inside_classes(reference)) if config.shorten_columns else nothing
+    train, reference = (replace(side, features=scaled(side.features, columns)) for side in (train, reference))
     samples = [class_samples(side, cap=config.class_sample, seed=config.seed) for side in (train, reference)]
     generator = torch.Generator().manual_seed(config.seed)
     chosen = torch.randperm(len(train), generator=generator)[: config.calibration_sample].to(train.labels.device)
@@ -91,6 +102,7 @@ def calibrate(train: Points, reference: Points, *, classes: int, config: Valuati
         discriminant=known,
         label_noise=fit_label_noise(sides, ratio),
         density_ratio=ratio,
+        column_scales=columns,
     )
 
 

@@ -17,6 +17,8 @@ class ValuationConfig:
     batching: Batching = "stratified"
     unit_norm: bool = True
     """Divide every feature vector by its length first."""
+    shorten_columns: bool = True
+    """Shorten single features that vary inside the reference classes far more than all others."""
     label_metric: Literal["published", "divergence"] = "divergence"
     label_weight: float = 1.5
     """λ_y. Under "divergence", a label mismatch costs on average `label_weight` times the mean feature cost."""
@@ -68,8 +70,8 @@ class ValuationConfig:
     def paper(cls) -> "ValuationConfig":
         """SAVA as published (Alg. 1), converged: balanced transport, raw features, W from training data."""
         return cls(
-            unit_norm=False, label_metric="published", label_weight=1.0, epsilon=0.02, rho=math.inf, tolerance=1e-3,
-            gradient="calibrated", class_shares="reference", classifier_weight=0.0,
+            unit_norm=False, shorten_columns=False, label_metric="published", label_weight=1.0, epsilon=0.02,
+            rho=math.inf, tolerance=1e-3, gradient="calibrated", class_shares="reference", classifier_weight=0.0,
             shift_weight=0.0,
         )  # fmt: skip
 

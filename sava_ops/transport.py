@@ -109,6 +109,7 @@ def transport_row(
     after the other can share `room`. Raises BadInput if the device has no memory for a pair.
     """
     room = room or Room()
+    batch = calibration.seen(batch)
     frame, sizes = Frame(batch, calibration, config), [len(b) for b in reference_batches]
     of = None if held_out_of is None else [len(rows) for rows in held_out_of]
     company = [rows.to(batch.labels.device) for rows in held_out_rows(sizes, config, turn=turn, of=of)]

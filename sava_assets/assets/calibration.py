@@ -70,6 +70,7 @@ def label_distances(run: Run) -> Output:
         "scale": torch.tensor(made.scale, dtype=torch.float64),
         "sample_features": made.sample.features,
         "sample_labels": made.sample.labels,
+        "column_scales": made.column_scales,
         **vars(made.discriminant),
         **vars(made.label_noise),
         **vars(made.density_ratio),
@@ -159,4 +160,5 @@ def calibration_of(tensors: dict[str, Tensor], device: str) -> Calibration:
         discriminant=Discriminant(**{field.name: moved[field.name] for field in fields(Discriminant)}),
         label_noise=LabelNoise(**{field.name: moved[field.name] for field in fields(LabelNoise)}),
         density_ratio=DensityRatio(**{field.name: moved[field.name] for field in fields(DensityRatio)}),
+        column_scales=moved["column_scales"],
     )

@@ -94,7 +94,8 @@ def uncached_score(train: Points, reference: Points, *, config: ValuationConfig 
     quiet = replace(config, held_out_sample=0)
 
     def pair(batch: Points, others: Points, j: int) -> Pair:
-        samples = [class_samples(side, cap=config.class_sample, seed=config.seed) for side in (batch, others)]
+        sides = (calibration.seen(side) for side in (batch, others))
+        samples = [class_samples(side, cap=config.class_sample, seed=config.seed) for side in sides]
         classes = len(calibration.label_distances)
         distances = label_distances(*samples, classes=classes, divergence=config.label_metric == "divergence")
         row = transport_row(batch, [judges[j]], [starts[j]], replace(calibration, label_distances=distances), quiet)

@@ -33,7 +33,7 @@ class BothSides:
     @cached_property
     def projected(self) -> Projected:
         """The pool's points, then the reference's."""
-        return Projected(torch.cat([self.pool.features, self.reference.features]))
+        return Projected(torch.cat([self.pool.features, self.reference.features]), self.reference.labels)
 
     @property
     def pool_x(self) -> Float[Tensor, "n directions"]:

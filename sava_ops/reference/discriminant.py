@@ -121,8 +121,8 @@ def shrunk_covariance(x: Float[Tensor, "M d"]) -> tuple[Float[Tensor, "d d"], fl
     middle, squares = spread.trace() / d, spread.square().sum()
     fourth = x.square().sum(1, dtype=torch.float64).square().sum()  # Σ ‖x xᵀ‖²
     distance = squares - d * middle.square()
-    error = ((fourth / n - squares) / n).clamp(max=distance, min=0)
-    shrinkage = float(error / distance) if error > 0 else 0.0
+    error = (fourth / n - squares) / n
+    shrinkage = float((error / distance).clamp(0, 1)) if error > 0 and distance > 0 else 0.0
     spread *= 1 - shrinkage
     spread.diagonal().add_(shrinkage * middle)
     return spread, shrinkage
@@ -155,7 +155,7 @@ def cross_fitted(points: Points, classes: int, seed: int) -> CrossFitted:
     held_out = one_hot(fold_numbers(y, seed=seed)).T.bool()
     fitted = ~held_out if len(held_out) > 1 else held_out
     targets = one_hot(y, classes).to(x.dtype).expand(len(held_out), -1, -1)
-    projected = Projected(x)
+    projected = Projected(x, y)
     problem = Regressions(projected, fitted.to(x.dtype))
 
     def solve(inverse_penalty: float) -> CrossFitted:

@@ -18,6 +18,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from sava_ops.ot.cost import Points
+from sava_ops.reference.spread import inside_classes, scales
 from sava_ops.threads import Item, Made, in_threads
 
 MOST_DIRECTIONS = 256
@@ -106,28 +108,34 @@ def _flat(table: Tensor) -> np.ndarray:
 
 
 class Projected:
-    """n points along their main directions, in units of their standard deviation (over all columns together)."""
+    """n points along their main directions, the widest shortened (`reference.spread`), in units of their standard
+    deviation (over all directions together)."""
 
-    def __init__(self, features: Float[Tensor, "n d"]) -> None:
+    def __init__(self, features: Float[Tensor, "n d"], labels: Int64[Tensor, " M"]) -> None:
+        """`labels` are true and of the last M points."""
         self.centre = features.mean(0)
         x = features - self.centre
-        scatter = x.T @ x
-        self.unit = float(scatter.trace() / len(x)) ** 0.5 or 1.0
-        self.directions = torch.linalg.eigh(scatter).eigenvectors[:, -MOST_DIRECTIONS:]
-        self.x = x @ self.directions / self.unit
+        directions = torch.linalg.eigh(x.T @ x).eigenvectors[:, -MOST_DIRECTIONS:]
+        x = x @ directions
+        known = Points(x[len(x) - len(labels) :], labels)
+        self.lengths = scales(inside_classes(known)).to(x)
+        x *= self.lengths
+        self.unit = float(x.square().sum(1).mean()) ** 0.5 or 1.0
+        self.x = x.div_(self.unit)
+        self.directions = directions * (self.lengths / self.unit)
 
     def on_features(
         self, weights: Float[Tensor, "folds classes directions"], biases: Float[Tensor, "folds classes"]
     ) -> tuple[Float[Tensor, "folds classes d"], Float[Tensor, "folds classes"]]:
         """What gives the features themselves the same logits."""
-        weights = weights @ self.directions.T / self.unit
+        weights = weights @ self.directions.T
         return weights, biases - weights @ self.centre
 
     def from_features(
         self, weights: Float[Tensor, "folds classes d"], biases: Float[Tensor, "folds classes"]
     ) -> tuple[Float[Tensor, "folds classes directions"], Float[Tensor, "folds classes"]]:
         """The other way round, as far as the directions go."""
-        return weights @ self.directions * self.unit, biases + weights @ self.centre
+        return weights @ (self.directions / (self.lengths / self.unit).square()), biases + weights @ self.centre
 
 
 class Regressions:

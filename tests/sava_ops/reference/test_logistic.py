@@ -9,13 +9,16 @@ from sava_ops.reference import logistic
 from sava_ops.reference.logistic import LEAST_PROBABILITY, Coordinates, Offset, Projected, Regressions, losses
 from tests.toy import clouds
 
+NOBODY = torch.empty(0, dtype=torch.int64)
+"""Labels of points whose classes are not known: no direction is shortened."""
+
 
 def test_a_soft_label_is_as_many_labels_of_so_much_weight(monkeypatch):
     monkeypatch.setattr(logistic, "LOSS_TOLERANCE", 1e-12)
     features, _ = clouds(80, classes=3, seed=1)
     x = torch.from_numpy(features)
     targets = torch.rand(80, 3, generator=torch.Generator().manual_seed(0), dtype=x.dtype).softmax(1)
-    points = Projected(x)
+    points = Projected(x, NOBODY)
     found = Regressions(points, torch.ones(1, 80, dtype=x.dtype)).solve(targets[None], 4.0)
     unit = float(x.var(0, correction=0).sum()) ** 0.5
     model = LogisticRegression(C=4.0, tol=1e-10, max_iter=10_000)
@@ -36,7 +39,7 @@ def test_what_has_no_weight_is_not_learned_from(monkeypatch):
     weights[1, :20] = 0
     turned = targets.clone()
     turned[:20] = 1 - turned[:20]
-    one, other = (Regressions(Projected(x), weights).solve(t.expand(2, -1, -1), 2.0) for t in (targets, turned))
+    one, other = (Regressions(Projected(x, NOBODY), weights).solve(t.expand(2, -1, -1), 2.0) for t in (targets, turned))
     torch.testing.assert_close(one.weights[1], other.weights[1], atol=1e-3, rtol=1e-3)
     assert (one.weights[0] - other.weights[0]).abs().max() > 0.1
 
@@ -47,7 +50,7 @@ def test_a_fold_is_fitted_as_if_it_were_alone(monkeypatch, logits_at_once):
     monkeypatch.setattr(logistic, "LOSS_TOLERANCE", 1e-12)
     monkeypatch.setattr(logistic, "BLOCK", logits_at_once)
     features, labels = clouds(60, classes=3, seed=5)
-    points = Projected(torch.from_numpy(features))
+    points = Projected(torch.from_numpy(features), NOBODY)
     targets = torch.nn.functional.one_hot(torch.from_numpy(labels), 3).double()
     generator = torch.Generator().manual_seed(1)
     weights = torch.randint(0, 3, (4, 60), generator=generator).double()
@@ -81,8 +84,11 @@ def test_what_the_coordinates_are_in_does_not_change_where_they_lead():
 
 
 def test_regressions_on_features_are_found_again_on_the_directions():
-    x = torch.from_numpy(clouds(50, classes=3, seed=7)[0])
-    points, generator = Projected(x), torch.Generator().manual_seed(2)
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(60, 40, generator=generator, dtype=torch.float64)
+    x[:, 3] *= 8
+    points = Projected(x, torch.arange(30) % 3)
+    assert points.lengths.min() < 1
     weights = torch.randn(2, 3, points.x.shape[1], generator=generator, dtype=x.dtype)
     biases = torch.randn(2, 3, generator=generator, dtype=x.dtype)
     torch.testing.assert_close(points.from_features(*points.on_features(weights, biases)), (weights, biases))
@@ -102,7 +108,7 @@ def test_populations_of_other_class_shares_have_the_same_regression(monkeypatch)
     offsets = [Offset(len(y), log_shares(y)) for y in labels]
 
     def slope_and_bias(offsets: list[Offset]) -> tuple[float, float]:
-        points = Projected(x)
+        points = Projected(x, NOBODY)
         found = Regressions(points, torch.ones(1, len(x), dtype=x.dtype)).solve(targets, 1e3, offsets)
         weights, biases = points.on_features(found.weights, found.biases)
         return float(weights[0, 1] - weights[0, 0]), float(biases[0, 1] - biases[0, 0])
@@ -119,7 +125,7 @@ def test_what_is_added_to_all_logits_is_taken_off_the_biases(monkeypatch):
     x, targets = torch.from_numpy(features), torch.nn.functional.one_hot(torch.from_numpy(labels), 3).double()[None]
     added = torch.tensor([[0.5, -1.0, 0.5]], dtype=x.dtype)
     plain, moved = (
-        Regressions(Projected(x), torch.ones(1, 60, dtype=x.dtype)).solve(targets, 2.0, offsets)
+        Regressions(Projected(x, NOBODY), torch.ones(1, 60, dtype=x.dtype)).solve(targets, 2.0, offsets)
         for offsets in ([], [Offset(20, added), Offset(40, added)])
     )
     torch.testing.assert_close(moved.weights, plain.weights, atol=1e-4, rtol=1e-3)
