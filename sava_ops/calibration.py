@@ -1,8 +1,8 @@
 """What all batch pairs share: computed once and pinned, so that new data changes no existing row.
 
-W (`ot.label_distance`), the scale of the costs, a sample of the pool to start from, what the reference set says of
-its classes (`reference.discriminant`), and what pool and reference together say of labels (`reference.label_noise`) and
-of each other's images (`reference.density_ratio`).
+How much single features count (`reference.spread`), W (`ot.label_distance`), the scale of the costs, a sample of the
+pool to start from, what the reference set says of its classes (`reference.discriminant`), and what pool and reference
+together say of labels (`reference.label_noise`) and of each other's images (`reference.density_ratio`).
 """
 
 from collections.abc import Sequence
