@@ -2,7 +2,8 @@
 
 Three sets through encoders that were not made for them: the CIFAR-10 network on 100 classes and on clothing, a network
 with random weights, and the pixels of an 8 × 8 image. FOLDER as in `other_sets`. Beside its rows, a label that floods
-the pool: a quarter of all images carry it. A process for every processor.
+the pool: a quarter of all images carry it. Then the features of `other_sets` as some encoders give them: a few are far
+wider than all others. A process for every processor.
 """
 
 import hashlib
@@ -25,6 +26,7 @@ from sava_ops.images.encoder import Encoder, InputFormat, embed
 NEEDED = ("cifar10", "cifar10_encoder", "tiny_imagenet100", "clothing")
 PIXELS = 8
 FLOOD = 0.25
+WIDE_FEATURES, TIMES = 5, 50
 TINY_IMAGENET_PER_CLASS, CIFAR10_PER_CLASS = 25, 20
 
 
@@ -63,6 +65,9 @@ def rows(source: Path, seed: int) -> Iterator[Row]:
         for name, sides in sets(images, data, encoder, seed):
             yield from wrong_labels(f"{name}, {encoder}", sides, seed)
             yield flooded(f"{name}, {encoder}", sides, seed)
+    of_imagenet = tiny_imagenet(source, TINY_IMAGENET_PER_CLASS, seed), clothing(source).without_junk()
+    for name, sides in zip(("100 classes", "clothing"), of_imagenet, strict=True):
+        yield from wrong_labels(f"{name}, uneven features", uneven(sides, seed), seed)
 
 
 def sets(images: Images, data: Cifar10, encoder: str, seed: int) -> Iterator[tuple[str, Sides]]:
@@ -82,6 +87,15 @@ def sets(images: Images, data: Cifar10, encoder: str, seed: int) -> Iterator[tup
     pool = np.concatenate([images.features(file, encoder) for file in sorted((folder / "landing").iterdir())])
     judges = images.features(folder / "reference.parquet", encoder)
     yield "clothing", replace(known, features=unit(pool), reference_features=unit(judges)).without_junk()
+
+
+def uneven(sides: Sides, seed: int) -> Sides:
+    """Some features many times as wide."""
+    factors = np.ones(sides.features.shape[1], dtype=np.float32)
+    factors[np.random.default_rng([seed, 4]).permutation(len(factors))[:WIDE_FEATURES]] = TIMES
+    return replace(
+        sides, features=unit(sides.features * factors), reference_features=unit(sides.reference_features * factors)
+    )
 
 
 def flooded(name: str, sides: Sides, seed: int) -> Row:
