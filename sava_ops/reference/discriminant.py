@@ -2,7 +2,8 @@
 
     m_c, Σ    = class means, covariance inside the classes, shrunk (Ledoit & Wolf 2004)
     p(c | x)  = logistic regression on the features' main directions, cross-fitted: whatever judges a reference point
-                has not seen it; its penalty is the one with the least log loss on the points held out
+                has not seen it, but for its part in the directions and their lengths (`logistic.Projected`); its
+                penalty is the one with the least log loss on the points held out
     ℓ_c(x)    = −log (δ + (1 − C δ) p(c | x))              what label c costs an image x, at most −log δ
     Q[ĉ, c]   = P(argmax p = ĉ | y = c) on reference points
 

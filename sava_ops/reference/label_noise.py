@@ -46,9 +46,10 @@ they follow a given label only as far as p and T leave room for it. T comes from
 would look like those of the people who labelled, and p̃ has learned better; where it has not, a T that is the
 classifier's own predicts the labels of images held out no better than U does.
 
-The p̃, T and U that judge a point were fitted without it and its label, on both sides alike. Four things are shared
-by the folds: the class shares of p, p is there the mean of all of them, the sharpness of p̃ is one number, and a T found
-from p̃ has the labels of its own fold behind it at second hand, by way of the p̃ of the other folds' points.
+The p̃, T and U that judge a point were fitted without it and its label, on both sides alike. Five things are shared
+by the folds: the class shares of p, p is there the mean of all of them, the sharpness of p̃ is one number, how far the
+widest directions are shortened follows from all reference points (`spread`), and a T found from p̃ has the labels of its
+own fold behind it at second hand, by way of the p̃ of the other folds' points.
 """
 
 import math
