@@ -9,7 +9,7 @@ the pairs and one product of (n, classes) with (classes, classes). At the given 
 
     feature_value   = min_c f_k(c)                          how foreign the image is under its best label
     label_value     = f_k(y_k) − min_{c ≠ y_k} f_k(c)       signed margin; above 0, another label fits better
-    suggested_label = argmin_c f_k(c)                      of damaged images, see `valuation.assess`
+    suggested_label = argmin_c f_k(c)                      of damaged images, see `judgement.assess`
     label_odds      = log Σ_{c ≠ y_k} e^{(f_k(y_k) − f_k(c))/η}   Bayes' rule, were f/η minus log-likelihoods
     value           = f_k(y_k) = feature_value + max(label_value, 0)
 

@@ -28,6 +28,8 @@ FLOORS = {
     "sava_ops": [
         {"baselines", "trust"},
         {"valuation", "forecast"},
+        {"judgement"},
+        {"hierarchy"},
         {"transport"},
         {"frame"},
         {"calibration"},

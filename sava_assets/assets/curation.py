@@ -24,8 +24,9 @@ from sava_ops.decisions.assessment import Assessment
 from sava_ops.decisions.pruning import Decision, decide
 from sava_ops.decisions.shares import share_of_bad
 from sava_ops.errors import BadInput
+from sava_ops.hierarchy import BatchPlan
+from sava_ops.judgement import assess
 from sava_ops.transport import BatchRow
-from sava_ops.valuation import BatchPlan, assess
 
 MOST_GROUPS = 40
 """Shown of classes and of shards."""

@@ -21,9 +21,9 @@ from sava_assets.home.store import BATCH_ROWS, STARTING_POTENTIALS
 from sava_ops.calibration import by_class
 from sava_ops.config import ValuationConfig
 from sava_ops.errors import BadInput
+from sava_ops.hierarchy import plan_batches
 from sava_ops.ot.cost import Points
 from sava_ops.transport import BatchRow, starting_potentials
-from sava_ops.valuation import plan_batches
 
 PAIRS = ("costs", "marginal_errors", "sweeps", "converged", "shift", "told_apart")
 """What of all rows is kept together."""

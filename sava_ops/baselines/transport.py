@@ -1,7 +1,7 @@
 """Transport as a baseline: our own front door under every preset, and two ways the authors' program goes.
 
 SAVA, LAVA and batch-wise LAVA are `value_points` with a preset (`sava_ops.config`; on the features as they come, so
-those of the caller's frame). By the same sum over batch pairs (`sava_ops.valuation`):
+those of the caller's frame). By the same sum over batch pairs (`sava_ops.hierarchy`):
 
 - `annealed_score` replays the authors' annealing (geomloss, `scaling` 0.5) on the paper's problem: for ε from max C
   down to 0.02 · mean feature cost, a quarter each time,
@@ -25,13 +25,14 @@ from torch import Tensor
 from sava_ops.calibration import Calibration, calibrate
 from sava_ops.config import ValuationConfig
 from sava_ops.decomposition import MOST_LABELS
+from sava_ops.hierarchy import plan_batches, potential_values
 from sava_ops.inputs import as_points, class_count
 from sava_ops.ot.cost import Points, ground_cost
 from sava_ops.ot.label_distance import class_samples, label_distances
 from sava_ops.ot.sinkhorn import uniform
 from sava_ops.reference.discriminant import FOLDS
 from sava_ops.transport import starting_potentials, transport_row
-from sava_ops.valuation import Valuation, plan_batches, potential_values, split_points, value_points
+from sava_ops.valuation import Valuation, split_points, value_points
 
 OURS = ValuationConfig()
 PAPER, LAVA, BATCHWISE_LAVA = (

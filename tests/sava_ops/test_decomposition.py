@@ -19,11 +19,11 @@ from sava_ops.decomposition import (
     odds_if_mistaken,
     potentials_by_label,
 )
+from sava_ops.hierarchy import batch_scores, plan_batches
 from sava_ops.ot.cost import Points, ground_cost, label_costs
 from sava_ops.ot.sinkhorn import Problem, Transport, solve, uniform
 from sava_ops.reference.label_shift import reference_measure
 from sava_ops.transport import held_out_rows, starting_potentials, transport_row
-from sava_ops.valuation import batch_scores, plan_batches
 from tests.toy import clouds, mislabelled
 
 CLASSES = 4

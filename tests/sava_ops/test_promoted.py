@@ -7,10 +7,11 @@ import torch
 from sava_ops.calibration import by_class, calibrate
 from sava_ops.config import ValuationConfig
 from sava_ops.decisions.conformal import benjamini_hochberg
+from sava_ops.hierarchy import plan_batches
 from sava_ops.inputs import as_points
+from sava_ops.judgement import assess
 from sava_ops.reference.label_noise import LabelNoise
 from sava_ops.transport import BatchRow, held_out_rows, starting_potentials, transport_row
-from sava_ops.valuation import assess, plan_batches
 
 CONFIG = ValuationConfig(batch_size=None)
 CLASSES, WIDTH = 4, 16

@@ -8,15 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from sava_ops import BadInput, ValuationConfig, transport, valuation, value_points
+from sava_ops import BadInput, ValuationConfig, judgement, transport, value_points
 from sava_ops.baselines.logistic_regression import class_probabilities
 from sava_ops.calibration import calibrate, calibration_rows
 from sava_ops.decisions.assessment import Assessment
 from sava_ops.decisions.conformal import benjamini_hochberg
 from sava_ops.decisions.detection import auroc
+from sava_ops.hierarchy import calibrated_gradient, plan_batches
+from sava_ops.judgement import assess
 from sava_ops.ot.cost import Points
 from sava_ops.transport import KERNELS, BatchRow, pairs_at_once, starting_potentials, transport_row
-from sava_ops.valuation import assess, calibrated_gradient, plan_batches
 from tests.sava_ops.reference.test_label_noise import drawn, marked
 from tests.toy import clouds, mislabelled
 
@@ -440,7 +441,7 @@ def test_what_hides_behind_a_mark_is_named_as_often_as_by_the_reference_set_alon
     right = (labels == truth)[other].mean()
     assert right >= (classes[alone.argmax(1)][rows] == truth)[other].mean()
     assert confidence[other].mean() == pytest.approx(right, abs=0.1)
-    monkeypatch.setattr(valuation, "EVEN_ODDS", np.inf)
+    monkeypatch.setattr(judgement, "EVEN_ODDS", np.inf)
     by_both, _ = named()
     np.testing.assert_array_equal(by_both != 0, other)
     assert right > (by_both == truth)[other].mean() + 0.05

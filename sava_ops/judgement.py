@@ -1,0 +1,182 @@
+"""What the values of all batches say, held against those of clean reference points and of mistaken ones.
+
+Evidence against image and label (`decisions.evidence`), p-values against the reference points that went along
+(`decisions.conformal`), the expected number of bad points (`decisions.shares`), and the label that a point deserves.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+from sava_ops.config import ValuationConfig
+from sava_ops.decisions.assessment import Assessment
+from sava_ops.decisions.conformal import (
+    clean_probability,
+    conformal_p_values,
+    effective_count,
+    suggestion_confidence,
+)
+from sava_ops.decisions.evidence import EVEN_ODDS, Evidence, MistakenOdds, Side, against_label, weigh
+from sava_ops.decisions.shares import Mistaken, Seen, bad_points, beyond_chance, expected_bad
+from sava_ops.decomposition import Scores, odds_if_mistaken
+from sava_ops.hierarchy import BatchPlan, batch_scores, potential_values
+from sava_ops.reference.label_noise import LabelNoise
+from sava_ops.transport import BatchRow
+
+
+def assess(
+    rows: Iterable[BatchRow],
+    plan: BatchPlan,
+    config: ValuationConfig,
+    *,
+    noise: LabelNoise,
+    further: tuple[Float[np.ndarray, " N"], Float[np.ndarray, " H"]] | None = None,
+) -> Assessment:
+    """Values of all points, batch after batch (Alg. 1, l. 7-10), held against those of the reference points.
+
+    `noise`, of the calibration that the rows were made with, says which labels are given by mistake.
+    `further` is evidence of another kind against the images (`decisions.quality`), nats: of all points, and of the
+    reference points that went along, batch after batch. It counts where the configuration has a classifier, without
+    which evidence has another unit.
+    """
+    said = _said(rows, plan, config, noise)
+    found, usual, weights = said.of_pool, said.of_clean, said.of_clean["weights"]
+    evidence, usual_evidence, expected = Evidence(found["values"], found["feature_values"]), usual["values"], None
+    damaged = np.zeros(len(found["values"]), bool)
+    if said.nat > 0 and len(weights):
+        evidence, of_clean, expected = _weighed(said, further)
+        usual_evidence = of_clean.total
+        damaged = evidence.image > EVEN_ODDS
+    known = found["judged"]  # what nobody can judge is not doubted
+    # A reference point that went along with several batches is still one.
+    own = found["weights"] * max(1.0, len(weights) / said.reference_points)
+    p_values = np.where(known, conformal_p_values(evidence.total, usual_evidence, weights, own=own), 1.0)
+    if expected is None:
+        expected = beyond_chance(p_values, judges=effective_count(weights, points=said.reference_points))
+    expected = np.where(known, expected, 0.0)
+    bad = bad_points(expected)
+    suggested, confidence = _suggestions(found, usual, damaged)
+    return Assessment(
+        **{name: found[name] for name in ("values", "feature_values", "label_values")},
+        suggested_labels=suggested,
+        confidence=confidence,
+        p_values=p_values,
+        clean_probability=np.where(known, clean_probability(evidence.total, usual_evidence, weights, bad=bad), 1.0),
+        evidence=evidence.total,
+        image_evidence=evidence.image,
+        expected_bad=expected,
+    )
+
+
+class _Said(NamedTuple):
+    """What the rows of all batches say: numbers of the points by name, batch after batch."""
+
+    of_pool: dict[str, np.ndarray]
+    of_clean: dict[str, np.ndarray]
+    """Of the reference points that went along."""
+    of_mistaken: dict[str, np.ndarray] | None
+    """Of the same under wrong labels; None where there is no other label, or nothing that judges labels."""
+    nat: float
+    """Price of a nat, units of cost; 0 without a classifier."""
+    other_labels: int
+    reference_points: int
+    """Size of the reference set."""
+
+
+def _said(rows: Iterable[BatchRow], plan: BatchPlan, config: ValuationConfig, noise: LabelNoise) -> _Said:
+    points, clean, mistaken = [], [], []
+    nat, other_labels, reference_points = 0.0, 0, 1
+    for i, row in enumerate(rows):
+        nat, other_labels, reference_points = float(row.nat), int(row.other_labels), int(row.reference_points)
+        scores, of_clean = batch_scores(row, plan, i, config)
+        points.append(
+            _arrays(
+                scores,
+                given=row.labels[:, 0],
+                weights=row.weights,
+                judged=row.judged,
+                log_ratios=row.log_ratios,
+                reference_labels=row.reference_labels,
+                reference_margins=row.reference_margins,
+            )
+        )
+        clean.append(
+            _arrays(
+                of_clean,
+                given=row.held_out_labels[:, 0],
+                weights=row.held_out_weights,
+                log_ratios=row.held_out_log_ratios,
+                reference_margins=row.held_out_reference_margins,
+            )
+        )
+        if nat > 0 and row.held_out_labels.shape[1] > 1:
+            mistaken.append(_mistaken(row, plan, i, config, noise))
+    of_mistaken = _joined(mistaken) if mistaken else None
+    return _Said(_joined(points), _joined(clean), of_mistaken, nat, other_labels, reference_points)
+
+
+def _weighed(
+    said: _Said, further: tuple[Float[np.ndarray, " N"], Float[np.ndarray, " H"]] | None
+) -> tuple[Evidence, Evidence, Float[np.ndarray, " N"] | None]:
+    """Evidence against the points and against the clean ones, and how many of the points are bad where it is known what
+    mistaken ones look like."""
+    found, usual, wrong, weights = said.of_pool, said.of_clean, said.of_mistaken, said.of_clean["weights"]
+    pool, held_out = (
+        Side(side["feature_values"] + said.nat * side["log_ratios"], side["label_odds"]) for side in (found, usual)
+    )
+    as_mistaken = None if wrong is None else MistakenOdds(wrong["odds"], weights * wrong["masses"])
+    different = said.reference_points
+    evidence, of_clean, prior = weigh(
+        pool, held_out, weights, as_mistaken, other_labels=said.other_labels, reference_points=different
+    )
+    if further is not None:
+        evidence, of_clean = (own.with_further(f) for own, f in zip((evidence, of_clean), further, strict=True))
+    if wrong is None:
+        return evidence, of_clean, None
+    expected = expected_bad(
+        Seen(evidence.image, evidence.label, found["given"]),
+        Seen(of_clean.image, of_clean.label, usual["given"]),
+        weights,
+        Mistaken(against_label(wrong["odds"], prior), wrong["labels"], wrong["masses"]),
+        reference_points=different,
+    )
+    return evidence, of_clean, expected
+
+
+def _suggestions(
+    found: dict[str, np.ndarray], usual: dict[str, np.ndarray], damaged: Bool[np.ndarray, " N"]
+) -> tuple[Int64[np.ndarray, " N"], Float[np.ndarray, " N"]]:
+    """The best label of each point, and how often such a suggestion is right. Damaged images have taught the classifier
+    of both sides what they look like: which other label they deserve, the reference set alone says."""
+    margins = usual["reference_margins"]
+    by_both = suggestion_confidence(found["gaps"], usual["gaps"], usual["suggested_labels"] == usual["given"])
+    by_reference = suggestion_confidence(found["reference_margins"], np.abs(margins), margins <= 0)
+    asked = damaged & (found["suggested_labels"] != found["given"])
+    return (
+        np.where(asked, found["reference_labels"], found["suggested_labels"]),
+        np.where(asked, by_reference, by_both),
+    )
+
+
+def _arrays(scores: Scores, **further: Tensor) -> dict[str, np.ndarray]:
+    tensors = {**vars(scores), **further}
+    return {name: (t.double() if t.is_floating_point() else t).cpu().numpy() for name, t in tensors.items()}
+
+
+def _joined(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _mistaken(
+    row: BatchRow, plan: BatchPlan, batch: int, config: ValuationConfig, noise: LabelNoise
+) -> dict[str, np.ndarray]:
+    """The reference points with a batch, each under a wrong label: the odds against it, and how likely a mistake is."""
+    labels, own = row.held_out_labels, row.potentials[:, :, 0].double()
+    potentials = potential_values(row.held_out_potentials.double(), own, plan, batch, config)
+    masses = 1 - noise.confusions.mean(0).diagonal().to(potentials)[labels[:, 0]]
+    masses = masses.masked_fill(potentials[:, -1].isinf(), 0.0)
+    odds = odds_if_mistaken(labels, potentials, noise.excess.mean(0).to(potentials), nat=float(row.nat))
+    return {"odds": odds.cpu().numpy(), "labels": labels[:, -1].cpu().numpy(), "masses": masses.cpu().numpy()}
