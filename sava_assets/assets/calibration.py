@@ -84,6 +84,7 @@ def label_distances(run: Run) -> Output:
             "discriminant_converged": bool(made.discriminant.converged),
             "discriminant_inverse_penalty": float(made.discriminant.inverse_penalty),
             "reference_labels_told": float((made.discriminant.confusion.diagonal() * made.discriminant.shares).sum()),
+            "label_noise_inverse_penalty": float(made.label_noise.joint_inverse_penalty),
             "label_noise_converged": bool(made.label_noise.joint_converged),
             "label_noise_explained": float(made.label_noise.explained),
             "density_ratio_converged": bool(made.density_ratio.side_converged),

@@ -23,7 +23,7 @@ from torch.nn.functional import one_hot
 
 from sava_ops.batches import split_batches
 from sava_ops.ot.cost import Points
-from sava_ops.reference.logistic import Projected, Regressions, losses
+from sava_ops.reference.logistic import Projected, Regressions, best_penalty, losses
 from sava_ops.threads import beside
 
 FOLDS = 5
@@ -169,14 +169,7 @@ def cross_fitted(points: Points, classes: int, seed: int) -> CrossFitted:
     def log_loss(found: CrossFitted) -> float:
         return float(found.losses.gather(1, y[:, None]).double().mean())
 
-    middle = len(INVERSE_PENALTIES) // 2
-    best = solve(INVERSE_PENALTIES[middle])
-    for way in (INVERSE_PENALTIES[middle + 1 :], INVERSE_PENALTIES[:middle][::-1]):
-        for penalty in way:
-            tried = solve(penalty)
-            if log_loss(tried) >= log_loss(best):
-                break
-            best = tried
-        if best.inverse_penalty != INVERSE_PENALTIES[middle]:
-            break
-    return best
+    def better(tried: CrossFitted, best: CrossFitted) -> bool:
+        return log_loss(tried) < log_loss(best)
+
+    return best_penalty(solve, INVERSE_PENALTIES, better)[0]

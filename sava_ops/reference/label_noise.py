@@ -77,13 +77,15 @@ from sava_ops.reference.confusions import (
 from sava_ops.reference.density_ratio import DensityRatio
 from sava_ops.reference.discriminant import Discriminant
 from sava_ops.reference.label_shift import LEAST_WRONG, SMALLEST
-from sava_ops.reference.logistic import Offset, Regressions, losses
+from sava_ops.reference.logistic import Offset, Regressions, best_penalty, losses
 
 ROUNDS, OWN_ROUNDS = 2, 4
 """Of T and p̃ by turns, and then of p̃ by itself: each fits the regressions on both sides again."""
-INVERSE_PENALTY = 2.0
-"""C of the regression on both sides: a quarter and four times of it ranked worse by the mean over the sets of
-`make benchmark`."""
+INVERSE_PENALTIES = (0.03125, 0.125, 0.5, 2.0, 8.0, 32.0, 128.0)
+"""C of the regressions on both sides. The middle one ranks best by the mean over the sets of `make benchmark`; where
+another one does, the reference points say so."""
+TRIAL_TOLERANCE = 1e-3
+"""Instead of `LOSS_TOLERANCE`, of a penalty on trial."""
 SHARPNESSES = tuple(2 ** (k / 4) for k in range(-4, 9))
 """Tried inverse temperatures."""
 
@@ -104,6 +106,8 @@ class LabelNoise:
     explained: Float[Tensor, ""]
     """How much of what is unknown about a wrong label the first T tried explains, whether it counts or not: what it
     adds to the log-likelihood of a label held out, over the share of wrong labels times log (C − 1)."""
+    joint_inverse_penalty: Float[Tensor, ""]
+    """C of p̃, one of `INVERSE_PENALTIES`."""
     joint_converged: Bool[Tensor, ""]
     """Whether p̃ met `LOSS_TOLERANCE`."""
     joint_reference_losses: Float[Tensor, "M classes"]
@@ -182,9 +186,33 @@ class _Regressions:
         self.certain.copy_(certain)
         self.problem = Regressions(sides.projected, sides.fitted.to(certain))
         self.problem.start = self._of_the_reference()
+        self.inverse_penalty = INVERSE_PENALTIES[len(INVERSE_PENALTIES) // 2]
+
+    def fit_penalty(self, by_reference: Float[Tensor, "folds n classes"], noise: Confusions) -> _Joint:
+        """p̃ under the best penalty, which later ones keep. L must rise by it, but does not choose it alone: a mark that
+        stands beside a label tells the labels better the less it costs."""
+        fit, usual = partial(self.fit, by_reference, noise), self.inverse_penalty
+        as_usual = fit()
+
+        def tried(inverse_penalty: float) -> _Joint:
+            if inverse_penalty == usual:
+                return as_usual
+            self.inverse_penalty = inverse_penalty
+            return fit(tolerance=TRIAL_TOLERANCE)
+
+        def better(own: _Joint, best: _Joint) -> bool:
+            return own.clearly_beats(best) and own.likelihood(noise, self.sides) > best.likelihood(noise, self.sides)
+
+        _, self.inverse_penalty = best_penalty(tried, INVERSE_PENALTIES, better)
+        return as_usual if self.inverse_penalty == usual else fit()
 
     def fit(
-        self, by_reference: Float[Tensor, "folds n classes"], noise: Confusions, *, sharpened_by_both: bool = False
+        self,
+        by_reference: Float[Tensor, "folds n classes"],
+        noise: Confusions,
+        *,
+        sharpened_by_both: bool = False,
+        tolerance: float | None = None,
     ) -> _Joint:
         """p̃ on the soft labels of this p and T."""
         sides = self.sides
@@ -194,7 +222,9 @@ class _Regressions:
         fitted = sides.fitted.split([len(sides.pool), len(sides.reference)], 1)
         priors = [self._log_shares(each, own) for each, own in zip(runs, fitted, strict=True)]
         offsets = [Offset(each.shape[1], prior) for each, prior in zip(runs, priors, strict=True)]
-        weights, biases, converged = self.problem.solve(self.targets, INVERSE_PENALTY, offsets)
+        weights, biases, converged = self.problem.solve(
+            self.targets, self.inverse_penalty, offsets, tolerance=tolerance
+        )
         of_pool = own_logits(sides.pool_x, sides.pool_folds, weights, biases + priors[0])
         as_pool, as_reference = (
             own_logits(sides.reference_x, sides.reference_folds, weights, biases + prior) for prior in priors
@@ -251,10 +281,13 @@ def fit_label_noise(sides: BothSides, ratio: DensityRatio) -> LabelNoise:
     pool, reference, known = sides.pool, sides.reference, sides.known
     regressions, present, first = _Regressions(sides, ratio), known.shares > 0, []
     given = _given_shares(pool, known)
-    for these, model in ((given, even_noise), (ratio.pool_shares, partial(drawn_noise, present=present))):
+    for these, model, fit in (
+        (given, even_noise, regressions.fit_penalty),
+        (ratio.pool_shares, partial(drawn_noise, present=present), regressions.fit),
+    ):
         by_reference = probabilities(sides, these)
         noise = by_folds(by_reference.mean(0), sides, model)
-        first.append(_Start(these, noise, regressions.fit(by_reference, noise)))
+        first.append(_Start(these, noise, fit(by_reference, noise)))
     as_frequent, as_mistaken = first
     mistaken = _mistaken(as_mistaken, as_frequent, sides, ratio)
     shares, noise, found = as_mistaken if mistaken else as_frequent
@@ -289,6 +322,7 @@ def fit_label_noise(sides: BothSides, ratio: DensityRatio) -> LabelNoise:
         confusions=noise.confusions,
         excess=excess,
         explained=known.weights.new_tensor(explained or 0.0),
+        joint_inverse_penalty=known.weights.new_tensor(regressions.inverse_penalty),
         joint_converged=torch.tensor(found.converged, device=known.weights.device),
         joint_reference_losses=found.reference_losses
         + excess[sides.reference_folds, :, reference.labels].to(found.reference_losses),

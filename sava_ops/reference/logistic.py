@@ -153,10 +153,16 @@ class Regressions:
         """Weights and finite biases to begin with; zero, where nothing is known."""
 
     def solve(
-        self, targets: Float[Tensor, "folds n classes"], inverse_penalty: float, offsets: Sequence[Offset] = ()
+        self,
+        targets: Float[Tensor, "folds n classes"],
+        inverse_penalty: float,
+        offsets: Sequence[Offset] = (),
+        *,
+        tolerance: float | None = None,
     ) -> Fitted:
-        """With these targets and this C; begins where the last one ended. `offsets` of runs of points that follow each
-        other, as many as there are: what is added to their logits, and is no part of what is returned."""
+        """With these targets and this C; begins where the last one ended, and ends where the relative fall of the loss
+        in a step is below `tolerance`, by default `LOSS_TOLERANCE`. `offsets` of runs of points that follow each other,
+        as many as there are: what is added to their logits, and is no part of what is returned."""
         from scipy.optimize import minimize
 
         self.offsets = offsets or [Offset(len(self.x), torch.zeros_like(targets[:, 0]))]
@@ -174,7 +180,7 @@ class Regressions:
         penalty = 1 / (inverse_penalty * self.counts)
         coordinates = Coordinates(self.pull, self.mass, self.spread, penalty)
         start = coordinates.of(*(self.start or (torch.zeros_like(self.pull), torch.zeros_like(self.mass))))
-        options = {"ftol": LOSS_TOLERANCE, "gtol": 0.0, "maxiter": MOST_STEPS}
+        options = {"ftol": tolerance or LOSS_TOLERANCE, "gtol": 0.0, "maxiter": MOST_STEPS}
 
         def objective(flat: np.ndarray) -> tuple[float, np.ndarray]:
             value, *slopes = self._objective(*coordinates.back(flat), penalty)
@@ -234,6 +240,22 @@ class Regressions:
             slope.index_add_(0, block.folds, own_slope)
             by_bias.index_add_(0, block.folds, own_by_bias)
         return float(value), slope, by_bias
+
+
+def best_penalty(
+    fit: Callable[[float], Made], inverse_penalties: Sequence[float], better: Callable[[Made, Made], bool]
+) -> tuple[Made, float]:
+    """The best of what is fitted, and its C: of rising ones from the middle on, for as long as the next one is better
+    than the last; where no larger one is, downwards."""
+    start = len(inverse_penalties) // 2
+    best, chosen = fit(inverse_penalties[start]), start
+    for way in (range(start + 1, len(inverse_penalties)), range(start - 1, -1, -1)):
+        for place in way if chosen == start else ():
+            tried = fit(inverse_penalties[place])
+            if not better(tried, best):
+                break
+            best, chosen = tried, place
+    return best, inverse_penalties[chosen]
 
 
 def losses(probability: Float[Tensor, "n classes"]) -> Float[Tensor, "n classes"]:

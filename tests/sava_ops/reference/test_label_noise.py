@@ -106,6 +106,52 @@ def test_a_label_given_to_a_mark_is_not_learned(monkeypatch, learned, blamed):
     assert least <= float((costs[:, 0] > costs[:, 1:].amin(1)).double().mean()) <= most
 
 
+def beside_wide_ones(count: int, seed: int, *, apart: float, wide: float) -> Points:
+    """Classes apart in the first columns, beside twenty wider ones that say nothing."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(count) % CLASSES
+    x = generator.normal(size=(count, CLASSES + 20)) * np.repeat([1.0, wide], [CLASSES, 20])
+    x[:, :CLASSES] += apart * np.eye(CLASSES)[labels]
+    return Points(torch.from_numpy(x), torch.from_numpy(labels))
+
+
+@pytest.mark.parametrize(
+    ("apart", "wide", "penalties"),
+    [(2.0, 30.0, (8.0, 32.0, 128.0)), (4.0, 30.0, (8.0, 32.0, 128.0)), (3.0, 2.0, (0.03125, 0.125, 0.5))],
+)
+def test_other_features_have_another_penalty(monkeypatch, apart, wide, penalties):
+    pool, generator = beside_wide_ones(4_000, 1, apart=apart, wide=wide), np.random.default_rng(5)
+    bad = generator.random(4_000) < 0.3
+    truth = pool.labels.numpy()[bad]
+    given = relabelled(pool, bad.nonzero()[0], (truth + generator.integers(1, CLASSES, len(truth))) % CLASSES)
+
+    def found() -> tuple[float, float]:
+        noise = fitted(beside_wide_ones(400, 2, apart=apart, wide=wide), given)
+        own = noise.costs(given.features, given.labels).gather(1, given.labels[:, None])[:, 0]
+        return float(noise.joint_inverse_penalty), auroc(own.numpy(), bad)
+
+    penalty, ranked = found()
+    assert penalty in penalties
+    monkeypatch.setattr(module, "INVERSE_PENALTIES", (2.0,))
+    usual, as_usual = found()
+    assert usual == 2.0
+    assert ranked > as_usual
+
+
+def test_a_mark_does_not_choose_the_penalty(monkeypatch):
+    """Where it costs less, a mark that stands beside a label tells the pool's labels better, and reference points held
+    out lose; where it costs more, they gain, and the labels are told worse."""
+    pool, rows = marked(drawn(4_000, 30, apart=3.0))
+    pool.features[rows, -1] -= 4.7
+    reference = drawn(800, 31, apart=3.0)
+    assert float(fitted(reference, pool).joint_inverse_penalty) == 2.0
+    monkeypatch.setattr(module._Joint, "clearly_beats", lambda *_: True)
+    assert float(fitted(reference, pool).joint_inverse_penalty) > 2.0
+    monkeypatch.undo()
+    monkeypatch.setattr(module._Joint, "likelihood", lambda self, *_: -float(self.own_losses.sum()))
+    assert float(fitted(reference, pool).joint_inverse_penalty) < 2.0
+
+
 def test_a_class_that_is_frequent_is_no_flood(monkeypatch):
     """All its labels are right, so the reference points gain nothing, and the noise model is as if none had asked."""
     pool = drawn(4_000, 32)
@@ -319,7 +365,7 @@ def test_a_side_is_known_by_its_place_and_not_by_its_size(monkeypatch):
     regressions, asked = module._Regressions(sides, fit_density_ratio(sides)), []
     solve = regressions.problem.solve
     monkeypatch.setattr(
-        regressions.problem, "solve", lambda t, c, offsets: asked.append(offsets) or solve(t, c, offsets)
+        regressions.problem, "solve", lambda t, c, offsets, **how: asked.append(offsets) or solve(t, c, offsets, **how)
     )
     by_reference = torch.full((sides.folds, 200, CLASSES), 1 / CLASSES, dtype=torch.float64)
     regressions.fit(by_reference, module.by_folds(by_reference[0], sides, module.even_noise))

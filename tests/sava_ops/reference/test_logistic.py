@@ -3,10 +3,21 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
+from torch.nn.functional import one_hot
 
 from sava_ops.reference import logistic
-from sava_ops.reference.logistic import LEAST_PROBABILITY, Coordinates, Offset, Projected, Regressions, losses
+from sava_ops.reference.logistic import (
+    LEAST_PROBABILITY,
+    Coordinates,
+    Offset,
+    Projected,
+    Regressions,
+    best_penalty,
+    losses,
+)
 from tests.toy import clouds
 
 NOBODY = torch.empty(0, dtype=torch.int64)
@@ -136,3 +147,40 @@ def test_losses_are_finite_and_those_of_the_probability():
     found = losses(torch.tensor([[0.0, 0.25, 0.75]], dtype=torch.float64))[0]
     np.testing.assert_allclose(found.exp().reciprocal()[1:], [0.25, 0.75], rtol=1e-5)
     assert float(found[0]) == -np.log(LEAST_PROBABILITY)
+
+
+@given(st.integers(0, 6), st.integers(1, 7))
+def test_the_best_penalty_is_found_from_the_middle_on(best, count):
+    penalties, asked = [2.0**place for place in range(count)], []
+
+    def fit(penalty: float) -> float:
+        asked.append(penalty)
+        return abs(np.log2(penalty) - best)
+
+    made, found = best_penalty(fit, penalties, lambda tried, last: tried < last)
+    assert found == min(penalties, key=lambda penalty: abs(np.log2(penalty) - best))
+    assert made == abs(np.log2(found) - best)
+    assert asked[0] == penalties[count // 2]
+    assert len(asked) == len(set(asked))
+    if min(best, count - 1) > count // 2:
+        assert min(asked) == asked[0], "a larger one was better"
+
+
+def test_penalties_that_are_as_good_leave_the_usual_one():
+    assert best_penalty(lambda _: 1.0, (0.5, 2.0, 8.0), lambda tried, last: tried < last) == (1.0, 2.0)
+
+
+def test_a_looser_tolerance_takes_fewer_steps_the_same_way(monkeypatch):
+    x, generator = torch.randn(400, 6, generator=torch.Generator().manual_seed(4)).double(), np.random.default_rng(4)
+    labels = torch.from_numpy(generator.integers(0, 3, 400))
+    x[torch.arange(400), labels] += 2.0
+    points = Projected(x, labels)
+    targets, found, asked = one_hot(labels, 3).double()[None], [], []
+    of_all = Regressions._objective
+    monkeypatch.setattr(Regressions, "_objective", lambda *of: asked.append(of_all(*of)) or asked[-1])
+    for tolerance in (None, 1e-2):
+        asked.clear()
+        Regressions(points, torch.ones(1, 400).double()).solve(targets, 2.0, tolerance=tolerance)
+        found.append([value for value, *_ in asked])
+    assert len(found[1]) < len(found[0])
+    assert found[1] == found[0][: len(found[1])]
