@@ -14,6 +14,7 @@ from torch import Tensor
 from sava_ops.config import ValuationConfig
 from sava_ops.decisions.assessment import Assessment
 from sava_ops.decisions.conformal import (
+    class_p_values,
     clean_probability,
     conformal_p_values,
     effective_count,
@@ -50,12 +51,21 @@ def assess(
         evidence, of_clean, expected = _weighed(said, further)
         usual_evidence = of_clean.total
         damaged = evidence.image > EVEN_ODDS
-    known = found["judged"]  # what nobody can judge is not doubted
+    known = found["judged"]  # a class that nobody can judge is not doubted
     # A reference point that went along with several batches is still one.
     own = found["weights"] * max(1.0, len(weights) / said.reference_points)
-    p_values = np.where(known, conformal_p_values(evidence.total, usual_evidence, weights, own=own), 1.0)
+    of_all = np.where(known, conformal_p_values(evidence.total, usual_evidence, weights, own=own), 1.0)
+    p_values = class_p_values(
+        of_all,
+        evidence.total,
+        found["given"],
+        usual_evidence,
+        usual["given"],
+        weights,
+        points=said.reference_points,
+    )
     if expected is None:
-        expected = beyond_chance(p_values, judges=effective_count(weights, points=said.reference_points))
+        expected = beyond_chance(of_all, judges=effective_count(weights, points=said.reference_points))
     expected = np.where(known, expected, 0.0)
     bad = bad_points(expected)
     suggested, confidence = _suggestions(found, usual, damaged)

@@ -2,6 +2,8 @@
 
     p_k = (Σ_h w_h 1[v_h ≥ v_k] + w_k) / (Σ_h w_h + w_k)        conformal p-value (Vovk et al. 2005; Bates et al. 2023;
                                                                 weighted, Tibshirani et al. 2019)
+    p_k = (n_c F_c(v_k) + 1) / (n_c + 1)                        by the n_c clean ones of its class alone, where too many
+                                                                of them are as high (Mondrian, Vovk et al. 2005)
     flag the largest k with p_(k) ≤ α k / N                     expected share of clean points among the flagged ≤ α
                                                                 (Benjamini & Hochberg 1995)
     share of bad points ≥ 1 − #{p > t} / ((1 − t) N)            (Storey 2002), where that is beyond chance
@@ -12,17 +14,23 @@ batches weigh in the training set.
 """
 
 import math
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
+from scipy.special import bdtrc, ndtr
 
 from sava_ops.errors import BadInput
 
 QUANTILES = (0.1, 0.2, 0.3, 0.4, 0.5)
 """Of clean points; below the first, chance among the held-out ones decides."""
 CHANCE_DEVIATIONS = 3.0
-"""By how many standard errors a bound must be above 0, the largest of those at `QUANTILES`."""
+"""By how many standard errors a bound must be above 0, the largest of those at `QUANTILES`; and as unlikely as a normal
+number beyond as many must be what a class's clean points show, were they as all are."""
+
+ROUNDING = 1e-9
+"""Relative to one point: weighted shares of a whole number of points are not quite whole."""
 
 
 def conformal_p_values(
@@ -43,6 +51,50 @@ def conformal_p_values(
     above = np.concatenate([np.cumsum(weights[order][::-1])[::-1], [0.0]])
     one_more = weights.mean() if own is None else own
     return (above[np.searchsorted(clean[order], values, side="left")] + one_more) / (weights.sum() + one_more)
+
+
+def class_p_values(
+    p_values: Float[np.ndarray, " N"],
+    values: Float[np.ndarray, " N"],
+    labels: Int64[np.ndarray, " N"],
+    clean: Float[np.ndarray, " H"],
+    clean_labels: Int64[np.ndarray, " H"],
+    weights: Float[np.ndarray, " H"],
+    *,
+    points: int,
+) -> Float[np.ndarray, " N"]:
+    """The p-values, but where more clean points of a class have such values than chance explains, by them alone: what
+    takes a whole class for another one finds its reference points mistaken, too, and if it is thought rare, they hardly
+    weigh in the pooled ones. Never lower than those, and in a class falling in the value.
+
+    Among the clean ones each of so many `points` may stand more than once.
+    """
+    found, each = p_values.copy(), min(1.0, points / max(len(clean), 1))
+    known = np.bincount(clean_labels, minlength=labels.max(initial=-1) + 1)
+    for label, rows in _by_label(labels):
+        if not known[label]:
+            continue
+        own, count = clean_labels == label, max(1, round(each * known[label]))
+        order = np.argsort(clean[own], kind="stable")
+        above = np.concatenate([np.cumsum(weights[own][order][::-1])[::-1], [0.0]])
+        share = np.minimum(above[np.searchsorted(clean[own][order], values[rows], side="left")] / above[0], 1.0)
+        as_high = count * share
+        # P(that many or more of them)
+        chance = bdtrc(np.ceil(as_high - ROUNDING) - 1, count, p_values[rows])
+        clear = (as_high > count * p_values[rows]) & (chance < ndtr(-CHANCE_DEVIATIONS))
+        at_least = np.where(clear, (as_high + 1) / (count + 1), p_values[rows])
+        highest_first = np.argsort(-values[rows], kind="stable")
+        found[rows[highest_first]] = np.maximum.accumulate(np.maximum(at_least, p_values[rows])[highest_first])
+    return found
+
+
+def _by_label(labels: Int64[np.ndarray, " N"]) -> Iterator[tuple[int, Int64[np.ndarray, " _"]]]:
+    """Each label, and the points that carry it."""
+    order = np.argsort(labels, kind="stable")
+    present, starts = np.unique(labels[order], return_index=True)
+    ends = np.append(starts, len(order))[1:]
+    for label, start, end in zip(present.tolist(), starts, ends, strict=True):
+        yield label, order[start:end]
 
 
 def benjamini_hochberg(p_values: Float[np.ndarray, " N"], *, rate: float) -> Bool[np.ndarray, " N"]:
