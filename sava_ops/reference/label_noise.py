@@ -36,6 +36,10 @@ own p̃, which has seen nothing of what it will judge.
 How sure p̃ may be is asked for the pool's sake: where its images look otherwise, those reference points count that look
 like them, w ∝ e^z (`density_ratio`; importance-weighted validation, Sugiyama et al. 2007).
 
+What large weights may cost depends on the encoder: where classes differ along narrow directions, they must be large.
+Another penalty than the usual one is taken for all p̃ if under it, with U, reference points held out clearly cost less
+and L rises; L alone would take the one under which a mark tells the label.
+
 A reference set is often balanced and a pool hardly ever. Were z fitted without π, it would be between the two, T would
 explain the difference as confusion, and reference points held out would prefer whatever has their shares.
 
@@ -46,10 +50,10 @@ they follow a given label only as far as p and T leave room for it. T comes from
 would look like those of the people who labelled, and p̃ has learned better; where it has not, a T that is the
 classifier's own predicts the labels of images held out no better than U does.
 
-The p̃, T and U that judge a point were fitted without it and its label, on both sides alike. Five things are shared
-by the folds: the class shares of p, p is there the mean of all of them, the sharpness of p̃ is one number, how far the
-widest directions are shortened follows from all reference points (`spread`), and a T found from p̃ has the labels of its
-own fold behind it at second hand, by way of the p̃ of the other folds' points.
+The p̃, T and U that judge a point were fitted without it and its label, on both sides alike. Six things are shared by
+the folds: the class shares of p, p is there the mean of all of them, the penalty and the sharpness of p̃ are one number
+each, how far the widest directions are shortened follows from all reference points (`spread`), and a T found from p̃ has
+the labels of its own fold behind it at second hand, by way of the p̃ of the other folds' points.
 """
 
 import math
