@@ -19,7 +19,6 @@ from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64
-from scipy.special import bdtrc, ndtr
 
 from sava_ops.errors import BadInput
 
@@ -69,6 +68,8 @@ def class_p_values(
 
     Among the clean ones each of so many `points` may stand more than once.
     """
+    from scipy.special import bdtrc, ndtr  # commands that only look wait for no library that computes
+
     found, each = p_values.copy(), min(1.0, points / max(len(clean), 1))
     known = np.bincount(clean_labels, minlength=labels.max(initial=-1) + 1)
     for label, rows in _by_label(labels):

@@ -498,10 +498,11 @@ def test_relabelled_images_are_exported_under_their_suggested_label_if_asked(cur
 
 
 def test_reasons_are_plain_words(curated):
-    points = pq.read_table(curated[0] / "curated" / "points.parquet").to_pandas()
-    for row in points.to_dict("records"):
+    for row in pq.read_table(curated[0] / "curated" / "points.parquet").to_pylist():
         if row["p_value"] > 0.05:
             assert row["reason"] == ""
+        elif row["quality_reason"]:
+            assert row["reason"].endswith((" than all trusted images", " of the trusted images of its class"))
         elif row["reason"] != "unlike anything in the reference set":
             assert row["reason"] == f"label disagrees with its neighbours: {row['label']} → {row['suggested_label']}"
             assert row["label"] != row["suggested_label"]

@@ -15,6 +15,7 @@ def noise(confusions: torch.Tensor, excess: torch.Tensor) -> LabelNoise:
         confusions[None],
         excess[None],
         torch.tensor(0.5),
+        torch.tensor(2.0),
         torch.tensor(True),
         torch.zeros(1, 3),
     )
