@@ -71,11 +71,11 @@ def class_p_values(
     from scipy.special import bdtrc, ndtr  # commands that only look wait for no library that computes
 
     found, each = p_values.copy(), min(1.0, points / max(len(clean), 1))
-    known = np.bincount(clean_labels, minlength=labels.max(initial=-1) + 1)
     for label, rows in _by_label(labels):
-        if not known[label]:
+        own = clean_labels == label
+        if not weights[own].any():
             continue
-        own, count = clean_labels == label, max(1, round(each * known[label]))
+        count = max(1, round(each * own.sum()))
         order = np.argsort(clean[own], kind="stable")
         above = np.concatenate([np.cumsum(weights[own][order][::-1])[::-1], [0.0]])
         share = np.minimum(above[np.searchsorted(clean[own][order], values[rows], side="left")] / above[0], 1.0)
