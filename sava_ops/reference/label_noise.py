@@ -64,7 +64,6 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
-from torch.nn.functional import one_hot
 
 from sava_ops.ot.cost import Points
 from sava_ops.reference.both_sides import BothSides, beyond_chance, hashed_folds, own_logits
@@ -76,22 +75,15 @@ from sava_ops.reference.confusions import (
     confused_noise,
     drawn_noise,
     even_noise,
-    likely_truth,
 )
 from sava_ops.reference.density_ratio import DensityRatio
 from sava_ops.reference.discriminant import Discriminant
+from sava_ops.reference.joint import Joint, JointRegressions
 from sava_ops.reference.label_shift import LEAST_WRONG, SMALLEST
-from sava_ops.reference.logistic import Offset, Regressions, best_penalty, losses
+from sava_ops.reference.logistic import losses
 
 ROUNDS, OWN_ROUNDS = 2, 4
 """Of T and p̃ by turns, and then of p̃ by itself: each fits the regressions on both sides again."""
-INVERSE_PENALTIES = (0.03125, 0.125, 0.5, 2.0, 8.0, 32.0, 128.0)
-"""C of the regressions on both sides. The middle one ranks best by the mean over the sets of `make benchmark`; where
-another one does, the reference points say so."""
-TRIAL_TOLERANCE = 1e-3
-"""Instead of `LOSS_TOLERANCE`, of a penalty on trial."""
-SHARPNESSES = tuple(2 ** (k / 4) for k in range(-4, 9))
-"""Tried inverse temperatures."""
 
 
 @dataclass(frozen=True)
@@ -144,146 +136,18 @@ class LabelNoise:
         return shares
 
 
-class _Joint(NamedTuple):
-    """p̃ of one T, on projected points."""
-
-    weights: Float[Tensor, "folds classes directions"]
-    biases: Float[Tensor, "folds classes"]
-    shares: Float[Tensor, "folds classes"]
-    """Of the classes in the pool."""
-    converged: bool
-    pool: Float[Tensor, "n classes"]
-    """p̃ of the pool points, each held out."""
-    reference_losses: Float[Tensor, "M classes"]
-    """−log p̃ of the reference points, each held out, as if they were of the pool."""
-    own_losses: Float[Tensor, " M"]
-    """Of the reference points under their own labels, where classes have the shares of the reference set."""
-
-    def of_all(self, x: Float[Tensor, "n directions"]) -> Float[Tensor, "folds n classes"]:
-        """p̃ of every fold, whether it has seen them or not."""
-        pairs = zip(self.weights, self.biases, strict=True)
-        return torch.stack([(x @ own.T + bias).softmax(1).clamp(min=SMALLEST) for own, bias in pairs])
-
-    def clearly_beats(self, other: "_Joint") -> bool:
-        """Whether the reference points, each beside itself, cost less here, by more than chance."""
-        return beyond_chance(other.own_losses - self.own_losses)
-
-    def likelihoods(self, noise: Confusions, sides: BothSides) -> Float[Tensor, " both"]:
-        """What each point adds to L: the pool's, then the reference's."""
-        return torch.cat([noise.held_out(self.pool, sides), -self.own_losses])
-
-    def likelihood(self, noise: Confusions, sides: BothSides) -> float:
-        """L."""
-        return float(self.likelihoods(noise, sides).sum())
-
-
-class _Regressions:
-    """The regressions on both sides: only their targets change with T."""
-
-    def __init__(self, sides: BothSides, ratio: DensityRatio) -> None:
-        self.sides = sides
-        self.likeness = len(sides.reference) * ratio.reference_log_ratios.double().softmax(0)
-        certain = one_hot(sides.reference.labels, len(sides.known.shares)).to(sides.reference.features)
-        # One table for all fits: memory that is new each time costs as much as a step.
-        self.targets = certain.new_zeros(sides.folds, len(sides.fold_of), certain.shape[1])
-        self.truth, self.certain = self.targets.split([len(sides.pool), len(sides.reference)], 1)
-        self.certain.copy_(certain)
-        self.problem = Regressions(sides.projected, sides.fitted.to(certain))
-        self.problem.start = self._of_the_reference()
-        self.inverse_penalty = INVERSE_PENALTIES[len(INVERSE_PENALTIES) // 2]
-
-    def fit_penalty(self, by_reference: Float[Tensor, "folds n classes"], noise: Confusions) -> _Joint:
-        """p̃ under the best penalty, which later ones keep. L must rise by it, but does not choose it alone: a mark that
-        stands beside a label tells the labels better the less it costs."""
-        fit, usual = partial(self.fit, by_reference, noise), self.inverse_penalty
-        as_usual = fit()
-
-        def tried(inverse_penalty: float) -> _Joint:
-            if inverse_penalty == usual:
-                return as_usual
-            self.inverse_penalty = inverse_penalty
-            return fit(tolerance=TRIAL_TOLERANCE)
-
-        def better(own: _Joint, best: _Joint) -> bool:
-            return own.clearly_beats(best) and own.likelihood(noise, self.sides) > best.likelihood(noise, self.sides)
-
-        _, self.inverse_penalty = best_penalty(tried, INVERSE_PENALTIES, better)
-        return as_usual if self.inverse_penalty == usual else fit()
-
-    def fit(
-        self,
-        by_reference: Float[Tensor, "folds n classes"],
-        noise: Confusions,
-        *,
-        sharpened_by_both: bool = False,
-        tolerance: float | None = None,
-    ) -> _Joint:
-        """p̃ on the soft labels of this p and T."""
-        sides = self.sides
-        for truth, p, own in zip(self.truth, by_reference, noise.confusions, strict=True):
-            truth.copy_(likely_truth(p, own, sides.pool.labels))
-        runs = self.truth, self.certain
-        fitted = sides.fitted.split([len(sides.pool), len(sides.reference)], 1)
-        priors = [self._log_shares(each, own) for each, own in zip(runs, fitted, strict=True)]
-        offsets = [Offset(each.shape[1], prior) for each, prior in zip(runs, priors, strict=True)]
-        weights, biases, converged = self.problem.solve(
-            self.targets, self.inverse_penalty, offsets, tolerance=tolerance
-        )
-        of_pool = own_logits(sides.pool_x, sides.pool_folds, weights, biases + priors[0])
-        as_pool, as_reference = (
-            own_logits(sides.reference_x, sides.reference_folds, weights, biases + prior) for prior in priors
-        )
-
-        def own_losses(sharpness: float) -> Tensor:
-            found = losses((sharpness * as_reference).softmax(1))
-            return found.gather(1, sides.reference.labels[:, None])[:, 0].double()
-
-        def judged(sharpness: float) -> float:
-            """L, or what the reference set adds to it, where reference points count as they are like the pool."""
-            pool = float(noise.held_out((sharpness * of_pool).softmax(1), sides).sum()) if sharpened_by_both else 0.0
-            return pool - float(self.likeness @ own_losses(sharpness))
-
-        # Soft labels and the penalty leave a regression less sure than it may be.
-        sharpness = max(SHARPNESSES, key=judged)
-        return _Joint(
-            sharpness * weights,
-            sharpness * (biases + priors[0]),
-            priors[0].exp() * (sides.known.shares > 0),
-            converged,
-            (sharpness * of_pool).softmax(1).clamp(min=SMALLEST),
-            losses((sharpness * as_pool).softmax(1)),
-            own_losses(sharpness),
-        )
-
-    def _of_the_reference(self) -> tuple[Tensor, Tensor]:
-        """The regressions of the same folds that the reference set has by itself, where all classes are as frequent."""
-        known = self.sides.known
-        frequent = known.shares.clamp(min=SMALLEST).log().to(known.biases)
-        weights, biases = self.sides.projected.from_features(known.weights, known.biases - frequent)
-        return weights, biases.masked_fill(biases.isinf(), 0.0)
-
-    def _log_shares(
-        self, truth: Float[Tensor, "folds n classes"], fitted: Bool[Tensor, "folds n"]
-    ) -> Float[Tensor, "folds classes"]:
-        """Of the classes among the points of one side that each fold's regression is fitted to, near even by one point
-        a class; 0 for a class that the reference set lacks."""
-        present = (self.sides.known.shares > 0).to(truth)
-        counts = torch.einsum("fnc,fn->fc", truth, fitted.to(truth)) + present
-        return (counts / counts.sum(1, keepdim=True)).log().masked_fill(present == 0, 0.0)
-
-
 class _Start(NamedTuple):
     """The class shares of p, U or D from it, and the p̃ of both."""
 
     shares: Float[Tensor, " classes"]
     noise: Confusions
-    joint: _Joint
+    joint: Joint
 
 
 def fit_label_noise(sides: BothSides, ratio: DensityRatio) -> LabelNoise:
     """From a sample of the pool and the reference set, and how they differ."""
     pool, reference, known = sides.pool, sides.reference, sides.known
-    regressions, present, first = _Regressions(sides, ratio), known.shares > 0, []
+    regressions, present, first = JointRegressions(sides, ratio), known.shares > 0, []
     given = _given_shares(pool, known)
     for these, model, fit in (
         (given, even_noise, regressions.fit_penalty),
@@ -354,8 +218,8 @@ def _mistaken(as_mistaken: _Start, as_frequent: _Start, sides: BothSides, ratio:
 
 
 def _by_itself(
-    noise: Confusions, found: _Joint, sides: BothSides, regressions: _Regressions
-) -> tuple[Confusions, _Joint]:
+    noise: Confusions, found: Joint, sides: BothSides, regressions: JointRegressions
+) -> tuple[Confusions, Joint]:
     """p̃ with p̃ in the place of p, for as long as L rises and the reference set does not clearly lose."""
     for _ in range(OWN_ROUNDS if len(sides.pool) else 0):
         followed = by_folds(found.pool, sides, noise.model)

@@ -8,7 +8,7 @@ import torch
 
 from sava_ops.decisions.detection import auroc
 from sava_ops.ot.cost import Points
-from sava_ops.reference import both_sides, logistic
+from sava_ops.reference import both_sides, joint, logistic
 from sava_ops.reference import label_noise as module
 from sava_ops.reference.both_sides import BothSides, hashed_folds
 from sava_ops.reference.confusions import confused_noise
@@ -132,7 +132,7 @@ def test_other_features_have_another_penalty(monkeypatch, apart, wide, penalties
 
     penalty, ranked = found()
     assert penalty in penalties
-    monkeypatch.setattr(module, "INVERSE_PENALTIES", (2.0,))
+    monkeypatch.setattr(joint, "INVERSE_PENALTIES", (2.0,))
     usual, as_usual = found()
     assert usual == 2.0
     assert ranked > as_usual
@@ -145,10 +145,10 @@ def test_a_mark_does_not_choose_the_penalty(monkeypatch):
     pool.features[rows, -1] -= 4.7
     reference = drawn(800, 31, apart=3.0)
     assert float(fitted(reference, pool).joint_inverse_penalty) == 2.0
-    monkeypatch.setattr(module._Joint, "clearly_beats", lambda *_: True)
+    monkeypatch.setattr(joint.Joint, "clearly_beats", lambda *_: True)
     assert float(fitted(reference, pool).joint_inverse_penalty) > 2.0
     monkeypatch.undo()
-    monkeypatch.setattr(module._Joint, "likelihood", lambda self, *_: -float(self.own_losses.sum()))
+    monkeypatch.setattr(joint.Joint, "likelihood", lambda self, *_: -float(self.own_losses.sum()))
     assert float(fitted(reference, pool).joint_inverse_penalty) < 2.0
 
 
@@ -348,7 +348,7 @@ def test_how_sure_the_classifier_may_be_those_reference_points_tell_that_are_lik
     noise = module.by_folds(by_reference.mean(0), sides, module.even_noise)
 
     def own_losses(ratio: DensityRatio) -> torch.Tensor:
-        return module._Regressions(sides, ratio).fit(by_reference, noise).own_losses
+        return joint.JointRegressions(sides, ratio).fit(by_reference, noise).own_losses
 
     judged_by_all = own_losses(alike)
     hard = judged_by_all > np.log(2)
@@ -362,7 +362,7 @@ def test_a_side_is_known_by_its_place_and_not_by_its_size(monkeypatch):
     reference, pool = drawn(200, 54), drawn(200, 55)
     known = fit_discriminant(reference, classes=CLASSES, seed=0)
     sides = BothSides(reference, pool, known, seed=0)
-    regressions, asked = module._Regressions(sides, fit_density_ratio(sides)), []
+    regressions, asked = joint.JointRegressions(sides, fit_density_ratio(sides)), []
     solve = regressions.problem.solve
     monkeypatch.setattr(
         regressions.problem, "solve", lambda t, c, offsets, **how: asked.append(offsets) or solve(t, c, offsets, **how)
