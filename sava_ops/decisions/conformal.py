@@ -2,8 +2,9 @@
 
     p_k = (Σ_h w_h 1[v_h ≥ v_k] + w_k) / (Σ_h w_h + w_k)        conformal p-value (Vovk et al. 2005; Bates et al. 2023;
                                                                 weighted, Tibshirani et al. 2019)
-    p_k = (n_c F_c(v_k) + 1) / (n_c + 1)                        by the n_c clean ones of its class alone, where too many
-                                                                of them are as high (Mondrian, Vovk et al. 2005)
+    p_k = (n_c F_c(v_k) + 1) / (n_c + 1)                        by the n_c clean ones of its class alone, where most of
+                                                                its labels are thought mistaken, and too many of them
+                                                                are as high (Mondrian, Vovk et al. 2005)
     flag the largest k with p_(k) ≤ α k / N                     expected share of clean points among the flagged ≤ α
                                                                 (Benjamini & Hochberg 1995)
     share of bad points ≥ 1 − #{p > t} / ((1 − t) N)            (Storey 2002), where that is beyond chance
@@ -27,6 +28,8 @@ QUANTILES = (0.1, 0.2, 0.3, 0.4, 0.5)
 CHANCE_DEVIATIONS = 3.0
 """By how many standard errors a bound must be above 0, the largest of those at `QUANTILES`; and as unlikely as a normal
 number beyond as many must be what a class's clean points show, were they as all are."""
+THOUGHT_MISTAKEN = 0.5
+"""Share of a class's labels, from which on its own clean points are asked."""
 
 ROUNDING = 1e-9
 """Relative to one point: weighted shares of a whole number of points are not quite whole."""
@@ -49,7 +52,7 @@ def conformal_p_values(
     order = np.argsort(clean, kind="stable")
     above = np.concatenate([np.cumsum(weights[order][::-1])[::-1], [0.0]])
     one_more = weights.mean() if own is None else own
-    return (above[np.searchsorted(clean[order], values, side="left")] + one_more) / (weights.sum() + one_more)
+    return (above[np.searchsorted(clean[order], values, side="left")] + one_more) / (above[0] + one_more)
 
 
 def class_p_values(
@@ -62,18 +65,21 @@ def class_p_values(
     *,
     points: int,
 ) -> Float[np.ndarray, " N"]:
-    """The p-values, but where more clean points of a class have such values than chance explains, by them alone: what
-    takes a whole class for another one finds its reference points mistaken, too, and if it is thought rare, they hardly
-    weigh in the pooled ones. Never lower than those, and in a class falling in the value.
+    """The p-values, but of a class of which most labels are thought mistaken, as its clean points weigh less than half
+    of what it has points, by those alone where more of them have such values than chance explains: what takes a whole
+    class for another one finds its reference points mistaken, too, which hardly weigh in the pooled p-values. Never
+    lower than these, and in a class falling in the value.
 
     Among the clean ones each of so many `points` may stand more than once.
     """
     from scipy.special import bdtrc, ndtr  # commands that only look wait for no library that computes
 
     found, each = p_values.copy(), min(1.0, points / max(len(clean), 1))
+    judged = np.isin(labels, clean_labels[weights > 0]).sum()
     for label, rows in _by_label(labels):
         own = clean_labels == label
-        if not weights[own].any():
+        thought, given = weights[own].sum() / weights.sum() if len(weights) else 0.0, len(rows) / max(judged, 1)
+        if not 0 < thought < (1 - THOUGHT_MISTAKEN) * given:
             continue
         count = max(1, round(each * own.sum()))
         order = np.argsort(clean[own], kind="stable")

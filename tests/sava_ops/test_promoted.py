@@ -62,8 +62,7 @@ def test_the_rate_is_kept_when_easy_images_are_promoted_which_among_the_held_out
         flagged = benjamini_hochberg(kept, rate=RATE)
         realised.append((flagged & ~wrong).sum() / max(flagged.sum(), 1))
         spoilt, _ = p_values(seed, given=None)
-        # Above a half: harder classes are judged by their own points, and the easier ones by all.
-        assert spoilt[~wrong].mean() < kept[~wrong].mean() < 0.7
+        assert spoilt[~wrong].mean() < kept[~wrong].mean() < 0.55
     assert np.mean(realised) <= RATE + 2 * np.std(realised, ddof=1) / np.sqrt(len(SEEDS))
 
 

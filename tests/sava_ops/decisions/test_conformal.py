@@ -172,7 +172,7 @@ def test_p_values_of_a_class_are_never_lower_and_fall_in_the_value(drawn):
     values, clean = generator.integers(0, 20, count).astype(float), generator.normal(8, 6, known).round()
     labels, clean_labels = generator.integers(0, 4, count), generator.integers(0, classes, known)
     clean += 6 * (clean_labels == 0)
-    weights = generator.random(known) + 0.1
+    weights = (generator.random(known) + 0.1) * np.where(clean_labels == 0, 0.1, 1.0)
     pooled = conformal_p_values(values, clean, weights)
     found = class_p_values(pooled, values, labels, clean, clean_labels, weights, points=max(known, 1))
     assert (found >= pooled).all()
@@ -192,10 +192,22 @@ def test_classes_as_all_others_leave_the_p_values_as_they_are(classes):
     for _ in range(200):
         values, clean = generator.normal(size=1_000), generator.normal(size=500)
         labels, clean_labels = generator.integers(0, classes, 1_000), generator.integers(0, classes, 500)
-        pooled = conformal_p_values(values, clean, np.ones(500))
-        found = class_p_values(pooled, values, labels, clean, clean_labels, np.ones(500), points=500)
+        weights = np.where(clean_labels % 2 == 1, 0.01, 1.0)  # most labels of these are thought mistaken
+        pooled = conformal_p_values(values, clean, weights)
+        found = class_p_values(pooled, values, labels, clean, clean_labels, weights, points=500)
         changed.append((found > pooled).mean())
     assert np.mean(changed) < (1e-9 if classes == 1 else 0.01)
+
+
+@pytest.mark.parametrize(("weight", "by_all"), [(1.01, True), (0.99, False)])
+def test_a_class_is_judged_by_all_unless_most_of_its_labels_are_thought_mistaken(weight, by_all):
+    """A half of the points are of a class that has a third of the clean ones' weight, or of one that has less."""
+    labels = np.repeat([0, 1], 100)
+    clean, weights = np.where(labels == 1, 5.0, 0.0), np.where(labels == 1, weight, 3.0)
+    values, given_labels = np.array([0.0, 5.0]), np.array([0, 1])
+    pooled = conformal_p_values(values, clean, weights)
+    found = class_p_values(pooled, values, given_labels, clean, labels, weights, points=200)
+    np.testing.assert_allclose(found, pooled if by_all else [pooled[0], 1.0])
 
 
 def test_the_rate_holds_in_a_class_that_is_taken_for_another():
