@@ -23,11 +23,12 @@ from jaxtyping import Bool, Float, Int64
 
 from sava_ops.errors import BadInput
 
-QUANTILES = (0.1, 0.2, 0.3, 0.4, 0.5)
-"""Of clean points; below the first, chance among the held-out ones decides."""
+QUANTILES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
+"""t, of clean points. Few bad points that nothing clean comes near are seen at the small ones alone, where chance among
+the clean ones is small; those that lie among clean ones at the larger ones."""
 CHANCE_DEVIATIONS = 3.0
-"""By how many standard errors a bound must be above 0, the largest of those at `QUANTILES`; and as unlikely as a normal
-number beyond as many must be what a class's clean points show, were they as all are."""
+"""By how many standard errors a bound must be above 0; and as unlikely as a normal number beyond as many must be what a
+class's clean points show, were they as all are."""
 THOUGHT_MISTAKEN = 0.5
 """Share of a class's labels, from which on its own clean points are asked."""
 
@@ -123,13 +124,20 @@ class Bound(NamedTuple):
 
 def bad_share(p_values: Float[np.ndarray, " n"], *, judges: float | int) -> Bound:
     """A lower estimate of the share of bad points, 0..1: clean points have p > t in 1 − t of the cases, so each t gives
-    a bound, and the largest holds, of those that chance does not explain among the points and so many clean ones."""
+    a bound, of which those count that chance does not explain among the points and so many clean ones. The larger t,
+    the less of the bad points it misses, and the larger is chance: a larger one must be above the one before by more
+    than a standard error (as Lepski 1990 chooses)."""
     if not len(p_values) or judges <= 0:
         return Bound(0.0, 0.0)
-    bounds = [Bound(float(1 - (p_values > t).mean() / (1 - t)), t) for t in QUANTILES]
-    error = {t: (t / (1 - t) * (1 / len(p_values) + 1 / judges)) ** 0.5 for t in QUANTILES}
-    found = [bound for bound in bounds if bound.share > CHANCE_DEVIATIONS * error[bound.beyond]]
-    return max(found, default=Bound(0.0, 0.0))
+    best, known = Bound(0.0, 0.0), 0.0
+    for t in QUANTILES:
+        bound = Bound(float(1 - (p_values > t).mean() / (1 - t)), t)
+        variance = t / (1 - t) * (1 / len(p_values) + 1 / judges)
+        # Points beyond t are beyond all larger ones, too: chance adds the difference of the variances.
+        higher = bound.share > best.share + (variance - known) ** 0.5
+        if higher and bound.share > CHANCE_DEVIATIONS * variance**0.5:
+            best, known = bound, variance
+    return best
 
 
 def effective_count(weights: Float[np.ndarray, " n"], *, points: float | int = math.inf) -> float:

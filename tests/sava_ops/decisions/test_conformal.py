@@ -73,7 +73,7 @@ def test_the_false_discovery_rate_and_the_bad_share_are_what_is_claimed(share):
         assert flagged[bad].mean() > 0.8
 
 
-@pytest.mark.parametrize("judges", [20, 120, 2_000])
+@pytest.mark.parametrize("judges", [20, 60, 120, 2_000])
 def test_chance_among_the_judges_is_no_share_of_bad_points(judges):
     generator = np.random.default_rng(2)
 
@@ -84,6 +84,28 @@ def test_chance_among_the_judges_is_no_share_of_bad_points(judges):
 
     assert np.mean([found(0) > 0 for _ in range(300)]) < 0.03
     assert np.mean([found(600) for _ in range(30)]) == pytest.approx(0.6, abs=0.1)
+
+
+@pytest.mark.parametrize("judges", [150, 500, 5_000])
+def test_few_bad_points_that_nothing_clean_comes_near_are_counted(judges):
+    """A twentieth; a bound at a tenth or more of the clean points would be lost in chance, or found by chance alone."""
+    generator = np.random.default_rng(14)
+
+    def found() -> float:
+        values = generator.normal(size=3_000) + 9 * (np.arange(3_000) < 150)
+        p = conformal_p_values(values, generator.normal(size=judges), np.ones(judges))
+        return bad_share(p, judges=judges).share
+
+    assert np.mean([abs(found() - 0.05) for _ in range(200)]) < 0.02
+
+
+@pytest.mark.parametrize(("further", "expected"), [(0, (0.1, 0.01)), (28, (0.1, 0.01)), (30, (0.13, 0.3))])
+def test_a_larger_bound_is_taken_where_it_is_beyond_the_further_chance(further, expected):
+    """Of 1,000 points, a tenth lie beyond all clean ones, and so many at a quarter of these. One standard error between
+    the bounds at 0.01 and at 0.3 is √((3/7 − 1/99) · 2 / 1,000) = 0.029."""
+    clean = np.linspace(5e-4, 1 - 5e-4, 900 - further)
+    p_values = np.concatenate([np.zeros(100), np.full(further, 0.25), clean])
+    assert bad_share(p_values, judges=1_000) == pytest.approx(expected)
 
 
 def test_nobody_and_nothing_are_no_share_of_bad_points():
