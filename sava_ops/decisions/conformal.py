@@ -76,11 +76,10 @@ def class_p_values(
     from scipy.special import bdtrc, ndtr  # commands that only look wait for no library that computes
 
     found, each = p_values.copy(), min(1.0, points / max(len(clean), 1))
-    judged = np.isin(labels, clean_labels[weights > 0]).sum()
+    weight_of_a_point = weights.sum() / max(np.isin(labels, clean_labels[weights > 0]).sum(), 1)
     for label, rows in _by_label(labels):
         own = clean_labels == label
-        thought, given = weights[own].sum() / weights.sum() if len(weights) else 0.0, len(rows) / max(judged, 1)
-        if not 0 < thought < (1 - THOUGHT_MISTAKEN) * given:
+        if not 0 < weights[own].sum() < (1 - THOUGHT_MISTAKEN) * len(rows) * weight_of_a_point:
             continue
         count = max(1, round(each * own.sum()))
         order = np.argsort(clean[own], kind="stable")

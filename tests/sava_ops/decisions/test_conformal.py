@@ -178,6 +178,9 @@ def test_a_class_that_is_taken_for_another_is_judged_by_its_own_clean_points():
     np.testing.assert_array_equal(
         class_p_values(pooled, values, given_labels, clean, labels, weights * (labels == 0), points=214), pooled
     )  # clean points without weight say nothing
+    np.testing.assert_array_equal(
+        class_p_values(pooled, values, given_labels, clean, labels, np.zeros(214), points=214), pooled
+    )
     repeated = (np.tile(part, 5) for part in (clean, labels, weights))
     np.testing.assert_allclose(class_p_values(pooled, values, given_labels, *repeated, points=214), found)
 
