@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sava_assets.formats.landing import MARKER, image_schema
-from sava_assets.formats.names import shown
+from sava_assets.formats.names import counted, shown
 from sava_assets.parquet import ParquetFile
 from sava_ops.errors import BadInput
 from sava_ops.images.training import TrainingConfig
@@ -99,11 +99,12 @@ def read_clothing1m(source: Path) -> Clothing1M:
     sets = {}
     for name, paths in lists.items():
         outside = [path for path in paths if PurePath(path).is_absolute() or ".." in PurePath(path).parts]
-        _refuse(name, outside, f"are absolute or hold `..`: write them as paths below {source}")
+        _refuse(name, outside, "with an absolute path or `..` in it", f"write paths below {source}")
         kind = "noisy" if name == NOISY_LIST else "clean"
-        _refuse(name, [p for p in paths if p not in labels[kind]], f"have no label in {LABELS[kind]}: add them")
+        unlabelled = [path for path in paths if path not in labels[kind]]
+        _refuse(name, unlabelled, f"without a label in {LABELS[kind]}", "add labels")
         absent = [path for path in paths if not _is_file(source / path)]
-        _refuse(name, absent, f"are no files in {source}: unpack all archives there")
+        _refuse(name, absent, f"missing in {source}", "unpack all archives there")
         sets[name] = Images(paths, [labels[kind][path] for path in paths])
     return Clothing1M(source, classes, sets[NOISY_LIST], {place: sets[name] for place, name in CLEAN_LISTS.items()})
 
@@ -178,7 +179,9 @@ def _refuse_repeats(lists: Mapping[str, Sequence[str]]) -> None:
         )
     for name, paths in lists.items():
         if len(set(paths)) < len(paths):
-            raise BadInput(f"{name} lists {len(paths) - len(set(paths)):,} images twice: remove the repeated lines")
+            raise BadInput(
+                f"{name} lists {counted(len(paths) - len(set(paths)), 'image')} twice: remove the repeated lines"
+            )
 
 
 def _is_file(path: Path) -> bool:
@@ -191,11 +194,10 @@ def _is_file(path: Path) -> bool:
         return False
 
 
-def _refuse(name: str, paths: Sequence[str], fault: str) -> None:
+def _refuse(name: str, paths: Sequence[str], fault: str, remedy: str) -> None:
     if paths:
-        raise BadInput(
-            f"{len(paths):,} images of {name} (first: {shown(paths[0])}) {fault}, or remove them from the list"
-        )
+        found = f"{counted(len(paths), 'image')} {fault} (first: {shown(paths[0])})"
+        raise BadInput(f"{name} lists {found}: {remedy}, or remove the lines")
 
 
 def _write(file: Path, images: Images, data: Clothing1M) -> None:

@@ -218,26 +218,26 @@ MISTAKES = {
     ),
     "no label": (
         lambda s: change(s, "clean_label_kv.txt", f"{VAL[1]} 5\n", ""),
-        f"1 images of clean_val_key_list.txt (first: {VAL[1]}) have no label in clean_label_kv.txt: add them, or "
-        "remove them from the list",
+        f"clean_val_key_list.txt lists 1 image without a label in clean_label_kv.txt (first: {VAL[1]}): add labels, or "
+        "remove the lines",
     ),
     "no image": (
         lambda s: [(s / path).unlink() for path in NOISY[3:5]],
-        f"2 images of noisy_train_key_list.txt (first: {NOISY[3]}) are no files in SOURCE: unpack all archives there, "
-        "or remove them from the list",
+        f"noisy_train_key_list.txt lists 2 images missing in SOURCE (first: {NOISY[3]}): unpack all archives there, or "
+        "remove the lines",
     ),
     "line longer than a name": (
         lambda s: [change(s, f"noisy_{file}.txt", NOISY[1], LONG) for file in ("train_key_list", "label_kv")],
-        f"1 images of noisy_train_key_list.txt (first: {LONG}) are no files in SOURCE: unpack all archives there",
+        f"noisy_train_key_list.txt lists 1 image missing in SOURCE (first: {LONG}): unpack all archives there",
     ),
     "upwards": (
         lambda s: change(s, "clean_val_key_list.txt", f"{VAL[1]}\n{VAL[2]}", f"images/../../x.jpg\n../{VAL[2]}"),
-        "2 images of clean_val_key_list.txt (first: images/../../x.jpg) are absolute or hold `..`: write them as paths "
-        "below SOURCE, or remove them from the list",
+        "clean_val_key_list.txt lists 2 images with an absolute path or `..` in it (first: images/../../x.jpg): write "
+        "paths below SOURCE, or remove the lines",
     ),
     "absolute": (
         lambda s: change(s, "noisy_train_key_list.txt", NOISY[1], str(s / NOISY[1])),
-        f"1 images of noisy_train_key_list.txt (first: SOURCE/{NOISY[1]}) are absolute or hold `..`: write them as",
+        f"noisy_train_key_list.txt lists 1 image with an absolute path or `..` in it (first: SOURCE/{NOISY[1]}): write",
     ),
     "two lists": (
         lambda s: write_lines(s / "noisy_train_key_list.txt", [*NOISY, *VAL[2:]]),
@@ -271,7 +271,7 @@ def test_where_nobody_may_look_is_no_file_and_a_disk_that_fails_says_nothing_of_
         return is_file(path)
 
     monkeypatch.setattr(Path, "is_file", closed)
-    kind, told = (BadInput, "are no files in") if code == errno.EACCES else (OSError, "Input/output error")
+    kind, told = (BadInput, "1 image missing in") if code == errno.EACCES else (OSError, "Input/output error")
     with pytest.raises(kind, match=told):
         read_clothing1m(source)
 
