@@ -226,7 +226,7 @@ def test_classes_as_all_others_leave_the_p_values_as_they_are(classes):
 
 @pytest.mark.parametrize(("weight", "by_all"), [(1.01, True), (0.99, False)])
 def test_a_class_is_judged_by_all_unless_most_of_its_labels_are_thought_mistaken(weight, by_all):
-    """A half of the points are of a class that has a third of the clean ones' weight, or of one that has less."""
+    """Half of the points are of a class that has a little more, or less, than a quarter of the clean ones' weight."""
     labels = np.repeat([0, 1], 100)
     clean, weights = np.where(labels == 1, 5.0, 0.0), np.where(labels == 1, weight, 3.0)
     values, given_labels = np.array([0.0, 5.0]), np.array([0, 1])
