@@ -50,10 +50,9 @@ def conformal_p_values(
     """
     if not len(clean):
         return np.ones_like(values)
-    order = np.argsort(clean, kind="stable")
-    above = np.concatenate([np.cumsum(weights[order][::-1])[::-1], [0.0]])
+    as_high, of_all = _weight_as_high(values, clean, weights)
     one_more = weights.mean() if own is None else own
-    return (above[np.searchsorted(clean[order], values, side="left")] + one_more) / (above[0] + one_more)
+    return (as_high + one_more) / (of_all + one_more)
 
 
 def class_p_values(
@@ -82,10 +81,8 @@ def class_p_values(
         if not 0 < weights[own].sum() < (1 - THOUGHT_MISTAKEN) * len(rows) * weight_of_a_point:
             continue
         count = max(1, round(each * own.sum()))
-        order = np.argsort(clean[own], kind="stable")
-        above = np.concatenate([np.cumsum(weights[own][order][::-1])[::-1], [0.0]])
-        share = np.minimum(above[np.searchsorted(clean[own][order], values[rows], side="left")] / above[0], 1.0)
-        as_high = count * share
+        weight, of_all = _weight_as_high(values[rows], clean[own], weights[own])
+        as_high = count * np.minimum(weight / of_all, 1.0)
         # P(that many or more of them)
         chance = bdtrc(np.ceil(as_high - ROUNDING) - 1, count, p_values[rows])
         clear = (as_high > count * p_values[rows]) & (chance < ndtr(-CHANCE_DEVIATIONS))
@@ -93,6 +90,15 @@ def class_p_values(
         highest_first = np.argsort(-values[rows], kind="stable")
         found[rows[highest_first]] = np.maximum.accumulate(np.maximum(at_least, p_values[rows])[highest_first])
     return found
+
+
+def _weight_as_high(
+    values: Float[np.ndarray, " N"], clean: Float[np.ndarray, " H"], weights: Float[np.ndarray, " H"]
+) -> tuple[Float[np.ndarray, " N"], float]:
+    """Weight of the clean points that are as high as each value, and of all of them."""
+    order = np.argsort(clean, kind="stable")
+    above = np.concatenate([np.cumsum(weights[order][::-1])[::-1], [0.0]])
+    return above[np.searchsorted(clean[order], values, side="left")], float(above[0])
 
 
 def _by_label(labels: Int64[np.ndarray, " N"]) -> Iterator[tuple[int, Int64[np.ndarray, " _"]]]:
