@@ -210,18 +210,17 @@ def test_p_values_of_a_class_are_never_lower_and_fall_in_the_value(drawn):
             np.testing.assert_array_equal(found[of], pooled[of])
 
 
-@pytest.mark.parametrize("classes", [1, 10])
-def test_classes_as_all_others_leave_the_p_values_as_they_are(classes):
+def test_classes_as_all_others_leave_the_p_values_as_they_are():
     """But in one of 740 cases, as 3 standard errors say; a p-value of 1,000 points that are not independent."""
     generator, changed = np.random.default_rng(11), []
     for _ in range(200):
         values, clean = generator.normal(size=1_000), generator.normal(size=500)
-        labels, clean_labels = generator.integers(0, classes, 1_000), generator.integers(0, classes, 500)
+        labels, clean_labels = generator.integers(0, 10, 1_000), generator.integers(0, 10, 500)
         weights = np.where(clean_labels % 2 == 1, 0.01, 1.0)  # most labels of these are thought mistaken
         pooled = conformal_p_values(values, clean, weights)
         found = class_p_values(pooled, values, labels, clean, clean_labels, weights, points=500)
         changed.append((found > pooled).mean())
-    assert np.mean(changed) < (1e-9 if classes == 1 else 0.01)
+    assert 0 < np.mean(changed) < 0.01
 
 
 @pytest.mark.parametrize(("weight", "by_all"), [(1.01, True), (0.99, False)])
