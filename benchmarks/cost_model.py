@@ -36,6 +36,8 @@ class Inputs:
     valuation_gpu_seconds: float
     """A million points × 10,000 on a GPU."""
     gpu: str
+    processor: str
+    """On which images were embedded."""
     near_seconds: float
     """Of a processor, for the near copies among a million images."""
     embedded: float
@@ -106,6 +108,7 @@ def inputs_from(million: str, gpu: str, images: str, speed: Mapping[str, Any], s
         valuation_seconds=float(rows[-1][2]),
         valuation_gpu_seconds=float(valued[1]),
         gpu=card[1],
+        processor=speed["versions"]["processor"],
         near_seconds=float(near[1].replace(",", "")),
         embedded=next(line["images_per_second"] for line in speed["embedding"] if line["name"].startswith("ours, dec")),
         memory_base=memory[0],
@@ -145,7 +148,8 @@ def page(known: Inputs) -> str:
         "scale, taken to be linear, near copies to grow with the square. Nothing above a million images has been run,",
         "and they beside other work ([million_images.md](../benchmarks/million_images.md)): of the first table",
         "nothing was measured.", "",
-        f"Shards of {SHARD:,} images, {REFERENCE:,} reference images, batches of {BATCH:,}. GPU: {known.gpu}.", "",
+        f"Shards of {SHARD:,} images, {REFERENCE:,} reference images, batches of {BATCH:,}. GPU: {known.gpu};",
+        f"images were embedded on two threads of: {known.processor}.", "",
         f"| | {' | '.join(SIZES)} |", f"|---|{'---:|' * len(SIZES)}",
     ]  # fmt: skip
     columns = {name: costs(images, known) for name, images in SIZES.items()}

@@ -27,7 +27,10 @@ MILLION = """| points | seconds | seconds a million | for a further million | pe
 """
 GPU = "NVIDIA X1, beside it 16 processors\n\n| a million × 10,000 points | 36.00 | 4.5 | – | – |\n"
 IMAGES = "| near_copies | 3,000 | 7,200 | 1.50 GB |\n"
-SPEED = {"embedding": [{"name": "ours, decoding included", "images_per_second": 1_000.0}]}
+SPEED = {
+    "versions": {"processor": "X2"},
+    "embedding": [{"name": "ours, decoding included", "images_per_second": 1_000.0}],
+}
 
 
 def asset(size: int, files: int, results: int) -> dict[str, int]:
@@ -52,12 +55,12 @@ STORED = {
 def test_inputs_are_what_the_pages_say(model):
     known = model.inputs_from(MILLION, GPU, IMAGES, SPEED, STORED)
     assert vars(known) == {
-        "valuation_seconds": 360.0, "valuation_gpu_seconds": 36.0, "gpu": "NVIDIA X1", "near_seconds": 7_200.0,
-        "embedded": 1_000.0,
+        "valuation_seconds": 360.0, "valuation_gpu_seconds": 36.0, "gpu": "NVIDIA X1", "processor": "X2",
+        "near_seconds": 7_200.0, "embedded": 1_000.0,
         "memory_base": 1.0, "memory_slope": 2.0, "bytes_per_image": 20.0, "bytes_per_pair": 20.0,
         "objects_per_shard": 12.0, "rows_per_shard": 20.0,
     }  # fmt: skip
-    assert set(model.SOURCES) == set(vars(known)) - {"gpu"}
+    assert set(model.SOURCES) == set(vars(known)) - {"gpu", "processor"}
 
 
 def test_costs_are_linear_in_them_but_near_copies(model):
