@@ -10,20 +10,21 @@ the pairs and one product of (n, classes) with (classes, classes). At the given 
     feature_value   = min_c f_k(c)                          how foreign the image is under its best label
     label_value     = f_k(y_k) − min_{c ≠ y_k} f_k(c)       signed margin; above 0, another label fits better
     suggested_label = argmin_c f_k(c)                      of damaged images, see `judgement.assess`
-    label_odds      = log Σ_{c ≠ y_k} e^{(f_k(y_k) − f_k(c))/η}   Bayes' rule, were f/η minus log-likelihoods
+    label_odds      = log Σ_{c ≠ y_k} e^{(f_k(y_k) − f_k(c))/η}   Bayes' rule, were f/η minus log-likelihoods; of the
+                                                           labels that are not kept one by one, r holds the sum
     value           = f_k(y_k) = feature_value + max(label_value, 0)
 
 Ours. Labels that the reference set lacks are never suggested.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 MOST_LABELS = 16
-"""Labels kept of each point: its own, then the best of the others."""
+"""Labels kept of each point: its own, then the best of the others. Of all further ones together, their sum."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,8 @@ class LabelPotentials:
     """First the given label, then the best others, best first."""
     potentials: Float[Tensor, "n L T"]
     """f_kj(c), units of cost; infinite where there are fewer than T labels to choose from."""
+    rest: Float[Tensor, "n L"]
+    """r_kj = −η log Σ e^{−f_kj(c)/η} over all further labels; infinite where there are none, or no classifier."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +90,12 @@ def best_labels(
     *,
     batch_masses: Float[Tensor, " L"],
     known: Bool[Tensor, " classes"],
+    nat: float,
     mistakes: Int64[Tensor, " n"] | None = None,
 ) -> LabelPotentials:
     """Keep the given label and the best others that are `known`; which are best, the batch masses decide. The label in
-    `mistakes` is kept as the last one, however badly it fits."""
+    `mistakes` is kept as the last one, however badly it fits. `nat` = η, the price of a nat of the classifier's loss,
+    units of cost."""
     mean = torch.einsum("nlc,l->nc", potentials, batch_masses).masked_fill(~known, torch.inf)
     if mistakes is not None:
         mean.scatter_(1, mistakes[:, None], torch.inf)
@@ -101,7 +106,23 @@ def best_labels(
     if mistakes is not None and kept > 1:
         labels[:, -1], ranked[:, -1] = mistakes, torch.where((mistakes == given) | ~known[mistakes], torch.inf, 0.0)
     chosen = potentials.gather(2, labels[:, None, :].expand(-1, potentials.shape[1], -1))
-    return LabelPotentials(labels, chosen.masked_fill((ranked == torch.inf)[:, None, :], torch.inf))
+    chosen = chosen.masked_fill((ranked == torch.inf)[:, None, :], torch.inf)
+    return LabelPotentials(labels, chosen, together(potentials, labels, known=known, nat=nat))
+
+
+def together(
+    potentials: Float[Tensor, "n L classes"],
+    kept: Int64[Tensor, "n T"],
+    *,
+    known: Bool[Tensor, " classes"],
+    nat: float,
+) -> Float[Tensor, "n L"]:
+    """r of all known labels that are not kept."""
+    if not nat:
+        return torch.full_like(potentials[:, :, 0], torch.inf)
+    further = known.expand(len(kept), -1).scatter(1, kept, False)
+    sums = [(-f / nat).masked_fill(~further, -torch.inf).logsumexp(1) for f in potentials.unbind(1)]
+    return -nat * torch.stack(sums, 1)
 
 
 def best_other_labels(
@@ -119,12 +140,14 @@ def best_other_labels(
 def spared(found: LabelPotentials, judgeable: Bool[Tensor, " classes"]) -> LabelPotentials:
     """Points whose given label nobody can judge cost under it what they cost under the best one."""
     own = torch.where(judgeable[found.labels[:, :1]], found.potentials[:, :, 0], found.potentials.amin(2))
-    return LabelPotentials(found.labels, torch.cat([own[:, :, None], found.potentials[:, :, 1:]], 2))
+    return replace(found, potentials=torch.cat([own[:, :, None], found.potentials[:, :, 1:]], 2))
 
 
-def decompose(labels: Int64[Tensor, "n T"], potentials: Float[Tensor, "n T"], *, nat: float) -> Scores:
-    """Scores from the potentials of each point under its own label (first column) and others. `nat` is the price of a
-    nat of the classifier's loss, units of cost."""
+def decompose(
+    labels: Int64[Tensor, "n T"], potentials: Float[Tensor, "n T"], rest: Float[Tensor, " n"], *, nat: float
+) -> Scores:
+    """Scores from the potentials of each point under its own label (first column) and others, and r of all further
+    ones. `nat` = η."""
     value, place = potentials.min(1)
     own = potentials[:, 0]
     nothing = torch.zeros_like(own)
@@ -136,7 +159,7 @@ def decompose(labels: Int64[Tensor, "n T"], potentials: Float[Tensor, "n T"], *,
         values=own,
         feature_values=value,
         label_values=torch.where(other.isinf(), nothing, own - other),
-        label_odds=((own[:, None] - potentials[:, 1:]) / nat).logsumexp(1) if nat else nothing,
+        label_odds=((own[:, None] - _others(potentials[:, 1:], rest)) / nat).logsumexp(1) if nat else nothing,
         suggested_labels=labels.gather(1, place[:, None])[:, 0],
         gaps=torch.where(other.isinf(), nothing, two[:, 1] - two[:, 0]),
     )
@@ -145,12 +168,19 @@ def decompose(labels: Int64[Tensor, "n T"], potentials: Float[Tensor, "n T"], *,
 def odds_if_mistaken(
     labels: Int64[Tensor, "n T"],
     potentials: Float[Tensor, "n T"],
+    rest: Float[Tensor, " n"],
     excess: Float[Tensor, "classes classes"],
     *,
     nat: float,
 ) -> Float[Tensor, " n"]:
     """`label_odds` of each point, had it been given the last of these labels instead of its own, the first; `excess` is
-    what a label costs that is often mistaken for another (`LabelNoise`). Infinite where nobody gives it."""
+    what a label costs that is often mistaken for another (`LabelNoise`), and is in `rest`, the r of all further ones
+    under that label. Infinite where nobody gives it."""
     # Of a label that is often given by mistake, more other ones are possible.
-    fits = -potentials / nat - (excess[labels, labels[:, -1:]] - excess[labels, labels[:, :1]])
-    return (fits[:, :-1].logsumexp(1) - fits[:, -1]).masked_fill(potentials[:, -1].isinf(), torch.inf)
+    under = potentials + nat * (excess[labels, labels[:, -1:]] - excess[labels, labels[:, :1]])
+    fits = -_others(under[:, :-1], rest) / nat
+    return (fits.logsumexp(1) + under[:, -1] / nat).masked_fill(potentials[:, -1].isinf(), torch.inf)
+
+
+def _others(potentials: Float[Tensor, "n others"], rest: Float[Tensor, " n"]) -> Float[Tensor, "n others+1"]:
+    return torch.cat([potentials, rest[:, None]], 1)

@@ -78,6 +78,11 @@ class Frame:
         reference = self.calibration.discriminant.shares
         return torch.where(reference > 0, self.shares / reference.clamp(min=1e-300), 0.0)
 
+    @property
+    def nat(self) -> float:
+        """η, the price of one nat of the classifier's loss, units of cost."""
+        return self.config.classifier_weight * self.calibration.scale
+
     def side(self, points: Points, *, of_batch: bool = False) -> Side:
         """Centred points, to be transported like those of the batch."""
         seen, epsilon = self._seen(points, of_batch=of_batch), self.problem.epsilon
@@ -150,7 +155,7 @@ class Frame:
         # What it costs beyond the best label: that an image is hard to classify is no fault of its label.
         losses = known_of(side.points.label_losses)
         beyond = losses - losses.amin(1, keepdim=True)
-        return potentials + self.config.classifier_weight * self.calibration.scale * beyond
+        return potentials + self.nat * beyond
 
     def best_others(self, points: Points) -> tuple[Int64[Tensor, " n"], Float[Tensor, " n"]]:
         """The best known label of each point but its own to the reference set's own regressions, were its classes as

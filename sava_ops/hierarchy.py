@@ -67,12 +67,27 @@ def plan_batches(
 
 def batch_scores(row: BatchRow, plan: BatchPlan, batch: int, config: ValuationConfig) -> tuple[Scores, Scores]:
     """s_k of the points of one training batch (Alg. 1, l. 7-10; Eq. 12-13), and of the reference points with it."""
-    own = row.potentials[:, :, 0].double()
+    pool = row.labels, row.potentials, row.rest
+    clean = row.held_out_labels, row.held_out_potentials, row.held_out_rest
     scores = [
-        decompose(labels, potential_values(f.double(), own, plan, batch, config), nat=float(row.nat))
-        for labels, f in ((row.labels, row.potentials), (row.held_out_labels, row.held_out_potentials))
+        decompose(labels, *values_by_label(f, rest, row, plan, batch, config), nat=float(row.nat))
+        for labels, f, rest in (pool, clean)
     ]
     return scores[0], scores[1]
+
+
+def values_by_label(
+    potentials: Float[Tensor, "k L T"],
+    rest: Float[Tensor, "k L"],
+    row: BatchRow,
+    plan: BatchPlan,
+    batch: int,
+    config: ValuationConfig,
+) -> tuple[Float64[Tensor, "k T"], Float64[Tensor, " k"]]:
+    """s_k under every label kept, and r of all further ones, in the company of the points of this row."""
+    together = torch.cat([potentials, rest[:, :, None]], 2).double()
+    found = potential_values(together, row.potentials[:, :, 0].double(), plan, batch, config)
+    return found[:, :-1], found[:, -1]
 
 
 def potential_values(

@@ -23,7 +23,7 @@ from sava_ops.decisions.conformal import (
 from sava_ops.decisions.evidence import EVEN_ODDS, Evidence, MistakenOdds, Side, against_label, weigh
 from sava_ops.decisions.shares import Mistaken, Seen, bad_points, beyond_chance, expected_bad
 from sava_ops.decomposition import Scores, odds_if_mistaken
-from sava_ops.hierarchy import BatchPlan, batch_scores, potential_values
+from sava_ops.hierarchy import BatchPlan, batch_scores, values_by_label
 from sava_ops.reference.label_noise import LabelNoise
 from sava_ops.transport import BatchRow
 
@@ -184,9 +184,9 @@ def _mistaken(
     row: BatchRow, plan: BatchPlan, batch: int, config: ValuationConfig, noise: LabelNoise
 ) -> dict[str, np.ndarray]:
     """The reference points with a batch, each under a wrong label: the odds against it, and how likely a mistake is."""
-    labels, own = row.held_out_labels, row.potentials[:, :, 0].double()
-    potentials = potential_values(row.held_out_potentials.double(), own, plan, batch, config)
+    labels, of_clean = row.held_out_labels, (row.held_out_potentials, row.held_out_rest_if_mistaken)
+    potentials, rest = values_by_label(*of_clean, row, plan, batch, config)
     masses = 1 - noise.confusions.mean(0).diagonal().to(potentials)[labels[:, 0]]
     masses = masses.masked_fill(potentials[:, -1].isinf(), 0.0)
-    odds = odds_if_mistaken(labels, potentials, noise.excess.mean(0).to(potentials), nat=float(row.nat))
+    odds = odds_if_mistaken(labels, potentials, rest, noise.excess.mean(0).to(potentials), nat=float(row.nat))
     return {"odds": odds.cpu().numpy(), "labels": labels[:, -1].cpu().numpy(), "masses": masses.cpu().numpy()}

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from sava_ops.calibration import Calibration
 from sava_ops.config import ValuationConfig
-from sava_ops.decomposition import LabelPotentials, best_labels, spared
+from sava_ops.decomposition import LabelPotentials, best_labels, spared, together
 from sava_ops.errors import BadInput
 from sava_ops.frame import Frame, known_of
 from sava_ops.ot.cost import Points
@@ -45,11 +45,16 @@ class BatchRow:
     labels: Int64[Tensor, "n T"]
     potentials: Float[Tensor, "n L T"]
     """f_ij of every point under its own label (first) and others, units of cost; see `LabelPotentials`."""
+    rest: Float[Tensor, "n L"]
+    """r of all further labels."""
     judged: Bool[Tensor, " n"]
     """Whether the reference set knows enough of the point's label to judge it."""
     held_out_labels: Int64[Tensor, "h S"]
     held_out_potentials: Float[Tensor, "h L S"]
     """The same of the reference points; the last label is one that the pool's people may have given them by mistake."""
+    held_out_rest: Float[Tensor, "h L"]
+    held_out_rest_if_mistaken: Float[Tensor, "h L"]
+    """Under that last label instead of their own."""
     held_out_weights: Float[Tensor, " h"]
     """How many of the training points each of them stands for: more of the classes that are frequent here; sum n."""
     weights: Float[Tensor, " n"]
@@ -130,17 +135,22 @@ def transport_row(
             others.append(frame.by_label(frame.held_out_masses(held_out, judge, pair.g, itself, room), held_out))
             first += len(taken)
     masses = torch.tensor(sizes).to(batch.features)
-    keep = partial(best_labels, batch_masses=masses / masses.sum(), known=frame.known)
-    drawn = mistakes(held_out.points.labels, calibration, seed=[config.seed, turn])
+    keep = partial(best_labels, batch_masses=masses / masses.sum(), known=frame.known, nat=frame.nat)
+    given, drawn = held_out.points.labels, mistakes(held_out.points.labels, calibration, seed=[config.seed, turn])
+    of_clean = torch.stack(others, 1)
     points, clean = (
-        spared(keep(torch.stack(potentials, 1), labels, mistakes=mistaken), frame.judgeable)
-        for potentials, labels, mistaken in ((own, batch.labels, None), (others, held_out.points.labels, drawn))
+        spared(kept, frame.judgeable)
+        for kept in (keep(torch.stack(own, 1), batch.labels), keep(of_clean, given, mistakes=drawn))
     )
+    excess = calibration.label_noise.excess.mean(0).to(of_clean)
+    under_drawn = of_clean + frame.nat * (excess[:, drawn] - excess[:, given]).T[:, None]
+    if_mistaken = together(under_drawn, clean.labels, known=frame.known, nat=frame.nat)
     asked = None
     if held_out_of is not None:
         labels = torch.cat([b.labels[rows] for b, rows in zip(reference_batches, held_out_of, strict=True)])
         asked = torch.bincount(labels, minlength=len(frame.odds)).to(frame.odds)
-    return _row(points, clean, frame, held_out.points, solved, _told_apart(frame, reference_batches), asked)
+    apart = _told_apart(frame, reference_batches)
+    return _row(points, clean, if_mistaken, frame, held_out.points, solved, apart, asked)
 
 
 def pairs_at_once(rows: int, columns: int, like: Tensor, *, held: int = 0) -> int:
@@ -202,6 +212,7 @@ def _told_apart(frame: Frame, reference_batches: Sequence[Points]) -> Float[Tens
 def _row(
     points: LabelPotentials,
     clean: LabelPotentials,
+    if_mistaken: Float[Tensor, "h L"],
     frame: Frame,
     held_out: Points,
     solved: Sequence[Transport],
@@ -223,13 +234,16 @@ def _row(
     return BatchRow(
         labels=points.labels,
         potentials=points.potentials,
+        rest=points.rest,
         judged=frame.judgeable[points.labels[:, 0]],
         held_out_labels=clean.labels,
         held_out_potentials=clean.potentials,
+        held_out_rest=clean.rest,
+        held_out_rest_if_mistaken=if_mistaken,
         held_out_weights=(weights * unit).to(like.dtype),
         weights=torch.where(counts > 0, own, len(given) / max(len(weights), 1)).to(like.dtype),
         reference_points=torch.tensor(size),
-        nat=like.new_tensor(frame.config.classifier_weight * frame.calibration.scale),
+        nat=like.new_tensor(frame.nat),
         other_labels=(frame.known.sum() - 1).clamp(min=0),
         shift=frame.shift.size.to(like.dtype),
         log_ratios=known_of(frame.own.points.log_ratios),

@@ -107,7 +107,7 @@ RULES = {
         apart_from=CLEAN_SETS,
     ),
     "batch_ot": Rule(
-        "10",
+        "11",
         upstream=("batches", "embeddings", "reference_batches", "reference_embeddings", "label_distances"),
         pinned=("raw_images", "reference_images"),
         knobs=tuple(f"valuation.{name}" for name in _PAIR + _WEIGHTS),
@@ -118,7 +118,7 @@ RULES = {
         knobs=("valuation.plan_epsilon", "valuation.rho", "valuation.batch_weights", "valuation.hierarchical"),
     ),
     "point_values": Rule(
-        "12",
+        "13",
         upstream=("raw_images", "batches", "batch_ot", "batch_plan"),
         pinned=("label_distances", "reference_embeddings", "reference_images", "reference_batches"),
         knobs=("valuation.gradient",),

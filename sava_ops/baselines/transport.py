@@ -138,7 +138,8 @@ def lava_memory(n: int, m: int, d: int, classes: int) -> int:
 def _memory(n: int, m: int, d: int, classes: int, *, batch_size: int | None) -> int:
     """A pair of batches; potentials by label; both sides in the frame; the regressions on the reference set."""
     rows, columns = (min(size, batch_size or size) for size in (n, m))
-    kept = min(MOST_LABELS, classes) * (4 * -(-m // columns) + 8)
+    batches = -(-m // columns)
+    kept = min(MOST_LABELS, classes) * (4 * batches + 8) + 4 * batches
     pair = 4 * MATRICES * rows * columns
     return pair + n * (8 * d + kept + 150) + m * (32 * d + 16 * FOLDS * classes) + 64 * d * d
 

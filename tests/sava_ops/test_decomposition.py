@@ -18,6 +18,7 @@ from sava_ops.decomposition import (
     log_class_masses,
     odds_if_mistaken,
     potentials_by_label,
+    together,
 )
 from sava_ops.hierarchy import batch_scores, plan_batches
 from sava_ops.ot.cost import Points, ground_cost, label_costs
@@ -148,16 +149,60 @@ def test_only_the_best_labels_are_kept_and_the_given_one_first():
     potentials = torch.rand(5, 2, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     given, known = torch.tensor([3, 7, 20, 39, 0]), torch.arange(40) != 7
     masses = torch.tensor([0.25, 0.75], dtype=torch.float64)
-    kept = best_labels(potentials, given, batch_masses=masses, known=known)
+    kept = best_labels(potentials, given, batch_masses=masses, known=known, nat=1.0)
     assert kept.labels.shape == (5, 16)
     assert torch.equal(kept.labels[:, 0], given)
     mean = torch.einsum("nlc,l->nc", potentials, masses)
-    scores = decompose(kept.labels, torch.einsum("nlt,l->nt", kept.potentials, masses), nat=1.0)
+    scores = decompose(kept.labels, torch.einsum("nlt,l->nt", kept.potentials, masses), kept.rest @ masses, nat=1.0)
     for k in range(5):
         choices = [c for c in range(40) if c in (given[k], *known.nonzero()[:, 0].tolist())]
         assert int(scores.suggested_labels[k]) == min(choices, key=lambda c: mean[k, c])
         others = [float(mean[k, c]) for c in choices if c != given[k]]
         assert float(scores.label_values[k]) == pytest.approx(float(mean[k, given[k]]) - min(others), rel=1e-12)
+
+
+@pytest.mark.parametrize("nat", [0.3, 1.0])
+@pytest.mark.parametrize("classes", [3, 16, 40])
+def test_labels_that_are_not_kept_count_all_together(nat, classes):
+    """The odds are those of all labels, however many are kept, of points and of those that a mistake is asked of."""
+    generator = torch.Generator().manual_seed(classes)
+    potentials = torch.rand(6, 1, classes, generator=generator, dtype=torch.float64)
+    given, mistakes = torch.arange(6) % classes, torch.arange(1, 7) % classes
+    known = torch.arange(classes) != 2
+    labels = torch.arange(classes).expand(6, -1).clone()
+    labels[torch.arange(6), given], labels[:, 0] = 0, given
+    others = (
+        potentials[:, 0]
+        .masked_fill(~known, torch.inf)
+        .scatter(1, given[:, None], potentials[:, 0].gather(1, given[:, None]))
+    )
+    whole = decompose(labels, others.gather(1, labels), torch.full((6,), torch.inf).double(), nat=nat).label_odds
+    for mistaken in (None, mistakes):
+        kept = best_labels(
+            potentials, given, batch_masses=torch.ones(1).double(), known=known, nat=nat, mistakes=mistaken
+        )
+        found = decompose(kept.labels, kept.potentials[:, 0], kept.rest[:, 0], nat=nat).label_odds
+        torch.testing.assert_close(found, whole)
+    assert kept.rest.isinf().all() == (classes <= 16)
+
+
+def test_evidence_does_not_depend_on_how_many_labels_are_kept(monkeypatch):
+    (features, labels), reference = clouds(900, classes=6, width=2, seed=5), clouds(240, classes=6, width=2, seed=6)
+    confused = np.random.default_rng(0).random(len(labels)) < 0.3
+    given = np.where(confused, labels ^ 1, labels)  # each class for one other
+    whole = value_points(features, given, *reference)
+    monkeypatch.setattr("sava_ops.decomposition.MOST_LABELS", 3)
+    few = value_points(features, given, *reference)
+    for name in ("values", "label_values", "evidence", "p_values", "expected_bad", "suggested_labels"):
+        np.testing.assert_allclose(getattr(few, name), getattr(whole, name), rtol=1e-9, atol=1e-12, err_msg=name)
+
+
+def test_without_a_classifier_no_label_counts_by_its_odds():
+    potentials = torch.rand(2, 1, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    every = torch.arange(40) >= 0
+    kept = best_labels(potentials, torch.tensor([0, 1]), batch_masses=torch.ones(1).double(), known=every, nat=0.0)
+    assert (kept.rest == torch.inf).all()
+    assert (decompose(kept.labels, kept.potentials[:, 0], kept.rest[:, 0], nat=0.0).label_odds == 0).all()
 
 
 @pytest.mark.parametrize("lacking", [[], [7], range(2, 40), range(1, 40)])
@@ -179,7 +224,7 @@ def test_a_mistake_is_kept_as_the_last_label():
     potentials = torch.rand(4, 2, 40, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     given, mistakes = torch.tensor([3, 8, 20, 5]), torch.tensor([39, 0, 20, 7])
     known, masses = torch.arange(40) != 7, torch.tensor([0.5, 0.5], dtype=torch.float64)
-    kept = best_labels(potentials, given, batch_masses=masses, known=known, mistakes=mistakes)
+    kept = best_labels(potentials, given, batch_masses=masses, known=known, nat=1.0, mistakes=mistakes)
     assert torch.equal(kept.labels[:, 0], given)
     assert torch.equal(kept.labels[:, -1], mistakes)
     for k in (0, 1):
@@ -192,21 +237,28 @@ def test_a_mistake_is_kept_as_the_last_label():
 @pytest.mark.parametrize("nat", [0.3, 1.0])
 def test_the_odds_against_a_mistake_are_those_of_all_others_under_it(nat):
     """f of class c for a point labelled z is −log p(c) + excess[c, z]."""
-    likelihood = torch.tensor([[0.5, 0.3, 0.1, 0.1], [0.2, 0.2, 0.5, 0.1]]).double()
-    excess = torch.rand(4, 4, generator=torch.Generator().manual_seed(1)).double()
-    labels = torch.tensor([[0, 1, 2, 3], [2, 0, 3, 1]])
-    under = [-likelihood.log() + excess[:, z].T for z in (labels[:, 0], labels[:, -1])]
-    found = odds_if_mistaken(labels, nat * under[0].gather(1, labels) + 7, excess, nat=nat)
-    again = torch.cat([labels[:, -1:], labels[:, :-1]], 1)
-    torch.testing.assert_close(found, decompose(again, under[1].gather(1, again), nat=1.0).label_odds)
-    nobody = torch.where(torch.arange(4) == 3, torch.inf, 1.0).double().expand(2, -1)
-    assert (odds_if_mistaken(labels, nobody, excess, nat=nat) == torch.inf).all()
+    likelihood = torch.tensor([[0.4, 0.3, 0.1, 0.1, 0.1], [0.2, 0.2, 0.4, 0.1, 0.1]]).double()
+    excess = torch.rand(5, 5, generator=torch.Generator().manual_seed(1)).double()
+    whole, nothing = torch.tensor([[0, 1, 2, 4, 3], [2, 0, 3, 4, 1]]), torch.full((2,), torch.inf).double()
+    under = [nat * (-likelihood.log() + excess[:, z].T) + 7 for z in (whole[:, 0], whole[:, -1])]
+    again = torch.cat([whole[:, -1:], whole[:, :-1]], 1)
+    expected = decompose(again, under[1].gather(1, again), nothing, nat=nat).label_odds
+    found = odds_if_mistaken(whole, under[0].gather(1, whole), nothing, excess, nat=nat)
+    torch.testing.assert_close(found, expected)
+    # Without class 4 among those that are kept.
+    labels, every = whole[:, [0, 1, 2, 4]], torch.arange(5) >= 0
+    rest = together(under[1][:, None], labels, known=every, nat=nat)[:, 0]
+    found = odds_if_mistaken(labels, under[0].gather(1, labels), rest, excess, nat=nat)
+    torch.testing.assert_close(found, expected)
+    nobody = torch.where(torch.arange(5) == 4, torch.inf, 1.0).double().expand(2, -1)
+    assert (odds_if_mistaken(whole, nobody, nothing, excess, nat=nat) == torch.inf).all()
 
 
 @pytest.mark.parametrize("nat", [0.3, 1.0])
 def test_the_odds_of_another_label_are_those_of_all_others_together(nat):
     likelihood = torch.tensor([[0.5, 0.3, 0.1, 0.1], [0.01, 0.02, 0.9, 0.07], [0.7, 0.3, 0.0, 0.0]]).double()
-    scores = decompose(torch.arange(4).expand(3, -1), -nat * likelihood.log() + 5, nat=nat)
+    potentials = -nat * likelihood.log() + 5
+    scores = decompose(torch.arange(4).expand(3, -1), potentials, potentials.new_full((3,), torch.inf), nat=nat)
     right = likelihood[:, 0]
     torch.testing.assert_close(scores.label_odds.exp(), (1 - right) / right)
 
@@ -215,7 +267,8 @@ def test_the_odds_of_another_label_are_those_of_all_others_together(nat):
 def test_where_no_other_label_is_known_none_is_likelier(count):
     potentials = torch.full((2, count), torch.inf).double()
     potentials[:, 0] = 1.0
-    assert (decompose(torch.zeros(2, count).long(), potentials, nat=1.0).label_odds == -torch.inf).all()
+    nothing = potentials.new_full((2,), torch.inf)
+    assert (decompose(torch.zeros(2, count).long(), potentials, nothing, nat=1.0).label_odds == -torch.inf).all()
 
 
 def test_reference_measures_weigh_classes_as_told():
