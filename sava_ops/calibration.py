@@ -26,6 +26,8 @@ from sava_ops.reference.spread import inside_classes, scaled, scales
 POOL_POINTS, POOL_POINTS_PER_CLASS = 16_384, 64
 """Training points from which the noise of their labels is learned: so many of all, and of a class if that is no more
 than as many again."""
+NO_ONE_ELSES = 240_601_130
+"""Beside the seed: by it alone, the draw could repeat one that others made with the same seed, of what they damaged."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,7 @@ def calibrate(train: Points, reference: Points, *, classes: int, config: Valuati
     columns = scales(inside_classes(reference)) if config.shorten_columns else nothing
     train, reference = (replace(side, features=scaled(side.features, columns)) for side in (train, reference))
     samples = [class_samples(side, cap=config.class_sample, seed=config.seed) for side in (train, reference)]
-    generator = torch.Generator().manual_seed(config.seed)
-    chosen = torch.randperm(len(train), generator=generator)[: config.calibration_sample].to(train.labels.device)
+    chosen = torch.from_numpy(_order(len(train), config.seed)[: config.calibration_sample]).to(train.labels.device)
     known = fit_discriminant(reference, classes=classes, seed=config.seed)
     labels, per_class = train.labels.cpu().numpy(), min(POOL_POINTS_PER_CLASS, POOL_POINTS // classes)
     rows = calibration_rows(labels, size=POOL_POINTS, per_class=per_class, seed=config.seed)
@@ -113,7 +114,7 @@ def calibration_rows(
 
     A pool of at most `size` points is its own sample.
     """
-    order = np.random.default_rng(seed).permutation(len(labels))
+    order = _order(len(labels), seed)
     rank_in_class = np.empty(len(labels), dtype=np.int64)
     for label in np.unique(labels):
         members = order[labels[order] == label]
@@ -121,3 +122,7 @@ def calibration_rows(
     chosen = rank_in_class < per_class
     chosen[order[:size]] = True
     return chosen.nonzero()[0]
+
+
+def _order(count: int, seed: int) -> Int64[np.ndarray, " count"]:
+    return np.random.default_rng([seed, NO_ONE_ELSES]).permutation(count)

@@ -98,9 +98,9 @@ RULES = {
     "reference_embeddings": Rule("2", upstream=("reference_images", "encoder")),
     "batches": Rule("1", upstream=("embeddings",), knobs=_BATCHING, apart_from=CLEAN_SETS, sharded=True),
     "reference_batches": Rule("1", upstream=("reference_embeddings",), knobs=_BATCHING),
-    "reference_values": Rule("15", upstream=("reference_embeddings",), knobs=("valuation",)),
+    "reference_values": Rule("16", upstream=("reference_embeddings",), knobs=("valuation",)),
     "label_distances": Rule(
-        "18",
+        "19",
         upstream=("reference_embeddings",),
         pinned=("embeddings",),
         knobs=(*_LABELS, "valuation.unit_norm", "valuation.shorten_columns", "valuation.seed"),

@@ -229,6 +229,15 @@ def test_a_row_is_a_function_of_its_batch_the_reference_and_the_calibration():
     assert all(torch.equal(getattr(alone, name), getattr(after, name)) for name in vars(alone))
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_the_sample_is_not_what_others_draw_with_the_same_seed(seed):
+    """As they do who plant wrong labels to see whether they are found: the sample has its share of them, no more."""
+    wrong = np.zeros(2_000, bool)
+    wrong[np.random.default_rng(seed).permutation(len(wrong))[:600]] = True
+    rows = calibration_rows(np.zeros(len(wrong), int), size=1_000, per_class=1, seed=seed)
+    assert abs(wrong[rows].mean() - 0.3) < 5 * (0.3 * 0.7 / 1_000) ** 0.5
+
+
 def test_calibration_sample_holds_every_class_and_a_share_of_the_pool():
     labels = np.array([0] * 500 + [1] * 3 + [2] * 50)
     rows = calibration_rows(labels, size=40, per_class=5, seed=0)
