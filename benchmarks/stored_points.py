@@ -1,5 +1,6 @@
 """Points in the store as if they had been embedded, and runs of assets over them: what the benchmarks share."""
 
+import hashlib
 import io
 
 import dagster as dg
@@ -8,6 +9,7 @@ import pyarrow as pa
 import torch
 from PIL import Image
 
+from sava_assets.assets.ingest import MEASURED
 from sava_assets.definitions import ASSETS
 from sava_assets.freshness import rules as freshness
 from sava_assets.home.resources import Workspace
@@ -46,7 +48,8 @@ def put_set(workspace: Workspace, shard: str | None, count: int, *, classes: int
 
 
 def put_points(store: Store, asset: str, shard: str | None, count: int, *, classes: int, seed: int) -> None:
-    """A stored result of features in clouds, a fifth of the labels wrong; one grey picture stands for all."""
+    """A stored result of features in clouds, a fifth of the labels wrong; one grey picture stands for all, which are
+    said to be of all sizes and qualities."""
     generator = np.random.default_rng(seed)
     true = generator.integers(0, classes, count)
     centres = np.random.default_rng(99).normal(size=(classes, WIDTH))
@@ -54,7 +57,13 @@ def put_points(store: Store, asset: str, shard: str | None, count: int, *, class
     wrong = (generator.random(count) < 0.2) & (shard is not None)
     labels = np.where(wrong, (true + 1) % classes, true)
     ids = [f"{shard or 'reference'}/{row}" for row in range(count)]
-    points = pa.table({"id": ids, "label": labels.astype(str), "pixel_hash": ids})
+    hashes = [hashlib.sha256(name.encode()).hexdigest() for name in ids]
+    points = pa.table({"id": ids, "label": labels.astype(str), "pixel_hash": hashes})
+    sides = pa.array(generator.integers(200, 800, count), pa.int32())
+    for name in ("width", "height"):
+        points = points.append_column(name, sides)
+    for name, kind in MEASURED.items():
+        points = points.append_column(name, pa.array(generator.normal(size=count), kind))
     files = {
         "points.parquet": table_file(points),
         "features.safetensors": tensor_file({"features": features}),

@@ -17,10 +17,10 @@ from sava_assets.cli.progress import bars
 from sava_assets.definitions import ASSETS, CHECKS
 from sava_assets.freshness.condition import asset_key, asset_of
 from sava_assets.freshness.limits import HELD
-from sava_assets.freshness.overlap import refuse_near_images, refuse_shared_images
+from sava_assets.freshness.overlap import in_words, refuse_near_images, refuse_shared_images
 from sava_assets.freshness.processes import bury_dead_runs, claim_shards, own_tags
 from sava_assets.freshness.proof import TRAINED
-from sava_assets.freshness.rules import RULES, SHARDS_NAME, has_test_set, inputs
+from sava_assets.freshness.rules import RULES, SHARDS_NAME, has_test_set, inputs, set_aside
 from sava_assets.freshness.sources import landing_of
 from sava_assets.freshness.survey import PENDING, State, Survey
 from sava_assets.home.failures import described
@@ -111,7 +111,9 @@ def study(workspace: Workspace, console: Console) -> None:
         )
     with _session(workspace, console) as (instance, shards):
         _raise(_run_due(workspace, instance, console, STUDIED, shards, prove=True))
-        refuse_overlap(workspace, shards, training=True)  # it reads whole shards: nothing is set aside there
+        refuse_overlap(workspace, shards, training=workspace.knobs.overlap == "refuse")
+        if words := in_words({shard: set_aside(workspace, shard) for shard in shards}):
+            console.print(escape(words), soft_wrap=True, highlight=False)
         for asset, own in STUDIES.items():
             for cell in own.cells:
                 if is_due(asset, workspace, shards, cell):

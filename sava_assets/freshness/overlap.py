@@ -108,9 +108,9 @@ def in_words(aside: Mapping[str, Mapping[str, str]]) -> str:
     near = sum(reason.startswith(NEARLY) for found in aside.values() for reason in found.values())
     also = f" ({near:,} of them nearly)" if near else ""
     parts = ", ".join(f"{count:,} of {shown(shard)}" for shard, count in sorted(counts.items(), key=_most_first))
-    return (
-        f"{sum(counts.values()):,} training images are set aside, being in the reference or test set too{also}: {parts}"
-    )
+    total = sum(counts.values())
+    left = f"{counted(total, 'training image')} {'is' if total == 1 else 'are'} set aside"
+    return f"{left}, being in the reference or test set too{also}: {parts}"
 
 
 def without_judges(aside: Mapping[str, str]) -> dict[str, str]:

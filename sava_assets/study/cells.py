@@ -1,17 +1,19 @@
 """What each asset of the study reads, and how one of its cells runs."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import dagster as dg
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from sava_assets.freshness.computation import Home, Run, metadata_of, result_of
 from sava_assets.freshness.condition import asset_key
-from sava_assets.freshness.rules import RULES, SHARDS_NAME, key
+from sava_assets.freshness.rules import RULES, SHARDS_NAME, key, set_aside
 from sava_assets.freshness.sources import Pinned
 from sava_assets.home.resources import Workspace
 from sava_assets.home.result import Output, Result
@@ -49,9 +51,9 @@ class Study:
 
 STUDIES = {
     "corrupted_pool": Study(
-        "1", ("raw_images", "embeddings", "encoder", "test_images"), ("study.mistakes", "study.seeds"), BY_CORRUPTION
+        "2", ("raw_images", "embeddings", "encoder", "test_images"), ("study.mistakes", "study.seeds"), BY_CORRUPTION
     ),
-    "method_scores": Study("2", ("corrupted_pool", "reference_embeddings"), (), BY_CELL),
+    "method_scores": Study("3", ("corrupted_pool", "reference_embeddings"), (), BY_CELL),
     "detection": Study("1", ("method_scores",)),
     "pruning_curves": Study(
         "1",
@@ -60,13 +62,13 @@ STUDIES = {
         BY_CELL,
     ),
     "pruning": Study("1", ("pruning_curves",)),
-    "whole_network": Study("2", ("corrupted_pool", "method_scores", "raw_images", "test_images"), ("study.training",)),
-    "detection_by_size": Study("2", ("corrupted_pool", "reference_embeddings"), ("study.sizes",)),
+    "whole_network": Study("3", ("corrupted_pool", "method_scores", "raw_images", "test_images"), ("study.training",)),
+    "detection_by_size": Study("3", ("corrupted_pool", "reference_embeddings"), ("study.sizes",)),
     "incremental_learning": Study(
         "1", ("corrupted_pool", "reference_embeddings", "test_embeddings"), ("study.last_layer_steps",)
     ),
-    "sensitivity": Study("2", ("corrupted_pool", "reference_embeddings"), ("study.batch_sizes",)),
-    "transport_example": Study("2", ("corrupted_pool", "reference_embeddings", "raw_images")),
+    "sensitivity": Study("3", ("corrupted_pool", "reference_embeddings"), ("study.batch_sizes",)),
+    "transport_example": Study("3", ("corrupted_pool", "reference_embeddings", "raw_images")),
 }
 """In the order in which they can be computed."""
 
@@ -86,6 +88,11 @@ class StudyRun(Run):
     @property
     def seeds(self) -> range:
         return range(self.knobs.study.seeds)
+
+    @cached_property
+    def aside(self) -> dict[str, str]:
+        """Id of each image of the pool that also stands in the reference or test set, and why it is left out."""
+        return _aside(self.pinned, self.shards)
 
     def _results(self, upstream: str) -> dict[str | None, Result]:
         return study_upstream(self.asset, upstream, self.pinned, self.shards, self.shard)
@@ -142,7 +149,13 @@ def study_inputs(asset: str, home: Workspace | Pinned, shards: Sequence[str], ce
     for name in study.reads:
         results = study_upstream(asset, name, home, shards, cell)
         named[name] = {own or "": result.data_version for own, result in results.items()}
+    if "raw_images" in study.reads and (aside := _aside(home, shards)):
+        named["set_aside"] = sorted(aside)
     return named
+
+
+def _aside(home: Workspace | Pinned, shards: Sequence[str]) -> dict[str, str]:
+    return {name: reason for shard in sorted(shards) for name, reason in set_aside(home, shard).items()}
 
 
 def is_due(asset: str, workspace: Workspace, shards: Sequence[str], cell: str | None) -> bool:
@@ -214,5 +227,12 @@ def cells_of(run: StudyRun, upstream: str) -> Iterator[tuple[str, str, Result]]:
         yield corruption, method, result
 
 
-def pixels_of(result: Result, size: int) -> np.ndarray:
-    return decode_all(result.table("images.parquet", ["image"])["image"].to_pylist(), size=size).numpy()
+def pixels_of(result: Result, size: int, *, without: Mapping[str, str] | None = None) -> np.ndarray:
+    """Of all images but those of these ids."""
+    images = result.table("images.parquet", ["id", "image"]).filter(is_kept(without or {}))
+    return decode_all(images["image"].to_pylist(), size=size).numpy()
+
+
+def is_kept(without: Mapping[str, str]) -> pc.Expression:
+    """Of rows with an `id`."""
+    return ~pc.field("id").isin(pa.array(without, pa.string()))

@@ -39,7 +39,8 @@ def whole_network(run: StudyRun) -> Output:
     """Test accuracy of a whole ResNet18 trained from scratch, with equal steps, on what some methods keep of the
     pool with noisy labels: as many points are pruned as are bad."""
     knobs, size = run.knobs.study, run.knobs.encoder.image_size
-    clean = np.concatenate([pixels_of(result, size) for result in run.read_shards("raw_images").values()])
+    pool = run.read_shards("raw_images").values()
+    clean = np.concatenate([pixels_of(result, size, without=run.aside) for result in pool])
     names, test = run.pool.numbers["names"], run.read("test_images")
     number = {name: k for k, name in enumerate(names)}
     words = test.table("points.parquet", ["label"])["label"].to_pylist()

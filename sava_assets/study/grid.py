@@ -23,18 +23,20 @@ from sava_ops.images.encoder import embed
 
 @studied(kinds={"parquet"})
 def corrupted_pool(run: StudyRun) -> Output:
-    """The clean pool after one corruption, once per seed, with the features of what it changed."""
+    """The clean pool after one corruption, once per seed, with the features of what it changed. What also stands in
+    the reference or test set is no part of it."""
     raw, size = run.read_shards("raw_images"), run.knobs.encoder.image_size
-    embedded = run.read_shards("embeddings")
-    ids, words = (
-        [value for result in raw.values() for value in result.table("points.parquet")[name].to_pylist()]
-        for name in ("id", "label")
+    points = pa.concat_tables([result.table("points.parquet", ["id", "label"]) for result in raw.values()])
+    own = ~np.isin(points["id"].to_numpy(), list(run.aside))
+    ids, words = (points[name].filter(pa.array(own)).to_pylist() for name in ("id", "label"))
+    features = torch.cat(
+        [r.tensors("features.safetensors")["features"] for r in run.read_shards("embeddings").values()]
     )
     names = sorted(set(words) | set(run.read("test_images").numbers["classes"]))
     number = {name: k for k, name in enumerate(names)}
     clean = Clean(
-        pixels=np.concatenate([pixels_of(result, size) for result in raw.values()]),
-        features=np.concatenate([r.tensors("features.safetensors")["features"].float() for r in embedded.values()]),
+        pixels=np.concatenate([pixels_of(result, size, without=run.aside) for result in raw.values()]),
+        features=features[torch.from_numpy(own)].float().numpy(),
         labels=np.array([number[word] for word in words]),
         names=names,
         mistakes=mistakes_of(run.knobs.study.mistakes, number),
@@ -57,7 +59,8 @@ def corrupted_pool(run: StudyRun) -> Output:
         files[f"pixels-{seed}.safetensors"] = tensor_file({"rows": rows, "pixels": torch.from_numpy(made.pixels)[rows]})
         bad = int(made.bad.sum())
         run.progress(seed + 1, len(run.seeds))
-    return Output(files, {"points": len(ids), "corrupted": bad, "names": names}, data_version=run.content_version)
+    numbers = {"points": len(ids), "corrupted": bad, "names": names, "set_aside": len(run.aside)}
+    return Output(files, numbers, data_version=run.content_version)
 
 
 @studied(kinds={"numpy"})

@@ -60,7 +60,9 @@ def write_report(workspace: Workspace, page: Path) -> None:
 
 
 def _head(workspace: Workspace) -> list[str]:
-    points = workspace.store.require("corrupted_pool", MAIN).numbers["points"]
+    pool = workspace.store.require("corrupted_pool", MAIN).numbers
+    points, aside = pool["points"], pool["set_aside"]
+    apart = f" ({aside:,} set aside, being in the other sets, too)" if aside else ""
     reference, test = (
         workspace.store.require(f"{name}_embeddings").numbers["points"] for name in ("reference", "test")
     )
@@ -73,8 +75,9 @@ def _head(workspace: Workspace) -> list[str]:
         "same unit-norm features: what the paper trains on pixels (TracInCP, influence functions, EL2N) is the "
         "network's last layer here.",
         "",
-        f"{points:,} training, {reference:,} reference and {test:,} test images, {workspace.knobs.study.seeds} seeds, "
-        f"mean ± standard deviation. Python {platform.python_version()}, torch {torch.__version__}, "
+        f"{points:,} training{apart}, {reference:,} reference and {test:,} test images, "
+        f"{workspace.knobs.study.seeds} seeds, mean ± standard deviation. "
+        f"Python {platform.python_version()}, torch {torch.__version__}, "
         f"{torch.get_num_threads()} CPU threads; {device}.",
         "",
     ]

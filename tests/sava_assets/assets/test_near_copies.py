@@ -107,7 +107,7 @@ def test_a_near_image_of_the_reference_set_is_set_aside_and_counted(made):
     reason = "nearly the same as an image of the reference set (reference/2)"
     assert (row["action"], row["keep"], row["value"], row["reason"]) == ("set_aside", False, None, reason)
     assert made.store.require("pruned_dataset").numbers["set_aside"] == {"second": 1}
-    said = "1 training images are set aside, being in the reference or test set too (1 of them nearly): 1 of second"
+    said = "1 training image is set aside, being in the reference or test set too (1 of them nearly): 1 of second"
     assert said in sava("status", "--home", made.home)[1]
 
 

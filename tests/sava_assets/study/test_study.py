@@ -64,8 +64,10 @@ def studied(tmp_path_factory) -> Path:
     home = tmp_path_factory.mktemp("study") / "home"
     settings = untrained_checkpoint(home) | {"study": SMALL}
     write_set(home / "landing" / "first.parquet", pictures(40, first=0))
-    write_set(home / "landing" / "second.parquet", pictures(40, first=1_000))
-    write_set(home / "reference" / "clean.parquet", pictures(40, first=2_000))
+    second, clean = pictures(40, first=1_000), pictures(40, first=2_000)
+    also = Labelled([*second.images, clean.images[0]], np.append(second.labels, clean.labels[0]), second.names)
+    write_set(home / "landing" / "second.parquet", also)
+    write_set(home / "reference" / "clean.parquet", clean)
     write_set(home / "test" / "clean.parquet", pictures(12, first=3_000))
     (home / "sava.yaml").write_text(yaml.safe_dump(settings))
     run_study(Workspace(home=str(home)), Console(quiet=True))
@@ -82,6 +84,21 @@ def test_the_pool_is_corrupted_once_per_seed(studied):
         label, true, bad = (table[name].to_numpy(zero_copy_only=False) for name in ("label", "true_label", "corrupted"))
         np.testing.assert_array_equal(label != true, bad)
     assert seeds[0]["corrupted"] != seeds[1]["corrupted"]
+
+
+def test_what_also_judges_is_set_aside_and_said(studied, tmp_path):
+    workspace, page = Workspace(home=str(studied)), tmp_path / "study.md"
+    pool = workspace.store.require("corrupted_pool", MAIN)
+    shard = workspace.store.require("raw_images", "second").table("points.parquet")
+    assert len(shard) == 41
+    (left,) = {*shard["id"].to_pylist()} - {*pool.table("points-0.parquet")["id"].to_pylist()}
+    assert left == shard["id"][40].as_py()
+    assert pool.numbers["set_aside"] == 1
+    made = CliRunner().invoke(app, ["study", "--home", str(studied), "--report", str(page)])
+    assert "1 training image is set aside, being in the reference or test set too: 1 of second" in made.output
+    assert (
+        "80 training (1 set aside, being in the other sets, too), 40 reference and 12 test images" in page.read_text()
+    )
 
 
 def test_only_changed_images_have_other_features(studied):
