@@ -107,11 +107,11 @@ def calibrated_gradient(potentials: Float[Tensor, "k L T"], own: Float[Tensor, "
     """g_ij (Eq. 6, 14), units of cost: change of the cost per unit of mass moved onto a point from those of its batch.
 
     `own` are the batch's potentials. The free constant of a balanced potential drops out. A batch of one point has
-    gradient 0.
+    gradient 0, but where a label is no choice.
     """
     n = len(own)
     if n == 1:
-        return torch.zeros_like(potentials)
+        return potentials.masked_fill(potentials.isfinite(), 0.0)
     return (potentials - own.mean(0)[:, None]) * (n / (n - 1))
 
 

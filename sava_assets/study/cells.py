@@ -229,10 +229,6 @@ def cells_of(run: StudyRun, upstream: str) -> Iterator[tuple[str, str, Result]]:
 
 def pixels_of(result: Result, size: int, *, without: Mapping[str, str] | None = None) -> np.ndarray:
     """Of all images but those of these ids."""
-    images = result.table("images.parquet", ["id", "image"]).filter(is_kept(without or {}))
+    left_out = pc.field("id").isin(pa.array(list(without or ()), pa.string()))
+    images = result.table("images.parquet", ["id", "image"]).filter(~left_out)
     return decode_all(images["image"].to_pylist(), size=size).numpy()
-
-
-def is_kept(without: Mapping[str, str]) -> pc.Expression:
-    """Of rows with an `id`."""
-    return ~pc.field("id").isin(pa.array(without, pa.string()))

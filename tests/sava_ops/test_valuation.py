@@ -99,6 +99,8 @@ def test_calibrated_gradient_is_equation_6():
     torch.testing.assert_close(calibrated_gradient(potentials[:, :, None] + 7, potentials + 7)[:, :, 0], gradient)
     alone = calibrated_gradient(potentials[:1, :, None], potentials[:1])
     assert torch.equal(alone, torch.zeros(1, 2, 1, dtype=torch.float64))
+    no_choice = torch.full_like(potentials[:1, :, None], torch.inf)
+    assert calibrated_gradient(no_choice, potentials[:1]).isinf().all()
 
 
 @BOTH
