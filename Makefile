@@ -29,7 +29,7 @@ encoders: setup  ## the same on three sets through encoders that hardly tell the
 sensitivity: setup  ## how the defaults were chosen: one knob at a time; 40 minutes
 	.venv/bin/python benchmarks/sensitivity.py $(CIFAR10)
 
-study: setup     ## every method on every corruption, reduced: writes docs/study.md; 20 minutes
+study: setup     ## every method on every corruption, reduced: writes docs/study.md; half an hour
 	.venv/bin/sava study $(CIFAR10) --home data/study --report docs/study.md
 
 incremental: setup  ## what one more shard costs, beside the first valuation
