@@ -24,7 +24,7 @@ from sava_ops.images.encoder import Encoder, embed, load_encoder
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 MISTAKES = {9: 1, 2: 0, 4: 7, 3: 5, 5: 3}
 """truck → automobile, bird → airplane, deer → horse, cat ↔ dog."""
-CACHE = Path("data/benchmark-features")
+CACHE = Path(__file__).parents[1] / "data" / "benchmark-features"
 UNEQUAL = (0.0, 0.0, 0.1, 0.3, 0.6, 0.9)
 SKEW = 10
 
