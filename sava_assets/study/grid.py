@@ -20,6 +20,8 @@ from sava_ops.errors import BadInput, OutOfMemory
 from sava_ops.images.decode import decode_all
 from sava_ops.images.encoder import embed
 
+SET_ASIDE = {"id": pa.string(), "reason": pa.string()}
+
 
 @studied(kinds={"parquet"})
 def corrupted_pool(run: StudyRun) -> Output:
@@ -43,7 +45,8 @@ def corrupted_pool(run: StudyRun) -> Output:
         targets=_of_class(run.read("test_images"), names[TARGET], size),
         encoder=stored_encoder(run.read("encoder")),
     )
-    files: dict[str, Any] = {}
+    aside = pa.table({"id": [*run.aside], "reason": [*run.aside.values()]}, pa.schema(SET_ASIDE))
+    files: dict[str, Any] = {"set_aside.parquet": table_file(aside)}
     bad = 0
     for seed in run.seeds:
         made = CORRUPTIONS[run.corruption](clean, seed)

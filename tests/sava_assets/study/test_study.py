@@ -94,6 +94,9 @@ def test_what_also_judges_is_set_aside_and_said(studied, tmp_path):
     (left,) = {*shard["id"].to_pylist()} - {*pool.table("points-0.parquet")["id"].to_pylist()}
     assert left == shard["id"][40].as_py()
     assert pool.numbers["set_aside"] == 1
+    (named,) = pool.table("set_aside.parquet").to_pylist()
+    assert named["id"] == left
+    assert named["reason"].startswith("also in the reference set (")
     made = CliRunner().invoke(app, ["study", "--home", str(studied), "--report", str(page)])
     assert "1 training image is set aside, being in the reference or test set too: 1 of second" in made.output
     assert (
