@@ -50,6 +50,11 @@ def corrupted_pool(run: StudyRun) -> Output:
     bad = 0
     for seed in run.seeds:
         made = CORRUPTIONS[run.corruption](clean, seed)
+        if not made.bad.any():  # poisons may all stay too far from their target
+            raise BadInput(
+                f"no image became bad by {run.corruption} ({len(ids)} images, seed {seed}), and a study measures how "
+                "bad ones are found: use more images, or an encoder that tells them apart"
+            )
         changed = (made.pixels != clean.pixels).any((1, 2, 3))
         features = clean.features.copy()
         if changed.any():

@@ -190,19 +190,18 @@ def test_no_classifier_is_trained_on_it(leaked):
     assert np.isfinite(weights.numpy()).all()
 
 
-def test_refused_where_that_is_asked_and_by_a_study_always(leaked, tmp_path):
+@pytest.mark.parametrize("command", [curate, run_study])
+def test_refused_where_that_is_asked(leaked, tmp_path, command):
     workspace = copy_of(Path(leaked.home), tmp_path / "home")
-    message = (
-        r"second shares 1 image with the reference set \(first: second/east/000-copy.png is reference/north/001.png\)"
-    )
-    with pytest.raises(BadInput, match=message):
-        run_study(workspace, QUIET)
     file = workspace.root / "sava.yaml"
     text = file.read_text()
     file.write_text(text + "overlap: refuse\n")
     assert Survey(workspace, ["first", "second"]).state("batches", "second").reason == "set_aside changed"
+    message = (
+        r"second shares 1 image with the reference set \(first: second/east/000-copy.png is reference/north/001.png\)"
+    )
     with pytest.raises(BadInput, match=message):
-        curate(workspace, QUIET)
+        command(workspace, QUIET)
     file.write_text(text + "overlap: ignore\n")
     with pytest.raises(BadInput, match="`overlap` is 'ignore': input should be 'set_aside' or 'refuse'"):
-        curate(workspace, QUIET)
+        command(workspace, QUIET)

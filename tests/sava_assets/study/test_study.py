@@ -40,6 +40,7 @@ SMALL = {
 FEW_METHODS = ("SAVA", "SAVA (label values)", "SAVA (paper)", "logistic regression")
 FEW_CORRUPTIONS = (MAIN, "trojan square")
 FIGURES = ("SAVA", "logistic regression")
+POISON_FROGS = CORRUPTIONS["poison frogs"]
 
 
 # One study for all of them, in one process.
@@ -236,6 +237,22 @@ def test_what_cannot_be_studied(studied, tmp_path, knobs, message):
     (tmp_path / "home" / "sava.yaml").write_text(yaml.safe_dump(settings))
     with pytest.raises(BadInput, match=re.escape(message)):
         run_study(workspace, Console(quiet=True))
+
+
+def test_a_corruption_that_comes_off_nowhere(studied, tmp_path, monkeypatch):
+    """As poisons do where an untrained encoder tells nothing apart."""
+    workspace = copy_of(studied, tmp_path / "home")
+    settings = yaml.safe_load((tmp_path / "home" / "sava.yaml").read_text())
+    settings["study"] |= {"seeds": 1}
+    (tmp_path / "home" / "sava.yaml").write_text(yaml.safe_dump(settings))
+    monkeypatch.setitem(CORRUPTIONS, MAIN, POISON_FROGS)
+    message = (
+        f"no image became bad by {MAIN} (80 images, seed 0), and a study measures how bad ones are found: use more "
+        "images, or an encoder that tells them apart"
+    )
+    with pytest.raises(BadInput, match=re.escape(message)):
+        run_study(workspace, Console(quiet=True))
+    assert workspace.store.require("corrupted_pool", MAIN).numbers["corrupted"] == 24
 
 
 def test_an_asset_says_what_is_missing(tmp_path):
