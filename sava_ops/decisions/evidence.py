@@ -150,7 +150,8 @@ def _shifted(values: np.ndarray, clean: np.ndarray, weights: np.ndarray, *, unda
     order = np.argsort(clean, kind="stable")
     clean_low, clean_quarter = np.interp([0.1, 0.25], _middles(weights[order]), clean[order])
     spread = max(1.0, (quarter - low) / max(clean_quarter - clean_low, 1e-12)) if quarter > low else 1.0
-    return clean_quarter + (values - clean_quarter - max(quarter - clean_quarter, 0.0)) / spread
+    beyond, common = values - clean_quarter, max(quarter - clean_quarter, 0.0)
+    return clean_quarter + (beyond - np.clip(beyond, common, 2 * common)) / spread
 
 
 def _surprise(values: np.ndarray, clean: np.ndarray, weights: np.ndarray) -> np.ndarray:
