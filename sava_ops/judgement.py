@@ -20,7 +20,7 @@ from sava_ops.decisions.conformal import (
     effective_count,
     suggestion_confidence,
 )
-from sava_ops.decisions.evidence import EVEN_ODDS, Evidence, MistakenOdds, Side, against_label, weigh
+from sava_ops.decisions.evidence import EVEN_ODDS, Evidence, MistakenOdds, Side, Weighed, against_label, weigh
 from sava_ops.decisions.shares import Mistaken, Seen, bad_points, beyond_chance, expected_bad
 from sava_ops.decomposition import Scores, odds_if_mistaken
 from sava_ops.hierarchy import BatchPlan, batch_scores, values_by_label
@@ -47,14 +47,16 @@ def assess(
     found, usual, weights = said.of_pool, said.of_clean, said.of_clean["weights"]
     evidence, usual_evidence, expected = Evidence(found["values"], found["feature_values"]), usual["values"], None
     damaged = np.zeros(len(found["values"]), bool)
-    if said.nat > 0 and len(weights):
-        evidence, of_clean, expected = _weighed(said, further)
-        usual_evidence = of_clean.total
-        damaged = evidence.image > EVEN_ODDS
-    known = found["judged"]  # a class that nobody can judge is not doubted
     # A reference point that went along with several batches is still one.
-    own = found["weights"] * max(1.0, len(weights) / said.reference_points)
-    of_all = np.where(known, conformal_p_values(evidence.total, usual_evidence, weights, own=own), 1.0)
+    own, of_like = found["weights"] * max(1.0, len(weights) / said.reference_points), weights
+    if said.nat > 0 and len(weights):
+        weighed, expected = _weighed(said, further)
+        evidence, usual_evidence = weighed.pool, weighed.clean.total
+        damaged = evidence.image > EVEN_ODDS
+        # Who looks as the pool does stands for more of it, and who looks as no clean point does, none stands for.
+        own, of_like = own * np.exp(weighed.pool_shared), weights * np.exp(weighed.clean_shared)
+    known = found["judged"]  # a class that nobody can judge is not doubted
+    of_all = np.where(known, conformal_p_values(evidence.total, usual_evidence, of_like, own=own), 1.0)
     p_values = class_p_values(
         of_all,
         evidence.total,
@@ -130,30 +132,34 @@ def _said(rows: Iterable[BatchRow], plan: BatchPlan, config: ValuationConfig, no
 
 def _weighed(
     said: _Said, further: tuple[Float[np.ndarray, " N"], Float[np.ndarray, " H"]] | None
-) -> tuple[Evidence, Evidence, Float[np.ndarray, " N"] | None]:
+) -> tuple[Weighed, Float[np.ndarray, " N"] | None]:
     """Evidence against the points and against the clean ones, and how many of the points are bad where it is known what
     mistaken ones look like."""
     found, usual, wrong, weights = said.of_pool, said.of_clean, said.of_mistaken, said.of_clean["weights"]
     pool, held_out = (
-        Side(side["feature_values"] + said.nat * side["log_ratios"], side["label_odds"]) for side in (found, usual)
+        Side(
+            side["feature_values"] / said.nat + side["log_ratios"],
+            side["label_odds"],
+            best_labels=side["suggested_labels"],
+        )
+        for side in (found, usual)
     )
     as_mistaken = None if wrong is None else MistakenOdds(wrong["odds"], weights * wrong["masses"])
     different = said.reference_points
-    evidence, of_clean, prior = weigh(
-        pool, held_out, weights, as_mistaken, other_labels=said.other_labels, reference_points=different
-    )
+    weighed = weigh(pool, held_out, weights, as_mistaken, other_labels=said.other_labels, reference_points=different)
     if further is not None:
-        evidence, of_clean = (own.with_further(f) for own, f in zip((evidence, of_clean), further, strict=True))
+        of_pool, of_clean = (own.with_further(f) for own, f in zip((weighed.pool, weighed.clean), further, strict=True))
+        weighed = weighed._replace(pool=of_pool, clean=of_clean)
     if wrong is None:
-        return evidence, of_clean, None
+        return weighed, None
     expected = expected_bad(
-        Seen(evidence.image, evidence.label, found["given"]),
-        Seen(of_clean.image, of_clean.label, usual["given"]),
+        Seen(weighed.pool.image, weighed.pool.label, found["given"]),
+        Seen(weighed.clean.image, weighed.clean.label, usual["given"]),
         weights,
-        Mistaken(against_label(wrong["odds"], prior), wrong["labels"], wrong["masses"]),
+        Mistaken(against_label(wrong["odds"], weighed.prior), wrong["labels"], wrong["masses"]),
         reference_points=different,
     )
-    return evidence, of_clean, expected
+    return weighed, expected
 
 
 def _suggestions(

@@ -76,7 +76,7 @@ def class_p_values(
 
     found, each = p_values.copy(), min(1.0, points / max(len(clean), 1))
     weight_of_a_point = weights.sum() / max(np.isin(labels, clean_labels[weights > 0]).sum(), 1)
-    for label, rows in _by_label(labels):
+    for label, rows in by_label(labels):
         own = clean_labels == label
         if not 0 < weights[own].sum() < (1 - THOUGHT_MISTAKEN) * len(rows) * weight_of_a_point:
             continue
@@ -101,7 +101,7 @@ def _weight_as_high(
     return above[np.searchsorted(clean[order], values, side="left")], float(above[0])
 
 
-def _by_label(labels: Int64[np.ndarray, " N"]) -> Iterator[tuple[int, Int64[np.ndarray, " _"]]]:
+def by_label(labels: Int64[np.ndarray, " N"]) -> Iterator[tuple[int, Int64[np.ndarray, " _"]]]:
     """Each label, and the points that carry it."""
     order = np.argsort(labels, kind="stable")
     present, starts = np.unique(labels[order], return_index=True)

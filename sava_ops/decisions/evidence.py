@@ -14,17 +14,18 @@
 Ours. Where the pool's images are like the reference's, o_image is near 0 and the evidence ranks as o_other does;
 where its labels are right, o_label is; what is odd in both adds up. What the images of a pool have in common is not
 held against them: the lower quartile of its undamaged images is brought to that of the clean ones first, if it lies
-above.
+above. Another camera changes some classes more than others: then that of each class, as far as it lies above all by no
+more than all do above the clean ones.
 """
 
 import math
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from scipy.special import expit
 
-from sava_ops.decisions.conformal import bad_share, conformal_p_values, effective_count
+from sava_ops.decisions.conformal import bad_share, by_label, conformal_p_values, effective_count
 
 TAIL = 0.9
 """Quantile of the clean points from which on their tail is exponential."""
@@ -67,10 +68,11 @@ class Side(NamedTuple):
     """What is said of n points."""
 
     foreign: Float[np.ndarray, " n"]
-    """How foreign the image is to transport under its best label, and to a classifier that tells the sides apart, units
-    of cost."""
+    """How foreign the image is to transport under its best label, and to a classifier that tells the sides apart,
+    nats."""
     label_odds: Float[np.ndarray, " n"]
     """How much likelier another label is, all others together, nats."""
+    best_labels: Int64[np.ndarray, " n"]
 
 
 class MistakenOdds(NamedTuple):
@@ -81,6 +83,19 @@ class MistakenOdds(NamedTuple):
     """How many points of the pool it would stand for."""
 
 
+class Weighed(NamedTuple):
+    """What speaks against the points of the pool, and against clean ones."""
+
+    pool: Evidence
+    clean: Evidence
+    prior: float
+    """log(o_label / o_other), which all have in common."""
+    pool_shared: Float[np.ndarray, " n"]
+    """How much likelier such an image is in the pool than among clean ones because all are otherwise, nats; 0 where
+    they are not."""
+    clean_shared: Float[np.ndarray, " h"]
+
+
 def weigh(
     pool: Side,
     clean: Side,
@@ -89,16 +104,13 @@ def weigh(
     *,
     other_labels: int,
     reference_points: float | int = math.inf,
-) -> tuple[Evidence, Evidence, float]:
-    """Evidence against the points of the pool, and against clean ones, of which `weights` say how many points of the
-    pool each stands for; and log(o_label / o_other), which all have in common.
-
-    `other_labels` = C − 1; so many of the clean ones are different `reference_points`. Without mistaken points, a wrong
-    label is taken to be always recognised.
+) -> Weighed:
+    """`weights` say how many points of the pool each clean one stands for; `other_labels` = C − 1; so many of the clean
+    ones are different `reference_points`. Without mistaken points, a wrong label is taken to be always recognised.
     """
     judges = effective_count(weights, points=reference_points)
-    seen = _without_the_common_shift(pool.foreign, clean.foreign, weights, judges)
-    surprises = [_surprise(side, clean.foreign, weights) for side in (seen, clean.foreign)]
+    shift = common_shift(pool, clean.foreign, weights, judges)
+    surprises = [_surprise(side, clean.foreign, weights) for side in (shift.without, clean.foreign)]
     odds = excess_odds(*surprises)
     even = float(np.log(max(other_labels, 1)))
     some = _representatives(pool.label_odds)
@@ -112,7 +124,7 @@ def weigh(
     images = [np.log1p(own) for own in odds]
     totals = [image + against_label(side.label_odds, prior) for image, side in zip(images, (pool, clean), strict=True)]
     of_pool, of_clean = (Evidence(total, image) for total, image in zip(totals, images, strict=True))
-    return of_pool, of_clean, prior
+    return Weighed(of_pool, of_clean, prior, shift.part_of(pool.foreign), shift.part_of(clean.foreign))
 
 
 def against_label(label_odds: np.ndarray, prior: float) -> np.ndarray:
@@ -128,30 +140,50 @@ def excess_odds(
     return _odds(pool, *fitted), _odds(clean, *fitted)
 
 
-def _without_the_common_shift(
-    values: np.ndarray, clean: np.ndarray, weights: np.ndarray, judges: float | int
-) -> np.ndarray:
-    """What undamaged images have beyond clean ones, all have. Which quantile of the pool is their quartile, the share
-    of damaged images says, and that follows from what lies beyond clean ones once the shift is off: by turns, beginning
-    with none."""
+class Shift(NamedTuple):
+    """What undamaged images of a pool have beyond clean ones, nats."""
+
+    start: float
+    """Lower quartile of the clean ones."""
+    size: float
+    """How far that of the pool's undamaged images lies above; 0 where it does not."""
+    without: Float[np.ndarray, " n"]
+    """The pool's points, brought to the clean ones."""
+
+    def part_of(self, foreign: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
+        """What of it is put down to the shift, of some images up to twice its size."""
+        return np.clip(foreign - self.start, 0.0, min(2 * self.size, MOST_SURPRISE))
+
+
+def common_shift(
+    pool: Side, clean: Float[np.ndarray, " h"], weights: Float[np.ndarray, " h"], judges: float | int
+) -> Shift:
+    """Which quantile of the pool is the quartile of its undamaged images, the share of damaged ones says, and that
+    follows from what lies beyond clean ones once the shift is off: by turns, beginning with none."""
     damaged = 0.0
-    seen = _shifted(values, clean, weights, undamaged=1.0)
+    found = _shift(pool, clean, weights, undamaged=1.0)
     for _ in range(SHIFT_STEPS):
-        found = bad_share(conformal_p_values(seen, clean, weights), judges=judges).share
-        if found < damaged + SHIFT_TOLERANCE:
+        share = bad_share(conformal_p_values(found.without, clean, weights), judges=judges).share
+        if share < damaged + SHIFT_TOLERANCE:
             break
-        damaged = found
-        seen = _shifted(values, clean, weights, undamaged=1 - damaged)
-    return seen
+        damaged = share
+        found = _shift(pool, clean, weights, undamaged=1 - damaged)
+    return found
 
 
-def _shifted(values: np.ndarray, clean: np.ndarray, weights: np.ndarray, *, undamaged: float) -> np.ndarray:
-    low, quarter = np.quantile(values, [0.1 * undamaged, 0.25 * undamaged])
+def _shift(
+    pool: Side, clean: Float[np.ndarray, " h"], weights: Float[np.ndarray, " h"], *, undamaged: float
+) -> Shift:
+    low, quarter = np.quantile(pool.foreign, [0.1 * undamaged, 0.25 * undamaged])
     order = np.argsort(clean, kind="stable")
     clean_low, clean_quarter = np.interp([0.1, 0.25], _middles(weights[order]), clean[order])
     spread = max(1.0, (quarter - low) / max(clean_quarter - clean_low, 1e-12)) if quarter > low else 1.0
-    beyond, common = values - clean_quarter, max(quarter - clean_quarter, 0.0)
-    return clean_quarter + (beyond - np.clip(beyond, common, 2 * common)) / spread
+    size = max(quarter - clean_quarter, 0.0)
+    beyond = pool.foreign - clean_quarter - size
+    if size > 0:
+        for _, rows in by_label(pool.best_labels):
+            beyond[rows] -= np.clip(np.quantile(beyond[rows], 0.25 * undamaged), 0.0, size)
+    return Shift(float(clean_quarter), float(size), clean_quarter + beyond / spread)
 
 
 def _surprise(values: np.ndarray, clean: np.ndarray, weights: np.ndarray) -> np.ndarray:
