@@ -28,6 +28,15 @@ from sava_ops.reference.label_noise import LabelNoise
 from sava_ops.transport import BatchRow
 
 
+class Judgement(NamedTuple):
+    """Of all points."""
+
+    found: Assessment
+    judges: float
+    """How many equal reference points tell as much of what is usual as these do, the more the more they look as the
+    pool does: by so many the shares of bad points are known (`decisions.shares`)."""
+
+
 def assess(
     rows: Iterable[BatchRow],
     plan: BatchPlan,
@@ -35,7 +44,7 @@ def assess(
     *,
     noise: LabelNoise,
     further: tuple[Float[np.ndarray, " N"], Float[np.ndarray, " H"]] | None = None,
-) -> Assessment:
+) -> Judgement:
     """Values of all points, batch after batch (Alg. 1, l. 7-10), held against those of the reference points.
 
     `noise`, of the calibration that the rows were made with, says which labels are given by mistake.
@@ -48,15 +57,16 @@ def assess(
     evidence, usual_evidence, expected = Evidence(found["values"], found["feature_values"]), usual["values"], None
     damaged = np.zeros(len(found["values"]), bool)
     # A reference point that went along with several batches is still one.
-    own, of_like = found["weights"] * max(1.0, len(weights) / said.reference_points), weights
+    own, ratios = found["weights"] * max(1.0, len(weights) / said.reference_points), np.ones_like(weights)
     if said.nat > 0 and len(weights):
         weighed, expected = _weighed(said, further)
         evidence, usual_evidence = weighed.pool, weighed.clean.total
         damaged = evidence.image > EVEN_ODDS
         # Who looks as the pool does stands for more of it, and who looks as no clean point does, none stands for.
-        own, of_like = own * np.exp(weighed.pool_shared), weights * np.exp(weighed.clean_shared)
+        own, ratios = own * weighed.pool_ratios, weighed.clean_ratios
+    judges = effective_count(weights * ratios, points=said.reference_points)
     known = found["judged"]  # a class that nobody can judge is not doubted
-    of_all = np.where(known, conformal_p_values(evidence.total, usual_evidence, of_like, own=own), 1.0)
+    of_all = np.where(known, conformal_p_values(evidence.total, usual_evidence, weights * ratios, own=own), 1.0)
     p_values = class_p_values(
         of_all,
         evidence.total,
@@ -64,14 +74,15 @@ def assess(
         usual_evidence,
         usual["given"],
         weights,
+        ratios=ratios,
         points=said.reference_points,
     )
     if expected is None:
-        expected = beyond_chance(of_all, judges=effective_count(weights, points=said.reference_points))
+        expected = beyond_chance(of_all, judges=judges)
     expected = np.where(known, expected, 0.0)
     bad = bad_points(expected)
     suggested, confidence = _suggestions(found, usual, damaged)
-    return Assessment(
+    assessment = Assessment(
         **{name: found[name] for name in ("values", "feature_values", "label_values")},
         suggested_labels=suggested,
         confidence=confidence,
@@ -81,6 +92,7 @@ def assess(
         image_evidence=evidence.image,
         expected_bad=expected,
     )
+    return Judgement(assessment, judges)
 
 
 class _Said(NamedTuple):
@@ -155,7 +167,7 @@ def _weighed(
     expected = expected_bad(
         Seen(weighed.pool.image, weighed.pool.label, found["given"]),
         Seen(weighed.clean.image, weighed.clean.label, usual["given"]),
-        weights,
+        weights * weighed.clean_ratios,
         Mistaken(against_label(wrong["odds"], weighed.prior), wrong["labels"], wrong["masses"]),
         reference_points=different,
     )

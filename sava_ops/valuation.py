@@ -28,6 +28,8 @@ from sava_ops.transport import BatchRow, starting_potentials, transport_row
 class Valuation(Assessment):
     """Values of N training points, and the batch-level transport (K × L batches) they come from."""
 
+    judges: float
+    """How many equal reference points tell as much of what is usual (`sava_ops.judgement`)."""
     batch_costs: Float[np.ndarray, "K L"]
     """C̄, units of cost."""
     batch_plan: Float[np.ndarray, "K L"]
@@ -76,12 +78,11 @@ def value_points(
     rows = list((in_threads if device == "cpu" else map)(row, enumerate(train_rows)))
     costs = torch.stack([row.costs for row in rows]).double().cpu().numpy()
     plan = plan_batches(costs, [len(rows) for rows in train_rows], [len(rows) for rows in reference_rows], config)
+    judged = assess(rows, plan, config, noise=calibration.label_noise)
     order = np.concatenate(train_rows).argsort()
     return Valuation(
-        **{
-            name: array[order]
-            for name, array in vars(assess(rows, plan, config, noise=calibration.label_noise)).items()
-        },
+        **{name: array[order] for name, array in vars(judged.found).items()},
+        judges=judged.judges,
         batch_costs=costs,
         batch_plan=plan.plan,
         label_distances=calibration.label_distances.double().cpu().numpy(),

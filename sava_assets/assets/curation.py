@@ -51,15 +51,15 @@ def point_values(run: Run) -> Output:
     further = quality.pool[by_batch], quality.trusted[np.concatenate(company)]
     rows = _rows(run, index["row"].to_pylist(), [judges[own] for own in company])
     noise = calibration_of(run.read("label_distances").tensors("calibration.safetensors"), "cpu").label_noise
-    found = assess(rows, _plan(run.read("batch_plan")), run.knobs.valuation, noise=noise, further=further)
+    judged = assess(rows, _plan(run.read("batch_plan")), run.knobs.valuation, noise=noise, further=further)
     order = np.argsort(by_batch, kind="stable")
-    found = Assessment(**{name: array[order] for name, array in vars(found).items()})
+    found = Assessment(**{name: array[order] for name, array in vars(judged.found).items()})
     classes, known = (run.read(name).numbers["classes"] for name in ("label_distances", "reference_embeddings"))
     points = with_quality(with_findings(points, found, classes, known=set(known)), quality)
     return Output(
         files={"points.parquet": table_file(points)},
-        numbers={"points": len(points), "judges": len(judges)}
-        | share_numbers(found.expected_bad, len(judges))
+        numbers={"points": len(points), "judges": judged.judges}
+        | share_numbers(found.expected_bad, judged.judges)
         | {
             f"value_{n}": float(np.quantile(found.values, q)) for n, q in (("median", 0.5), ("p90", 0.9), ("p99", 0.99))
         },
@@ -125,7 +125,7 @@ def pruned_dataset(run: Run) -> Output:
 
 
 @plots.picture
-def _shares(points: pa.Table, groups: dict[str, np.ndarray], made: Decision, judges: int) -> str:
+def _shares(points: pa.Table, groups: dict[str, np.ndarray], made: Decision, judges: float | int) -> str:
     """Estimated share of bad points and share flagged, by label and by shard."""
     expected, lines = points["expected_bad"].to_numpy(), []
     for name, codes in groups.items():
@@ -140,7 +140,7 @@ def _shares(points: pa.Table, groups: dict[str, np.ndarray], made: Decision, jud
     return "\n".join(lines)
 
 
-def share_numbers(expected_bad: np.ndarray, judges: int) -> dict[str, float]:
+def share_numbers(expected_bad: np.ndarray, judges: float | int) -> dict[str, float]:
     bad = share_of_bad(expected_bad, judges=judges)
     return {"bad_share": bad.value, "bad_share_low": bad.low, "bad_share_high": bad.high}
 

@@ -98,7 +98,7 @@ RULES = {
     "reference_embeddings": Rule("2", upstream=("reference_images", "encoder")),
     "batches": Rule("1", upstream=("embeddings",), knobs=_BATCHING, apart_from=CLEAN_SETS, sharded=True),
     "reference_batches": Rule("1", upstream=("reference_embeddings",), knobs=_BATCHING),
-    "reference_values": Rule("16", upstream=("reference_embeddings",), knobs=("valuation",)),
+    "reference_values": Rule("17", upstream=("reference_embeddings",), knobs=("valuation",)),
     "label_distances": Rule(
         "19",
         upstream=("reference_embeddings",),
@@ -118,7 +118,7 @@ RULES = {
         knobs=("valuation.plan_epsilon", "valuation.rho", "valuation.batch_weights", "valuation.hierarchical"),
     ),
     "point_values": Rule(
-        "13",
+        "14",
         upstream=("raw_images", "batches", "batch_ot", "batch_plan"),
         pinned=("label_distances", "reference_embeddings", "reference_images", "reference_batches"),
         knobs=("valuation.gradient",),

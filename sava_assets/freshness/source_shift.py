@@ -21,6 +21,6 @@ def said_of_reference(told_apart: Mapping[str, float]) -> str:
         return sentence
     return (
         f"{sentence}, those of {len(far):,} of {len(told_apart):,} shards in more than {FAR_APART:.0%}: they come from "
-        "elsewhere, or all are damaged, and no false-discovery rate is promised for them; add reference images like "
-        "them, or review"
+        "elsewhere, or all are damaged, and no false-discovery rate is promised for them: the less they look like "
+        "reference images, the fewer are flagged; add reference images like them, or review"
     )

@@ -71,9 +71,9 @@ def in_words(rate: Mapping[str, Any]) -> str:
     )
 
 
-def tables(points: pa.Table, judges: int) -> dict[str, Any]:
+def tables(points: pa.Table, judges: float | int) -> dict[str, Any]:
     """By class and by shard: points, estimated share of bad ones and its interval, flagged, left out; and which labels
-    are confused. `judges` = reference images."""
+    are confused. `judges` = so many equal reference images."""
     flagged = np.not_equal(points["algorithm_action"].to_pylist(), "keep")
     out = np.array([label is None for label in points["curated_label"].to_pylist()], dtype=bool)
     expected = points["expected_bad"].to_numpy()

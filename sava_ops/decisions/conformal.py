@@ -1,7 +1,8 @@
 """Where to cut: what clean points look like, and how many of the flagged ones may be clean.
 
     p_k = (Σ_h w_h 1[v_h ≥ v_k] + w_k) / (Σ_h w_h + w_k)        conformal p-value (Vovk et al. 2005; Bates et al. 2023;
-                                                                weighted, Tibshirani et al. 2019)
+                                                                weighted by ratios of densities where all images are
+                                                                otherwise, Tibshirani et al. 2019)
     p_k = (n_c F_c(v_k) + 1) / (n_c + 1)                        by the n_c clean ones of its class alone, where most of
                                                                 its labels are thought mistaken, and too many of them
                                                                 are as high (Mondrian, Vovk et al. 2005)
@@ -64,31 +65,35 @@ def class_p_values(
     weights: Float[np.ndarray, " H"],
     *,
     points: int,
+    ratios: Float[np.ndarray, " H"] | None = None,
 ) -> Float[np.ndarray, " N"]:
     """The p-values, but of a class of which most labels are thought mistaken, as its clean points weigh less than half
     of what it has points, by those alone where more of them have such values than chance explains: what takes a whole
     class for another one finds its reference points mistaken, too, which hardly weigh in the pooled p-values. Never
-    lower than these, and in a class falling in the value.
+    lower than these, nor than what its own clean points say of a higher value.
 
-    Among the clean ones each of so many `points` may stand more than once.
+    `weights` say how many points of the pool each clean one stands for, of which each of so many `points` may stand
+    more than once; `ratios`, how many times as likely one like it is in the pool (default: as likely).
     """
     from scipy.special import bdtrc, ndtr  # commands that only look wait for no library that computes
 
     found, each = p_values.copy(), min(1.0, points / max(len(clean), 1))
+    ratios = np.ones_like(weights) if ratios is None else ratios
     weight_of_a_point = weights.sum() / max(np.isin(labels, clean_labels[weights > 0]).sum(), 1)
     for label, rows in by_label(labels):
         own = clean_labels == label
         if not 0 < weights[own].sum() < (1 - THOUGHT_MISTAKEN) * len(rows) * weight_of_a_point:
             continue
-        count = max(1, round(each * own.sum()))
-        weight, of_all = _weight_as_high(values[rows], clean[own], weights[own])
+        count = max(1, round(each * effective_count(ratios[own])))
+        weight, of_all = _weight_as_high(values[rows], clean[own], weights[own] * ratios[own])
         as_high = count * np.minimum(weight / of_all, 1.0)
         # P(that many or more of them)
         chance = bdtrc(np.ceil(as_high - ROUNDING) - 1, count, p_values[rows])
         clear = (as_high > count * p_values[rows]) & (chance < ndtr(-CHANCE_DEVIATIONS))
-        at_least = np.where(clear, (as_high + 1) / (count + 1), p_values[rows])
+        at_least = np.where(clear, (as_high + 1) / (count + 1), 0.0)
         highest_first = np.argsort(-values[rows], kind="stable")
-        found[rows[highest_first]] = np.maximum.accumulate(np.maximum(at_least, p_values[rows])[highest_first])
+        at_least[highest_first] = np.maximum.accumulate(at_least[highest_first])
+        found[rows] = np.maximum(at_least, p_values[rows])
     return found
 
 

@@ -90,10 +90,10 @@ class Weighed(NamedTuple):
     clean: Evidence
     prior: float
     """log(o_label / o_other), which all have in common."""
-    pool_shared: Float[np.ndarray, " n"]
-    """How much likelier such an image is in the pool than among clean ones because all are otherwise, nats; 0 where
-    they are not."""
-    clean_shared: Float[np.ndarray, " h"]
+    pool_ratios: Float[np.ndarray, " n"]
+    """How many times as likely such an image is in the pool as among clean ones, as all are otherwise; 1 where they
+    are not."""
+    clean_ratios: Float[np.ndarray, " h"]
 
 
 def weigh(
@@ -124,7 +124,7 @@ def weigh(
     images = [np.log1p(own) for own in odds]
     totals = [image + against_label(side.label_odds, prior) for image, side in zip(images, (pool, clean), strict=True)]
     of_pool, of_clean = (Evidence(total, image) for total, image in zip(totals, images, strict=True))
-    return Weighed(of_pool, of_clean, prior, shift.part_of(pool.foreign), shift.part_of(clean.foreign))
+    return Weighed(of_pool, of_clean, prior, shift.ratios(pool.foreign), shift.ratios(clean.foreign))
 
 
 def against_label(label_odds: np.ndarray, prior: float) -> np.ndarray:
@@ -150,9 +150,9 @@ class Shift(NamedTuple):
     without: Float[np.ndarray, " n"]
     """The pool's points, brought to the clean ones."""
 
-    def part_of(self, foreign: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
-        """What of it is put down to the shift, of some images up to twice its size."""
-        return np.clip(foreign - self.start, 0.0, min(2 * self.size, MOST_SURPRISE))
+    def ratios(self, foreign: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
+        """Of densities, as far as they are put down to the shift: of some images up to twice its size."""
+        return np.exp(np.clip(foreign - self.start, 0.0, min(2 * self.size, MOST_SURPRISE)))
 
 
 def common_shift(

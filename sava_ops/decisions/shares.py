@@ -35,8 +35,8 @@ class Share(NamedTuple):
 
     value: float
     low: float
-    """Ends of its interval of 95 %: chance among the points and among the reference points that tell what is usual. How
-    far the pool's clean images are from those is not in it."""
+    """Ends of its interval of 95 %: chance among the points and among the reference points that tell what is usual, of
+    which those count that look as the pool does. That the same images are harder to tell in the pool is not in it."""
     high: float
 
 
@@ -63,9 +63,9 @@ def bad_points(expected_bad: Float[np.ndarray, " n"]) -> float:
     return float(np.clip(expected_bad.mean(), 0, 1)) if len(expected_bad) else 0.0
 
 
-def share_of_bad(expected_bad: Float[np.ndarray, " n"], *, judges: int) -> Share:
+def share_of_bad(expected_bad: Float[np.ndarray, " n"], *, judges: float | int) -> Share:
     """The same with its interval, where so many reference points told what is usual; 0..1 if nobody did."""
-    if not len(expected_bad) or judges < 1:
+    if not len(expected_bad) or judges <= 0:
         return Share(0.0, 0.0, 1.0)
     value = bad_points(expected_bad)
     error = DEVIATIONS * float(np.sqrt(expected_bad.var() * (1 / len(expected_bad) + 1 / judges)))
@@ -80,8 +80,8 @@ def expected_bad(
     *,
     reference_points: float | int = math.inf,
 ) -> Float[np.ndarray, " N"]:
-    """b of each point of the pool; `weights` say how many of them each clean point stands for, among which each of so
-    many `reference_points` may stand more than once."""
+    """b of each point of the pool; `weights` say how many of them each clean point stands for, as far as it looks as
+    they do; each of so many `reference_points` may stand among them more than once."""
     damaged, clean_damaged = (-np.expm1(-side.against_image) for side in (pool, clean))
     usual, found = np.average(clean_damaged, weights=weights), damaged.mean()
     p_values = conformal_p_values(pool.against_image, clean.against_image, weights)

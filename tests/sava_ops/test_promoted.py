@@ -52,7 +52,7 @@ def p_values(seed: int, *, given: int | None) -> tuple[np.ndarray, np.ndarray]:
     train, reference, wrong = promoted(seed)
     row, noise = row_of(train, reference, given)
     plan = plan_batches(row.costs[None].double().numpy(), [len(wrong)], [len(reference[1])], CONFIG)
-    return assess([row], plan, CONFIG, noise=noise).p_values, wrong
+    return assess([row], plan, CONFIG, noise=noise).found.p_values, wrong
 
 
 def test_the_rate_is_kept_when_easy_images_are_promoted_which_among_the_held_out_would_make_others_look_worse():

@@ -1,5 +1,5 @@
+from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 import pytest
@@ -395,14 +395,18 @@ def test_one_reference_point_a_class_still_gives_values():
     assert len(np.unique(values)) == 60
 
 
-def one_row(labels: np.ndarray, config: ValuationConfig) -> tuple[BatchRow, partial[Assessment]]:
+def one_row(labels: np.ndarray, config: ValuationConfig) -> tuple[BatchRow, Callable[..., Assessment]]:
     """Of the training points with these labels, and what is then said of them."""
     train, reference = (Points(*map(torch.from_numpy, side)) for side in ((TRAIN[0], labels), REFERENCE))
     calibration = calibrate(train, reference, classes=3, config=config)
     batches = calibration.batches(reference, [np.arange(40)])
     row = transport_row(train, batches, starting_potentials(batches, calibration, config), calibration, config)
     plan = plan_batches(row.costs[None].double().numpy(), [60], [40], config)
-    return row, partial(assess, plan=plan, config=config, noise=calibration.label_noise)
+
+    def assessed(rows: list[BatchRow], **further) -> Assessment:
+        return assess(rows, plan, config, noise=calibration.label_noise, **further).found
+
+    return row, assessed
 
 
 @BOTH

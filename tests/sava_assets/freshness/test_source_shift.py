@@ -8,8 +8,8 @@ def test_the_farthest_shard_is_named_and_what_is_not_promised():
     assert far_from_reference(told) == ["c", "b"]
     assert said_of_reference(told) == (
         "images of c are told from reference images in 92% of the pairs, those of 2 of 3 shards in more than 75%: they "
-        "come from elsewhere, or all are damaged, and no false-discovery rate is promised for them; add reference "
-        "images like them, or review"
+        "come from elsewhere, or all are damaged, and no false-discovery rate is promised for them: the less they look "
+        "like reference images, the fewer are flagged; add reference images like them, or review"
     )
 
 

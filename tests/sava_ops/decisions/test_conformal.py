@@ -181,6 +181,12 @@ def test_a_class_that_is_taken_for_another_is_judged_by_its_own_clean_points():
     np.testing.assert_array_equal(
         class_p_values(pooled, values, given_labels, clean, labels, np.zeros(214), points=214), pooled
     )
+    alike = class_p_values(pooled, values, given_labels, clean, labels, weights, points=214, ratios=np.full(214, 3.0))
+    np.testing.assert_array_equal(alike, found)
+    rare = np.where(np.arange(214) > 200, 1e-9, 1.0)  # but one of them, nothing like them is in the pool
+    np.testing.assert_array_equal(
+        class_p_values(pooled, values, given_labels, clean, labels, weights, points=214, ratios=rare), pooled
+    )
     repeated = (np.tile(part, 5) for part in (clean, labels, weights))
     np.testing.assert_allclose(class_p_values(pooled, values, given_labels, *repeated, points=214), found)
 
