@@ -171,9 +171,7 @@ def common_shift(
     return found
 
 
-def _shift(
-    pool: Side, clean: Float[np.ndarray, " h"], weights: Float[np.ndarray, " h"], *, undamaged: float
-) -> Shift:
+def _shift(pool: Side, clean: Float[np.ndarray, " h"], weights: Float[np.ndarray, " h"], *, undamaged: float) -> Shift:
     low, quarter = np.quantile(pool.foreign, [0.1 * undamaged, 0.25 * undamaged])
     order = np.argsort(clean, kind="stable")
     clean_low, clean_quarter = np.interp([0.1, 0.25], _middles(weights[order]), clean[order])
