@@ -6,7 +6,7 @@ FUZZ ?= 10000
 SOAK ?= 50
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo cifar10 benchmark encoders sensitivity study incremental bench million million-images cost-model memory publication near-copies clothing neighbour workers cluster ui serve lineage page check quick test slow fuzz soak audit lint clean
+.PHONY: help setup demo cifar10 benchmark encoders cameras sensitivity study incremental bench million million-images cost-model memory publication near-copies clothing neighbour workers cluster ui serve lineage page check quick test slow fuzz soak audit lint clean
 
 help:            ## list the targets
 	@grep -E '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z0-9-]+):[^#]*## /make \1\t/' | expand -t 20
@@ -25,6 +25,9 @@ benchmark: setup  ## what is found on CIFAR-10 and on two sets nothing was tuned
 
 encoders: setup  ## the same on three sets through encoders that hardly tell the classes; 15 minutes
 	.venv/bin/python benchmarks/other_encoders.py $(CIFAR10)
+
+cameras: setup   ## the same where all reference images come from another camera; 10 minutes
+	.venv/bin/python benchmarks/other_cameras.py $(CIFAR10)
 
 sensitivity: setup  ## how the defaults were chosen: one knob at a time; 40 minutes
 	.venv/bin/python benchmarks/sensitivity.py $(CIFAR10)

@@ -34,13 +34,10 @@ class Images:
     """Features of files of images through any encoder, kept in a cache folder."""
 
     def __init__(self, source: Path, encoder: Encoder) -> None:
-        random = resnet18(2, stem="small", seed=0)
-        random.network.fc = torch.nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
-        small = Encoder(random.eval(), InputFormat(32, "small"))
-        self.source = source
+        random, self.source = random_weights(), source
         self.encoders: dict[str, Callable[[list[bytes]], np.ndarray]] = {
             "the CIFAR-10 network": lambda images: embed(encoder, decode_all(images, size=32)).numpy(),
-            "random weights": lambda images: embed(small, decode_all(images, size=32)).numpy(),
+            "random weights": lambda images: embed(random, decode_all(images, size=32)).numpy(),
             "pixels": lambda images: decode_all(images, size=PIXELS).float().flatten(1).numpy(),
         }
 
@@ -50,6 +47,13 @@ class Images:
             images = [image["bytes"] for image in pq.read_table(file, columns=["image"])["image"].to_pylist()]
             save_file({"features": self.encoders[encoder](images)}, kept)
         return load_file(kept)["features"]
+
+
+def random_weights() -> Encoder:
+    """A network that has learned nothing."""
+    random = resnet18(2, stem="small", seed=0)
+    random.network.fc = torch.nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
+    return Encoder(random.eval(), InputFormat(32, "small"))
 
 
 def main(source: Path, seeds: Sequence[int]) -> None:
