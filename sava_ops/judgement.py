@@ -62,8 +62,10 @@ def assess(
         weighed, expected = _weighed(said, further)
         evidence, usual_evidence = weighed.pool, weighed.clean.total
         damaged = evidence.image > EVEN_ODDS
-        # Who looks as the pool does stands for more of it, and who looks as no clean point does, none stands for.
-        own, ratios = own * weighed.pool_ratios, weighed.clean_ratios
+        # Who looks as the pool does stands for more of it, and for who looks as no clean point does, none stands. No
+        # clean point of the pool has a label that the reference set lacks, whatever it looks like.
+        known_label = (noise.joint_shares > 0).all(0).cpu().numpy()[found["given"]]
+        own, ratios = np.where(known_label, own * weighed.pool_ratios, own), weighed.clean_ratios
     judges = effective_count(weights * ratios, points=said.reference_points)
     known = found["judged"]  # a class that nobody can judge is not doubted
     of_all = np.where(known, conformal_p_values(evidence.total, usual_evidence, weights * ratios, own=own), 1.0)
