@@ -58,7 +58,8 @@ def print_outcome(workspace: Workspace) -> None:
     _print_accuracy(workspace, pruned)
     numbers = pruned.numbers
     actions = ", ".join(f"{numbers[f'to_{name}']:,} to {name}" for name in ("drop", "relabel", "review"))
-    points = f"{numbers['points']:,} points valued, about {numbers['bad_share']:.0%} of them bad"
+    bad, low, high = (numbers[name] for name in ("bad_share", "bad_share_low", "bad_share_high"))
+    points = f"{numbers['points']:,} points valued, about {bad:.0%} of them bad ({low:.0%} to {high:.0%})"
     say(f"{points}; {numbers['kept']:,} kept, {actions}")
     told_apart = workspace.store.require("batch_ot").numbers["told_apart"]
     if far_from_reference(told_apart):
