@@ -33,8 +33,8 @@ class Judgement(NamedTuple):
 
     found: Assessment
     judges: float
-    """How many equal reference points tell as much of what is usual as these do, the more the more they look as the
-    pool does: by so many the shares of bad points are known (`decisions.shares`)."""
+    """How many equal reference points would tell as much of what is usual as these, of which those count that look as
+    the pool does: the shares of bad points are known by so many (`decisions.shares`)."""
 
 
 def assess(

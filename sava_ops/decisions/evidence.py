@@ -124,7 +124,7 @@ def weigh(
     images = [np.log1p(own) for own in odds]
     totals = [image + against_label(side.label_odds, prior) for image, side in zip(images, (pool, clean), strict=True)]
     of_pool, of_clean = (Evidence(total, image) for total, image in zip(totals, images, strict=True))
-    return Weighed(of_pool, of_clean, prior, shift.ratios(pool.foreign), shift.ratios(clean.foreign))
+    return Weighed(of_pool, of_clean, prior, shift.ratios(pool.foreign, least=shift.size), shift.ratios(clean.foreign))
 
 
 def against_label(label_odds: np.ndarray, prior: float) -> np.ndarray:
@@ -150,9 +150,10 @@ class Shift(NamedTuple):
     without: Float[np.ndarray, " n"]
     """The pool's points, brought to the clean ones."""
 
-    def ratios(self, foreign: Float[np.ndarray, " m"]) -> Float[np.ndarray, " m"]:
-        """Of densities, as far as they are put down to the shift: of some images up to twice its size."""
-        return np.exp(np.clip(foreign - self.start, 0.0, min(2 * self.size, MOST_SURPRISE)))
+    def ratios(self, foreign: Float[np.ndarray, " m"], *, least: float = 0.0) -> Float[np.ndarray, " m"]:
+        """Of densities, as far as they are put down to the shift: up to twice its size, and of the pool no `least` one
+        below it."""
+        return np.exp(np.clip(foreign - self.start, least, 2 * self.size).clip(max=MOST_SURPRISE))
 
 
 def common_shift(

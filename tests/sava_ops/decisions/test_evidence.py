@@ -112,14 +112,14 @@ def test_where_no_clean_point_looks_as_the_pool_does_nothing_is_promised(seed):
 
 
 def test_ratios_of_densities_weigh_clean_points_as_the_pool_would():
-    """Exact for normal points: N(1, 1) over N(0, 1) is e^{x − 1/2}, here up to a factor that all share, and no more
-    than twice the shift."""
+    """N(1, 1) over N(0, 1) is e^{x − 1/2}, here up to a factor that all share, and no more than twice the shift; what
+    all of the pool have in common, each has."""
     x = np.linspace(-3, 4, 701)
     pool, clean = side(x + 1, x), side(x, x)
     found = weigh(pool, clean, np.ones(len(x)), None, other_labels=9)
     start = np.quantile(x, 0.25)
     np.testing.assert_allclose(found.clean_ratios, np.exp(np.clip(x - start, 0, 2)), rtol=0.02)
-    np.testing.assert_allclose(found.pool_ratios, np.exp(np.clip(x + 1 - start, 0, 2)), rtol=0.02)
+    np.testing.assert_allclose(found.pool_ratios, np.exp(np.clip(x + 1 - start, 1, 2)), rtol=0.02)
 
 
 def test_the_unit_of_cost_does_not_matter():
