@@ -151,8 +151,7 @@ class Shift(NamedTuple):
     """The pool's points, brought to the clean ones."""
 
     def ratios(self, foreign: Float[np.ndarray, " m"], *, least: float = 0.0) -> Float[np.ndarray, " m"]:
-        """Of densities, as far as they are put down to the shift: up to twice its size, and of the pool no `least` one
-        below it."""
+        """Of densities, as far as they are put down to the shift: of at least so many nats, at most twice its size."""
         return np.exp(np.clip(foreign - self.start, least, 2 * self.size).clip(max=MOST_SURPRISE))
 
 
