@@ -19,6 +19,7 @@ more than all do above the clean ones.
 """
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -73,6 +74,7 @@ class Side(NamedTuple):
     label_odds: Float[np.ndarray, " n"]
     """How much likelier another label is, all others together, nats."""
     best_labels: Int64[np.ndarray, " n"]
+    """Under which the images fit best: their class, as far as it is known."""
 
 
 class MistakenOdds(NamedTuple):
@@ -160,27 +162,34 @@ def common_shift(
 ) -> Shift:
     """Which quantile of the pool is the quartile of its undamaged images, the share of damaged ones says, and that
     follows from what lies beyond clean ones once the shift is off: by turns, beginning with none."""
-    damaged = 0.0
-    found = _shift(pool, clean, weights, undamaged=1.0)
+    kinds, damaged = [rows for _, rows in by_label(pool.best_labels)], 0.0
+    found = _shift(pool.foreign, kinds, clean, weights, undamaged=1.0)
     for _ in range(SHIFT_STEPS):
         share = bad_share(conformal_p_values(found.without, clean, weights), judges=judges).share
         if share < damaged + SHIFT_TOLERANCE:
             break
         damaged = share
-        found = _shift(pool, clean, weights, undamaged=1 - damaged)
+        found = _shift(pool.foreign, kinds, clean, weights, undamaged=1 - damaged)
     return found
 
 
-def _shift(pool: Side, clean: Float[np.ndarray, " h"], weights: Float[np.ndarray, " h"], *, undamaged: float) -> Shift:
-    low, quarter = np.quantile(pool.foreign, [0.1 * undamaged, 0.25 * undamaged])
+def _shift(
+    foreign: Float[np.ndarray, " n"],
+    kinds: Sequence[Int64[np.ndarray, " _"]],
+    clean: Float[np.ndarray, " h"],
+    weights: Float[np.ndarray, " h"],
+    *,
+    undamaged: float,
+) -> Shift:
+    """`kinds` are the rows of the images of each class."""
+    low, quarter = np.quantile(foreign, [0.1 * undamaged, 0.25 * undamaged])
     order = np.argsort(clean, kind="stable")
     clean_low, clean_quarter = np.interp([0.1, 0.25], _middles(weights[order]), clean[order])
     spread = max(1.0, (quarter - low) / max(clean_quarter - clean_low, 1e-12)) if quarter > low else 1.0
     size = max(quarter - clean_quarter, 0.0)
-    beyond = pool.foreign - clean_quarter - size
-    if size > 0:
-        for _, rows in by_label(pool.best_labels):
-            beyond[rows] -= np.clip(np.quantile(beyond[rows], 0.25 * undamaged), 0.0, size)
+    beyond = foreign - clean_quarter - size
+    for rows in kinds if size > 0 else ():
+        beyond[rows] -= np.clip(np.quantile(beyond[rows], 0.25 * undamaged), 0.0, size)
     return Shift(float(clean_quarter), float(size), clean_quarter + beyond / spread)
 
 
