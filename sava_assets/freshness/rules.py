@@ -100,7 +100,7 @@ RULES = {
     "reference_batches": Rule("1", upstream=("reference_embeddings",), knobs=_BATCHING),
     "reference_values": Rule("17", upstream=("reference_embeddings",), knobs=("valuation",)),
     "label_distances": Rule(
-        "19",
+        "20",
         upstream=("reference_embeddings",),
         pinned=("embeddings",),
         knobs=(*_LABELS, "valuation.unit_norm", "valuation.shorten_columns", "valuation.seed"),

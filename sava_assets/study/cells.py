@@ -53,7 +53,7 @@ STUDIES = {
     "corrupted_pool": Study(
         "2", ("raw_images", "embeddings", "encoder", "test_images"), ("study.mistakes", "study.seeds"), BY_CORRUPTION
     ),
-    "method_scores": Study("4", ("corrupted_pool", "reference_embeddings"), (), BY_CELL),
+    "method_scores": Study("5", ("corrupted_pool", "reference_embeddings"), (), BY_CELL),
     "detection": Study("1", ("method_scores",)),
     "pruning_curves": Study(
         "1",
@@ -63,11 +63,11 @@ STUDIES = {
     ),
     "pruning": Study("1", ("pruning_curves",)),
     "whole_network": Study("3", ("corrupted_pool", "method_scores", "raw_images", "test_images"), ("study.training",)),
-    "detection_by_size": Study("4", ("corrupted_pool", "reference_embeddings"), ("study.sizes",)),
+    "detection_by_size": Study("5", ("corrupted_pool", "reference_embeddings"), ("study.sizes",)),
     "incremental_learning": Study(
         "1", ("corrupted_pool", "reference_embeddings", "test_embeddings"), ("study.last_layer_steps",)
     ),
-    "sensitivity": Study("4", ("corrupted_pool", "reference_embeddings"), ("study.batch_sizes",)),
+    "sensitivity": Study("5", ("corrupted_pool", "reference_embeddings"), ("study.batch_sizes",)),
     "transport_example": Study("3", ("corrupted_pool", "reference_embeddings", "raw_images")),
 }
 """In the order in which they can be computed."""

@@ -17,6 +17,7 @@ rest of the pool.
 
 import math
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -47,10 +48,34 @@ class DensityRatio:
     side_converged: Bool[Tensor, ""]
     """Whether the regressions met `LOSS_TOLERANCE`."""
 
+    def likeness(self, pool: Float[Tensor, "n d"]) -> "Likeness":
+        """Of the reference points to these images of the pool."""
+        z = self.reference_log_ratios.double()
+        ordinary = self.log_ratios(pool).double().median() if len(pool) else z.new_zeros(())
+        return Likeness(z.softmax(0), (ordinary - z.logsumexp(0)).exp())
+
     def log_ratios(self, features: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
         """z of images that are not in the reference set, nats."""
         fold_of = hashed_folds(features, len(self.side_weights))
         return own_logits(features, fold_of, self.side_weights[:, None], self.side_biases[:, None])[:, 0]
+
+
+class Likeness(NamedTuple):
+    """How much reference points count where they stand for the pool's images, ∝ e^z."""
+
+    weights: Float[Tensor, " M"]
+    """Sum 1."""
+    ordinary: Float[Tensor, ""]
+    """What an ordinary image of the pool, the one of the median, would count beside them."""
+
+    def beyond_chance(self, gains: Float[Tensor, " M"]) -> bool:
+        """Whether images like the pool's gain more than chance explains.
+
+        As in weighted conformal p-values (Tibshirani et al. 2019), the image that is judged counts, too: what it gains
+        nobody knows, and where no reference point is like it, that is all.
+        """
+        unseen = self.ordinary.square() * (self.weights @ gains.square())
+        return beyond_chance(self.weights * gains, shared=float(unseen))
 
 
 def familiar(log_ratios: Float[Tensor, " n"]) -> Float[Tensor, " n"]:

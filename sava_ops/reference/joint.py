@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from sava_ops.reference.both_sides import BothSides, beyond_chance, own_logits
+from sava_ops.reference.both_sides import BothSides, own_logits
 from sava_ops.reference.confusions import Confusions, likely_truth
 from sava_ops.reference.density_ratio import DensityRatio
 from sava_ops.reference.label_shift import SMALLEST
@@ -50,9 +50,9 @@ class Joint(NamedTuple):
         pairs = zip(self.weights, self.biases, strict=True)
         return torch.stack([(x @ own.T + bias).softmax(1).clamp(min=SMALLEST) for own, bias in pairs])
 
-    def clearly_beats(self, other: "Joint") -> bool:
-        """Whether the reference points, each beside itself, cost less here, by more than chance."""
-        return beyond_chance(other.own_losses - self.own_losses)
+    def gains(self, other: "Joint") -> Float[Tensor, " M"]:
+        """How much less the reference points cost here, each beside itself."""
+        return other.own_losses - self.own_losses
 
     def likelihoods(self, noise: Confusions, sides: BothSides) -> Float[Tensor, " both"]:
         """What each point adds to L: the pool's, then the reference's."""
@@ -68,7 +68,7 @@ class JointRegressions:
 
     def __init__(self, sides: BothSides, ratio: DensityRatio) -> None:
         self.sides = sides
-        self.likeness = len(sides.reference) * ratio.reference_log_ratios.double().softmax(0)
+        self.likeness = ratio.likeness(sides.pool.features)
         certain = one_hot(sides.reference.labels, len(sides.known.shares)).to(sides.reference.features)
         # One table for all fits: memory that is new each time costs as much as a step.
         self.targets = certain.new_zeros(sides.folds, len(sides.fold_of), certain.shape[1])
@@ -91,7 +91,8 @@ class JointRegressions:
             return fit(tolerance=TRIAL_TOLERANCE)
 
         def better(own: Joint, best: Joint) -> bool:
-            return own.clearly_beats(best) and own.likelihood(noise, self.sides) > best.likelihood(noise, self.sides)
+            rises = own.likelihood(noise, self.sides) > best.likelihood(noise, self.sides)
+            return rises and self.likeness.beyond_chance(own.gains(best))
 
         _, self.inverse_penalty = best_penalty(tried, INVERSE_PENALTIES, better)
         return as_usual if self.inverse_penalty == usual else fit()
@@ -127,7 +128,7 @@ class JointRegressions:
         def judged(sharpness: float) -> float:
             """L, or what the reference set adds to it, where reference points count as they are like the pool."""
             pool = float(noise.held_out((sharpness * of_pool).softmax(1), sides).sum()) if sharpened_by_both else 0.0
-            return pool - float(self.likeness @ own_losses(sharpness))
+            return pool - len(sides.reference) * float(self.likeness.weights @ own_losses(sharpness))
 
         # Soft labels and the penalty leave a regression less sure than it may be.
         sharpness = max(SHARPNESSES, key=judged)

@@ -10,7 +10,7 @@ from sava_ops.decisions.detection import auroc
 from sava_ops.ot.cost import Points
 from sava_ops.reference import logistic
 from sava_ops.reference.both_sides import BothSides
-from sava_ops.reference.density_ratio import DensityRatio, fit_density_ratio, told_apart
+from sava_ops.reference.density_ratio import DensityRatio, Likeness, fit_density_ratio, told_apart
 from sava_ops.reference.discriminant import fit_discriminant
 from sava_ops.reference.label_shift import estimated_shares
 
@@ -115,3 +115,29 @@ def test_told_apart_is_the_area_under_the_roc_curve():
     found = told_apart(*(torch.from_numpy(side) for side in (pool, reference, 1.0 * counts)))
     assert float(found) == pytest.approx(expected, abs=1e-12)
     assert float(told_apart(torch.zeros(3), torch.zeros(2), torch.ones(2))) == 0.5
+
+
+def test_what_images_like_the_pools_gain_is_less_certain_the_fewer_reference_points_are_like_them():
+    gains = torch.tensor([3.0, 3.0, 3.0, 3.0, 3.0])
+    alike = torch.full((5,), 0.2, dtype=torch.float64)
+
+    def clear(weights: torch.Tensor, ordinary: float) -> bool:
+        return Likeness(weights, torch.tensor(ordinary, dtype=torch.float64)).beyond_chance(gains.double())
+
+    # 3 > 2 · √(9 / 5 + 9 · ordinary²) up to ordinary = √(1 / 4 − 1 / 5)
+    assert clear(alike, 0.0)
+    assert clear(alike, 0.22)
+    assert not clear(alike, 0.23)
+    one = torch.tensor([0.96, 0.01, 0.01, 0.01, 0.01], dtype=torch.float64)
+    assert not clear(one, 0.0)
+
+
+def test_an_ordinary_image_of_the_pool_weighs_what_its_odds_are():
+    reference, pool = drawn(2_000, 3), drawn(2_001, 4, offset=2.0)
+    found = fitted(reference, pool)
+    likeness = found.likeness(pool.features)
+    assert float(likeness.weights.sum()) == pytest.approx(1)
+    whole = found.reference_log_ratios.double().exp().sum()
+    assert float(likeness.ordinary * whole) == pytest.approx(float(found.log_ratios(pool.features).median().exp()))
+    nobody = found.likeness(pool.features[:0])
+    assert float(nobody.ordinary * whole) == pytest.approx(1)

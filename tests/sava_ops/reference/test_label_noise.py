@@ -8,7 +8,7 @@ import torch
 
 from sava_ops.decisions.detection import auroc
 from sava_ops.ot.cost import Points
-from sava_ops.reference import both_sides, joint, logistic
+from sava_ops.reference import both_sides, density_ratio, joint, logistic
 from sava_ops.reference import label_noise as module
 from sava_ops.reference.both_sides import BothSides, hashed_folds
 from sava_ops.reference.confusions import confused_noise
@@ -145,7 +145,7 @@ def test_a_mark_does_not_choose_the_penalty(monkeypatch):
     pool.features[rows, -1] -= 4.7
     reference = drawn(800, 31, apart=3.0)
     assert float(fitted(reference, pool).joint_inverse_penalty) == 2.0
-    monkeypatch.setattr(joint.Joint, "clearly_beats", lambda *_: True)
+    monkeypatch.setattr(density_ratio.Likeness, "beyond_chance", lambda *_: True)
     assert float(fitted(reference, pool).joint_inverse_penalty) > 2.0
     monkeypatch.undo()
     monkeypatch.setattr(joint.Joint, "likelihood", lambda self, *_: -float(self.own_losses.sum()))
@@ -336,6 +336,50 @@ def test_another_camera_is_no_flood(seed):
     seen = Points(pool.features + torch.eye(WIDTH)[[0, 5]].sum(0).double(), pool.labels)
     noise = fitted(drawn(300, 80 + seed, apart=1.0), relabelled(seen, rows, wrong))
     assert float((noise.joint_shares - 1 / CLASSES).abs().max()) < 0.15
+
+
+def half_seen_otherwise(seed: int) -> tuple[Points, Points, np.ndarray]:
+    """Half of the pool's images look more like the next class, as none of the reference's do. Mistakes are even."""
+    generator, pool, reference = (
+        np.random.default_rng(seed),
+        drawn(4_000, 90 + seed, apart=2.5),
+        drawn(280, 95, apart=2.5),
+    )
+    half, bad = (generator.random(4_000) < share for share in (0.5, 0.3))
+    truth = pool.labels.numpy()
+    moved = np.eye(WIDTH)[(truth + 1) % CLASSES] - np.eye(WIDTH)[truth] / 2
+    features = pool.features + torch.from_numpy(2.5 * moved * half[:, None])
+    rows = bad.nonzero()[0]
+    wrong = (truth[rows] + generator.integers(1, CLASSES, len(rows))) % CLASSES
+    return reference, relabelled(Points(features, pool.labels), rows, wrong), bad
+
+
+def ranked(noise: LabelNoise, pool: Points, bad: np.ndarray) -> float:
+    """AUROC of how unlikely the given label is."""
+    costs = noise.costs(pool.features, pool.labels)
+    return auroc((costs.gather(1, pool.labels[:, None])[:, 0] + (-costs).logsumexp(1)).numpy(), bad)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_classifier_that_is_wrong_makes_nobody_confuse_classes(monkeypatch, seed):
+    """Labels held out are told better by a T that mends what it says. Mistakes are even, and ranked better as such."""
+    reference, pool, bad = half_seen_otherwise(seed)
+    even = fitted(reference, pool)
+    assert not even.excess.any()
+    monkeypatch.setattr(module, "LEAST_TOLD", -np.inf)
+    confused = fitted(reference, pool)
+    assert float(confused.excess.abs().max()) > 0.3
+    assert ranked(confused, pool, bad) < ranked(even, pool, bad) - 0.03
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_what_the_reference_set_loses_the_pools_ordinary_images_outweigh(monkeypatch, seed):
+    """p̃ learns what only the pool shows, though reference points clearly cost more; were no image of the pool
+    ordinary, that would stop it."""
+    reference, pool, bad = half_seen_otherwise(seed)
+    learned = ranked(fitted(reference, pool), pool, bad)
+    monkeypatch.setattr(DensityRatio, "log_ratios", lambda _, x: x.new_zeros(len(x)))
+    assert ranked(fitted(reference, pool), pool, bad) < learned - 0.03
 
 
 def test_how_sure_the_classifier_may_be_those_reference_points_tell_that_are_like_the_pool():
