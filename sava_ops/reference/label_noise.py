@@ -235,16 +235,17 @@ def _by_itself(
         return noise, found
     log_ratios = ratio.log_ratios(sides.pool.features)
     plain, start = log_ratios < log_ratios.median(), found.likelihoods(noise, sides)
+    reached = start
     for _ in range(OWN_ROUNDS):
         followed = by_folds(found.pool, sides, noise.model)
         own = max(noise, followed, key=lambda each: float(each.held_out(found.pool, sides).sum()))
         tried = regressions.fit(found.of_all(sides.pool_x), own, sharpened_by_both=True)
-        rises = tried.likelihood(own, sides) > found.likelihood(noise, sides)
-        learned = (tried.likelihoods(own, sides) - start)[: len(plain)]
+        likelihoods = tried.likelihoods(own, sides)
+        learned = (likelihoods - start)[: len(plain)]
         only_damage = float(learned[plain].sum()) < PLAIN_PART * float(learned.sum())
-        if not rises or (only_damage and beyond_chance(found.gains(tried))):
+        if float(likelihoods.sum()) <= float(reached.sum()) or (only_damage and beyond_chance(found.gains(tried))):
             break
-        noise, found = own, tried
+        noise, found, reached = own, tried, likelihoods
     return noise, found
 
 
