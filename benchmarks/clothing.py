@@ -146,7 +146,9 @@ def main(folder: Path, home: Path) -> None:
     if shutil.which("chromium") is None:  # said now, not after the first night
         sys.exit("chromium is not installed: install it (Debian: apt-get install chromium)")
     clothing, landing = folder / "clothing", home / "landing"
-    *first, last = sorted((clothing / "landing").glob("*.parquet"))
+    if not (shards := sorted((clothing / "landing").glob("*.parquet"))):
+        sys.exit(f"{clothing / 'landing'} holds no shards: name the folder that holds clothing/")
+    *first, last = shards
     landing.mkdir(parents=True)
     for shard in first:
         shutil.copy(shard, landing)
